@@ -77,6 +77,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Bench<G, F> {
     }
 
     fn event(&mut self, event: BusEvent) {
+        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             self.hub.handle_notice(NOW, &notice);
         }
@@ -89,13 +90,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Bench<G, F> {
 
     fn message(&mut self, subject: String, pattern: Option<&str>, place: Place) {
         self.event(BusEvent::Message(BusMessage {
-            subject: subject.into(),
             pattern: pattern.map(Into::into),
-            payload: self.payload.clone(),
-            position: None,
             place,
-            received: NOW,
-            quiet: false,
+            ..BusMessage::new(subject, self.payload.clone(), NOW)
         }));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
-use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, TopicName};
+use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Publication, TopicName};
 use weirgate_wire::base::Now;
 use weirgate_wire::json::Json;
 
@@ -30,15 +30,7 @@ fn flow(bytes: usize) -> Vec<u8> {
 }
 
 fn message(subject: &Arc<str>, payload: &[u8]) -> BusEvent {
-    BusEvent::Message(BusMessage {
-        subject: Arc::clone(subject),
-        pattern: None,
-        payload: payload.to_vec(),
-        position: None,
-        place: Place::Outside,
-        received: NOW,
-        quiet: false,
-    })
+    BusEvent::Message(BusMessage::new(Arc::clone(subject), payload.to_vec(), NOW))
 }
 
 fn normalise(c: &mut Criterion) {

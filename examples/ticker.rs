@@ -7,7 +7,7 @@ use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Durat
 
 use weirgate::commands::{GatewayKind, Program};
 use weirgate_core::*;
-use weirgate_core::{BusEvent, BusMessage, Place};
+use weirgate_core::{BusEvent, BusMessage};
 use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_server::http::{Answer, Route, StatusCode};
 use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, say};
@@ -86,15 +86,11 @@ impl Source for Ticks {
                 return;
             }
             thread::sleep(self.0);
-            sent = link.send(BusEvent::Message(BusMessage {
-                subject: "ticks".into(),
-                pattern: None,
-                payload: n.to_string().into_bytes(),
-                position: None,
-                place: Place::Outside,
-                received: link.now(),
-                quiet: false,
-            }));
+            sent = link.send(BusEvent::Message(BusMessage::new(
+                "ticks",
+                n.to_string().into_bytes(),
+                link.now(),
+            )));
         }
     }
 }

@@ -142,6 +142,7 @@ impl Bench {
     /// What the reactor does with an event of the source.
     fn bus(&mut self, event: BusEvent) {
         let now = self.world.now;
+        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             self.world.hub.handle_notice(now, &notice);
         }
@@ -188,13 +189,8 @@ impl Bench {
     fn publish(&mut self, channel: &str, patterns: &[&str], payload: impl AsRef<[u8]>) {
         for pattern in [None].into_iter().chain(patterns.iter().map(Some)) {
             let message = BusMessage {
-                subject: channel.into(),
                 pattern: pattern.map(|&pattern| pattern.into()),
-                payload: payload.as_ref().to_vec(),
-                position: None,
-                place: Place::Outside,
-                received: self.world.now,
-                quiet: false,
+                ..BusMessage::new(channel, payload.as_ref().to_vec(), self.world.now)
             };
             self.bus(BusEvent::Message(message));
         }

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
-use weirgate_core::{
-    BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, Retain, StreamPosition,
-};
+use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Publication, Retain, StreamPosition};
 use weirgate_wire::base::Now;
 
 type Object = BTreeMap<String, Box<RawValue>>;
@@ -95,13 +93,8 @@ fn publish(feed: &mut LevelsFeed, step: &Object, sequence: u64) -> Vec<Publicati
         step["message"].get().as_bytes().to_vec()
     };
     let message = BusMessage {
-        subject: Arc::from(subject),
-        pattern: None,
-        payload,
         position: Some(StreamPosition { epoch: 1, sequence }),
-        place: Place::Outside,
-        received: NOW,
-        quiet: false,
+        ..BusMessage::new(Arc::from(subject), payload, NOW)
     };
     let mut out = Vec::new();
     feed.event(NOW, BusEvent::Message(message), &mut out);

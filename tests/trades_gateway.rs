@@ -93,15 +93,7 @@ fn the_first_protocol_that_a_client_offers_is_echoed() {
 }
 
 fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &str, payload: &str) {
-    let message = BusMessage {
-        subject: channel.into(),
-        pattern: None,
-        payload: payload.as_bytes().to_vec(),
-        position: None,
-        place: Place::Outside,
-        received: world.now,
-        quiet: false,
-    };
+    let message = BusMessage::new(channel, payload.as_bytes().to_vec(), world.now);
     let mut out = Vec::new();
     feed.event(world.now, BusEvent::Message(message), &mut out);
     for publication in &out {

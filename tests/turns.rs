@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use weirgate_core::{
     Accepted, Admission, BusEvent, BusMessage, ByClient, Core, Feed, FeedStats, Frame, FrameBytes,
-    Gateway, Incoming, Place, Publication, SessionKey, TopicName,
+    Gateway, Incoming, Publication, SessionKey, TopicName,
 };
 use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_server::listening::ListenAddr;
@@ -110,15 +110,7 @@ impl Source for Bursts {
     fn run(self: Box<Self>, link: SourceLink) {
         for burst in self.0 {
             for _ in 0..burst {
-                let message = BusMessage {
-                    subject: "bad".into(),
-                    pattern: None,
-                    payload: vec![0; self.1],
-                    position: None,
-                    place: Place::Outside,
-                    received: link.now(),
-                    quiet: false,
-                };
+                let message = BusMessage::new("bad", vec![0; self.1], link.now());
                 if link.send(BusEvent::Message(message)).is_err() {
                     return;
                 }

@@ -14,8 +14,8 @@ use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::{
-    BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Place, Publication,
-    SessionKey, StreamPosition,
+    BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Publication, SessionKey,
+    StreamPosition,
 };
 use weirgate_wire::auth::{Acl, NameSyntax, Origins};
 use weirgate_wire::base::Now;
@@ -53,15 +53,7 @@ fn limits() -> Limits {
 }
 
 fn message(subject: &str, payload: String, now: Now) -> BusMessage {
-    BusMessage {
-        subject: subject.into(),
-        pattern: None,
-        payload: payload.into_bytes(),
-        position: None,
-        place: Place::Outside,
-        received: now,
-        quiet: false,
-    }
+    BusMessage::new(subject, payload.into_bytes(), now)
 }
 
 /// Clients of a gateway: some that offer compression, and one that does not and gets every text.
@@ -174,7 +166,11 @@ fn channels_of(names: usize, clients: usize) -> f64 {
             let now = clients.world.now;
             let message = message(&format!("d.{name}"), state, now);
             let mut publications = Vec::new();
-            feed.event(now, BusEvent::Message(message), &mut publications);
+            feed.event(
+                now,
+                feed.read(BusEvent::Message(message)),
+                &mut publications,
+            );
             clients.take(publications);
         }
         clients.world.advance(20_000);
@@ -328,7 +324,11 @@ fn random_names(bits: u8) -> (f64, HubStats) {
         let now = clients.world.now;
         let message = message(&format!("d.{name}"), state.clone(), now);
         let mut publications = Vec::new();
-        feed.event(now, BusEvent::Message(message), &mut publications);
+        feed.event(
+            now,
+            feed.read(BusEvent::Message(message)),
+            &mut publications,
+        );
         for publication in &publications {
             clients.world.hub.handle_publication(now, publication);
         }

@@ -110,11 +110,21 @@ impl BusEvent {
         }
     }
 
-    /// Bytes of a message's payload; 0 for the other events.
+    /// Bytes of a message's payload and of its text, if that was made; 0 for the other events.
     pub fn payload_bytes(&self) -> usize {
         match self {
-            Self::Message(message) | Self::LastValue { message, .. } => message.payload.len(),
+            Self::Message(message) | Self::LastValue { message, .. } => {
+                message.payload.len() + message.text.made_bytes()
+            }
             _ => 0,
+        }
+    }
+
+    /// The message with a payload that the event brings.
+    pub fn message_mut(&mut self) -> Option<&mut BusMessage> {
+        match self {
+            Self::Message(message) | Self::LastValue { message, .. } => Some(message),
+            _ => None,
         }
     }
 }
@@ -220,6 +230,55 @@ pub struct BusMessage {
     pub place: Place,
     /// Part of a warm-up or backlog: goes to the cache or the history; clients get no separate broadcast.
     pub quiet: bool,
+    /// What clients get of the payload as text.
+    pub text: PayloadText,
+}
+
+impl BusMessage {
+    /// A message outside of the kept feed, which nobody has read yet. A source sets what it knows beside that.
+    pub fn new(subject: impl Into<Arc<str>>, payload: Vec<u8>, received: Now) -> Self {
+        Self {
+            subject: subject.into(),
+            pattern: None,
+            payload,
+            position: None,
+            received,
+            place: Place::Outside,
+            quiet: false,
+            text: PayloadText::Unread,
+        }
+    }
+}
+
+/// What clients get of a payload as text. The feed's reader ([`Feed::reader`](crate::Feed::reader)) finds it out on the thread
+/// of the source: a walk over many megabytes in the loop would delay every client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PayloadText {
+    /// The reader has left the payload to the feed: there is no reader, or the payload is short, or too large for anybody.
+    #[default]
+    Unread,
+    /// None: the payload is no message of this feed, and why.
+    Bad(Box<str>),
+    /// The payload itself.
+    Payload,
+    /// Another text, which is short enough to be made when a client needs it.
+    Later,
+    /// Another text.
+    Made(Vec<u8>),
+    /// No text: it would be longer than a message may be.
+    TooLarge {
+        /// The bytes that it would have.
+        bytes: usize,
+    },
+}
+
+impl PayloadText {
+    fn made_bytes(&self) -> usize {
+        match self {
+            Self::Made(text) => text.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A message's position in the stream of the bus: a greater position is newer.

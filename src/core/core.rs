@@ -12,6 +12,7 @@ use super::deflated::Compressor;
 use super::ends::Drain;
 use super::flush::{Laps, Scratch};
 use super::history::History;
+use super::large_encoding::LargeEncoder;
 use super::left::LeftKeys;
 use super::losses::Losses;
 use super::memory::FrameMemory;
@@ -95,6 +96,7 @@ pub struct Core {
     pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) compressor: Compressor,
+    pub(super) large_encoder: LargeEncoder,
     pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
     pub(super) laps: Laps,
@@ -131,6 +133,7 @@ impl Core {
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
             compressor: Compressor::new(&limits),
+            large_encoder: LargeEncoder::new(&limits),
             inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
             now: Now::default(),

@@ -306,6 +306,14 @@ impl Compressor {
         key
     }
 
+    /// The encoding that a client with compression gets of a large frame: compressed unless that was found to save nothing.
+    pub(super) fn large_kind(&self, frame: &Frame, client: Inflates) -> Kind {
+        let saves = |key: &Key| !frame.was_tried(*key) || frame.encoded(*key).is_some();
+        let alone = alone(frame, client.params).filter(|_| self.is_worth_it(frame));
+        let chosen = alone.filter(saves).map_or(Kind::Stored, |key| key.kind);
+        client.begun.unwrap_or(chosen)
+    }
+
     fn is_worth_it(&self, frame: &Frame) -> bool {
         let body_bytes = frame.body_bytes();
         let is_short = frame.is_common() || body_bytes <= OWN_BYTES_MAX;
@@ -373,10 +381,10 @@ impl Compressor {
     /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing
     /// is saved.
     fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
+        if !self.is_worth_it(frame) {
+            return false;
+        }
         let made = frame.encoded_with(key, |body| {
-            if !self.is_worth_it(frame) {
-                return None;
-            }
             stats.frames_deflated += 1;
             stats.encodings_alone += 1;
             self.has_compressed = true;

@@ -203,6 +203,11 @@ impl Encodings {
         self.iter().find(|at| at.key == key)?.encoded.as_ref()
     }
 
+    /// Returns whether an encoding was made, also if it is not worth sending.
+    pub(super) fn was_tried(&self, key: Key) -> bool {
+        self.iter().any(|at| at.key == key)
+    }
+
     /// Returns the encoding of `key`; the first call makes the encoding.
     pub(super) fn get_or_make(
         &self,

@@ -20,6 +20,7 @@ use super::clients::Clients;
 use super::core::Core;
 use super::deflated::{Compressor, FramePlan, Inflates};
 use super::encodings::{Key, Kind};
+use super::large_encoding::LargeEncoder;
 use super::protocol::event_stream;
 use super::send_queue::Offered;
 use super::session::{AfterWrite, Encode, InputProgress, Pause, Session};
@@ -61,8 +62,8 @@ pub(super) struct Scratch {
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
-    /// Clients that miss a frame, because there was no memory for its encoding.
-    refused: Vec<SessionKey>,
+    /// Clients that miss a frame, because there was no memory for its encoding, and those that wait for the rest of one.
+    held_up: Vec<SessionKey>,
 }
 
 /// What the writes of a batch need beside the queues themselves.
@@ -121,6 +122,7 @@ fn indices(range: &Range<u32>) -> Range<usize> {
 /// What encodes the frames of a batch for its clients, within the time of the batch and the memory of frames.
 struct BatchEncoder<'a> {
     compressor: &'a mut Compressor,
+    large_encoder: &'a mut LargeEncoder,
     turn: &'a mut Turn,
     frames: &'a FrameBytes,
     frame_bytes_max: u64,
@@ -128,13 +130,12 @@ struct BatchEncoder<'a> {
     has_time: bool,
     /// Whether there was no memory for the encoding that was asked for last.
     is_refused: bool,
+    /// Whether only a part of the encoding that was asked for last is made.
+    is_waiting: bool,
 }
 
 /// Of frames with a larger payload the time and the memory of each encoding are looked at.
 const LARGE_BYTES: usize = 128 * 1024;
-
-/// The encodings of a large frame for clients with compression.
-const DEFLATED: [Kind; 3] = [Kind::Stored, Kind::Small, Kind::Alone];
 
 impl BatchEncoder<'_> {
     /// Makes the encoding of a frame for a client and appends its plan. Returns false if the time is over.
@@ -150,27 +151,65 @@ impl BatchEncoder<'_> {
         if !self.has_time {
             return false;
         }
-        let is_large = frame.body_bytes() > LARGE_BYTES;
-        let is_made = || {
-            let mut kinds = DEFLATED.into_iter();
-            kinds.any(|kind| frame.encoded(Key::of(kind)).is_some())
-        };
-        let is_new = is_large && !is_made();
-        if is_new && !self.has_memory(frame, frame.body_bytes()) {
+        if frame.body_bytes() > LARGE_BYTES && !self.has_large(frame, client, stats) {
             return false;
         }
         plans.push(*self.compressor.plan(frame, client, company, stats));
-        let took_time = self.compressor.take_has_compressed() || is_new;
-        self.has_time = !took_time || self.turn.has_batch_time();
+        self.has_time &= !self.compressor.take_has_compressed() || self.turn.has_batch_time();
         true
+    }
+
+    /// Makes the encoding of a large frame for a client with compression. Returns false if the time is over before its end, or
+    /// there is no memory for it.
+    #[cold]
+    fn has_large(&mut self, frame: &Arc<Frame>, client: Inflates, stats: &mut HubStats) -> bool {
+        loop {
+            let kind = self.compressor.large_kind(frame, client);
+            if frame.encoded(Key::of(kind)).is_some() {
+                return true;
+            }
+            let bytes = frame.body_bytes() + frame.body_bytes() / 8_192 + 64;
+            if !self.make_large(frame, kind, || bytes, stats) {
+                return false;
+            }
+        }
+    }
+
+    /// Makes an encoding of a large frame. Returns false if the time of the batch is over before it is made, or there is no
+    /// memory for it. `bytes`: about what it takes.
+    #[cold]
+    fn make_large(
+        &mut self,
+        frame: &Arc<Frame>,
+        kind: Kind,
+        bytes: impl FnOnce() -> usize,
+        stats: &mut HubStats,
+    ) -> bool {
+        let encoder = &mut *self.large_encoder;
+        let mut is_done = true;
+        if !encoder.is_making(frame, kind) {
+            is_done = encoder.advance(self.turn, stats);
+            if is_done {
+                let bytes = bytes();
+                if !self.has_memory(frame, bytes) {
+                    return false;
+                }
+                self.large_encoder.begin(frame, kind, bytes);
+            }
+        }
+        let is_made = is_done && self.large_encoder.advance(self.turn, stats);
+        self.is_waiting = !is_made;
+        self.has_time = is_made && self.turn.has_batch_time();
+        is_made
     }
 
     /// As [`plan`](Self::plan), for a client of an event stream.
     #[inline]
     fn plan_event(
         &mut self,
-        frame: &Frame,
+        frame: &Arc<Frame>,
         (kind, encode): (Kind, fn(&Frame) -> Encoded),
+        stats: &mut HubStats,
         plans: &mut Vec<FramePlan>,
     ) -> bool {
         if !self.has_time {
@@ -178,14 +217,13 @@ impl BatchEncoder<'_> {
         }
         let is_new = frame.body_bytes() > LARGE_BYTES && frame.encoded(Key::of(kind)).is_none();
         if is_new {
-            let bytes = event_stream::encoded_bytes(frame, kind == Kind::RawEvent);
-            if !self.has_memory(frame, bytes) {
+            let bytes = || event_stream::encoded_bytes(frame, kind == Kind::RawEvent);
+            if !self.make_large(frame, kind, bytes, stats) {
                 return false;
             }
         }
         frame.encode_event(kind, encode);
         plans.push(FramePlan::of(kind));
-        self.has_time = !is_new || self.turn.has_batch_time();
         true
     }
 
@@ -204,6 +242,9 @@ impl Core {
     /// Writes to the sessions with something to send, while there is time: first to those with little, then to those that
     /// this lap has yet to reach.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
+        self.turn.begin_batch(BATCH_DEFLATE_US);
+        let (encoder, stats) = (&mut self.large_encoder, &mut self.clients.stats);
+        encoder.advance(&mut self.turn, stats);
         let is_over = !self.laps.is_under_way() || self.flush_lists(tx);
         if is_over {
             self.begin_release();
@@ -271,7 +312,7 @@ impl Core {
         }
         let scratch = &mut self.scratch;
         (scratch.plans, scratch.wrote, scratch.prepared) = (plans, wrote, prepared);
-        while let Some(key) = self.scratch.refused.pop() {
+        while let Some(key) = self.scratch.held_up.pop() {
             let session = self.clients.session_mut(key);
             if session.is_some_and(Session::take_drained) {
                 self.drained.push(key);
@@ -296,11 +337,13 @@ impl Core {
         self.compressor.begin(self.now);
         let mut encoder = BatchEncoder {
             compressor: &mut self.compressor,
+            large_encoder: &mut self.large_encoder,
             turn,
             frames: &self.frame_bytes,
             frame_bytes_max: self.limits.frame_bytes_max,
             has_time: true,
             is_refused: false,
+            is_waiting: false,
         };
         let (mut planned, mut frames, mut bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
@@ -494,22 +537,24 @@ fn plan(
     let first_frame = prepared.frame_plans.len() as u32;
     let stats = &mut clients.stats;
     let mut company = 0;
-    encoder.is_refused = false;
+    (encoder.is_refused, encoder.is_waiting) = (false, false);
     let encode = |frame: &Arc<Frame>, how, frame_plans: &mut Vec<FramePlan>| match how {
         Encode::Deflated(client) => encoder.plan(frame, client, &mut company, stats, frame_plans),
-        Encode::Event(kind, event) => encoder.plan_event(frame, (kind, event), frame_plans),
+        Encode::Event(kind, event) => encoder.plan_event(frame, (kind, event), stats, frame_plans),
     };
     let mut has_to_write = session.prepare_write(bytes_max, prepared, encode);
-    if encoder.is_refused {
-        // Of a later frame it is looked at again once it is the first.
-        if prepared.frame_plans.len() as u32 == first_frame
-            && let Some(bytes) = session.refuse_first()
-        {
-            stats.messages_shed += 1;
-            stats.count_removed(1, bytes);
+    if encoder.is_refused || encoder.is_waiting {
+        // A later frame is looked at again once it is the first.
+        if prepared.frame_plans.len() as u32 == first_frame {
+            if encoder.is_refused
+                && let Some(bytes) = session.refuse_first()
+            {
+                stats.messages_shed += 1;
+                stats.count_removed(1, bytes);
+            }
             has_to_write = session.has_control();
         }
-        scratch.refused.push(key);
+        scratch.held_up.push(key);
     }
     if has_to_write {
         plans.push(Plan {

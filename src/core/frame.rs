@@ -338,6 +338,16 @@ impl Frame {
         })
     }
 
+    /// Whether the encoding of `key` was made, or tried: one that saves nothing is not there.
+    pub(super) fn was_tried(&self, key: Key) -> bool {
+        self.encodings.was_tried(key)
+    }
+
+    /// Adds an encoding that was made elsewhere; `None`: it saves nothing.
+    pub(super) fn add_encoding(&self, key: Key, encoded: Option<Encoded>) {
+        self.make(key, || encoded);
+    }
+
     /// The encoding of `key` without compression, made as [`encoded_with`](Self::encoded_with) from the pieces of the
     /// payload.
     pub(super) fn encoded_stored(&self, key: Key, make: impl FnOnce([&[u8]; 3]) -> Vec<u8>) {

@@ -16,7 +16,7 @@
 //! | `protocol`, `handshake`, `reading` | what clients send: protocols, request heads, shares of a turn |
 //! | `bus_event`, `publication`, `message`, `losses` | what the bus brings, and what a feed makes of it |
 //! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
-//! | `frame`, `frame_bytes`, `encodings`, `deflated`, `window` | frames, their memory, their compressed forms |
+//! | `frame`, `frame_bytes`, `encodings`, `large_encoding`, `deflated`, `window` | frames, their memory, their other forms |
 //! | `send_queue`, `queue`, `flush`, `gather`, `overload`, `release` | what waits for a client, the writes, and what is held back |
 //! | `kept_feed`, `history`, `position`, `resume`, `replay` | kept messages, and what a client gets of them |
 //! | `turn`, `deadlines` | the time of a turn; the next time to run |
@@ -52,6 +52,7 @@ mod handshake;
 mod history;
 mod hub;
 mod kept_feed;
+mod large_encoding;
 mod largest;
 mod left;
 mod limits;
@@ -88,7 +89,8 @@ pub use self::core::Core;
 pub use self::hub::Hub;
 pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
 pub use bus_event::{
-    BusEvent, BusMessage, PageCursor, ReadPart, SkippedMessage, StreamPosition, Subscription,
+    BusEvent, BusMessage, PageCursor, PayloadText, ReadPart, SkippedMessage, StreamPosition,
+    Subscription,
 };
 pub use deadlines::earliest;
 use encodings::Encoded;
@@ -109,8 +111,8 @@ pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredI
 pub use protocol::Incoming;
 use protocol::RequestRefusal;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,
-    SubjectStats, TopicName,
+    BusNotice, EventReader, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication,
+    Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};

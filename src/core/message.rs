@@ -133,6 +133,14 @@ impl Message {
         }
     }
 
+    /// The message with the payload as text, which was made before.
+    #[must_use]
+    pub fn with_text(mut self, text: Box<[u8]>) -> Self {
+        self.account.add(allocated_bytes(text.len()));
+        self.text = OnceLock::from(text);
+        self
+    }
+
     /// The payload, as the bus has sent it.
     pub fn payload(&self) -> &[u8] {
         &self.payload

@@ -402,10 +402,27 @@ impl Default for FeedSettings {
     }
 }
 
+/// Reads an event before the loop gets it ([`Feed::reader`]).
+pub type EventReader<E> = Arc<dyn Fn(&mut E) + Send + Sync>;
+
 /// Turns bus events into publications. A process has one feed. Pure: no clock, no socket, no thread.
 pub trait Feed: Send {
     /// An event of the bus thread.
     type Event: Send;
+
+    /// What reads each event on the thread of its source: the work that grows with the bytes of a message. The loop passes
+    /// only events to [`Self::event`] that were read. `None`: there is no such work.
+    fn reader(&self) -> Option<EventReader<Self::Event>> {
+        None
+    }
+
+    /// Returns an event as the loop gets it, for callers that have no thread of a source.
+    fn read(&self, mut event: Self::Event) -> Self::Event {
+        if let Some(read) = self.reader() {
+            read(&mut event);
+        }
+        event
+    }
 
     /// Appends the publications of an event to `out`.
     fn event(&mut self, now: Now, event: Self::Event, out: &mut Vec<Publication>);

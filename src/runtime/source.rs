@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
-use weirgate_core::BusEvent;
+use weirgate_core::{BusEvent, EventReader};
 use weirgate_wire::base::Now;
 
 use self::beside::OneOfTwo;
@@ -30,6 +30,8 @@ pub struct SourceLink {
     wake: Arc<dyn Fn() + Send + Sync>,
     clock: Clock,
     spin_us: u64,
+    /// What reads each event before it is in the channel.
+    reader: Option<EventReader<BusEvent>>,
     end: Arc<End>,
     /// Which of two sources this one is, if the loop has two.
     one_of_two: Option<OneOfTwo>,
@@ -94,6 +96,7 @@ impl SourceLink {
             wake: Arc::from(wake),
             clock,
             spin_us: 0,
+            reader: None,
             end: Arc::default(),
             one_of_two: None,
         }
@@ -109,6 +112,7 @@ impl SourceLink {
             wake: Arc::clone(&self.wake),
             clock: self.clock,
             spin_us: self.spin_us,
+            reader: self.reader.clone(),
             end: Arc::clone(&self.end),
             one_of_two: None,
         }
@@ -148,6 +152,14 @@ impl SourceLink {
         self
     }
 
+    /// Reads each event with the reader of the loop's feed ([`Feed::reader`](weirgate_core::Feed::reader)), on the thread that
+    /// sends the event.
+    #[must_use]
+    pub fn reading(mut self, reader: Option<EventReader<BusEvent>>) -> Self {
+        self.reader = reader;
+        self
+    }
+
     /// Puts an event in the channel, waiting while the channel is full, and wakes the loop.
     ///
     /// # Errors
@@ -159,7 +171,14 @@ impl SourceLink {
         }
     }
 
-    fn put(&self, event: BusEvent) -> Result<(), LoopGone> {
+    fn read(&self, event: &mut BusEvent) {
+        if let Some(reader) = &self.reader {
+            reader(event);
+        }
+    }
+
+    fn put(&self, mut event: BusEvent) -> Result<(), LoopGone> {
+        self.read(&mut event);
         let bytes = self.bytes.as_ref();
         if bytes.is_some_and(|bytes| !bytes.take(event.payload_bytes())) {
             return Err(LoopGone);
@@ -174,7 +193,8 @@ impl SourceLink {
     ///
     /// # Errors
     /// The loop is gone: the source ends.
-    pub fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
+    pub fn try_send(&self, mut event: BusEvent) -> Result<bool, LoopGone> {
+        self.read(&mut event);
         let bytes = event.payload_bytes();
         let room = self.bytes.as_ref();
         if room.is_some_and(|room| !room.try_take(bytes)) {
@@ -223,20 +243,12 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use weirgate_core::{BusMessage, Place};
+    use weirgate_core::{BusMessage, PayloadText};
 
     const MIB: usize = 1024 * 1024;
 
     fn message(bytes: usize) -> BusEvent {
-        BusEvent::Message(BusMessage {
-            subject: "a".into(),
-            pattern: None,
-            payload: vec![b'1'; bytes],
-            position: None,
-            place: Place::Outside,
-            received: Now::default(),
-            quiet: false,
-        })
+        BusEvent::Message(BusMessage::new("a", vec![b'1'; bytes], Now::default()))
     }
 
     #[test]
@@ -261,6 +273,41 @@ mod tests {
         assert!(most > 15 * MIB && most <= 64 * MIB, "{most} bytes");
         assert_eq!(taken.held(), 0);
         assert!(source.join().is_ok());
+    }
+
+    #[test]
+    fn each_event_is_read_on_the_thread_that_sends_it() {
+        let (sender, events) = bounded(8);
+        let (bytes, taken) = QueueBytes::new(MIB);
+        let reader: EventReader<BusEvent> = Arc::new(|event| {
+            if let Some(message) = event.message_mut() {
+                assert_eq!(thread::current().name(), Some("the source"));
+                message.text = PayloadText::Made(vec![b'2'; 3]);
+            }
+        });
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
+        let link = link.bounded(bytes).reading(Some(reader));
+        let source = thread::Builder::new().name("the source".to_owned());
+        let sent = source.spawn(move || {
+            let value = |message: BusEvent| match message {
+                BusEvent::Message(message) => BusEvent::LastValue {
+                    message,
+                    is_deletion: false,
+                    number: 1,
+                },
+                other => other,
+            };
+            link.send(message(1)).expect("the loop is there");
+            link.send(BusEvent::CaughtUp).expect("the loop is there");
+            assert_eq!(link.try_send(message(1)), Ok(true));
+            let another = link.another();
+            another.send(value(message(1))).expect("the loop is there");
+        });
+        assert!(sent.expect("a thread").join().is_ok());
+        let of = |event: &BusEvent| event.payload_bytes();
+        let read: Vec<_> = events.try_iter().collect();
+        assert_eq!(read.iter().map(of).collect::<Vec<_>>(), [4, 0, 4, 4]);
+        assert_eq!(taken.held(), 12, "a text that was made takes room, too");
     }
 
     #[test]

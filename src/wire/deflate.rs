@@ -33,6 +33,9 @@ impl Deflater {
     /// How many bytes back a message can refer to earlier messages: the size of the largest window.
     pub const DICTIONARY_BYTES_MAX: usize = 1 << Self::WINDOW_BITS;
 
+    /// The most bytes of a stored block.
+    pub const STORED_BYTES_MAX: usize = u16::MAX as usize;
+
     /// Bytes of the header of a stored block.
     pub const STORED_HEADER_BYTES: usize = 5;
 
@@ -68,13 +71,61 @@ impl Deflater {
         self.blocks(body)
     }
 
+    /// Begins a message that is deflated piece by piece. It must be ended before this deflater begins another.
+    pub fn begin(&mut self) {
+        self.state.reset();
+    }
+
+    /// Deflates the next piece of the message; what it becomes is appended to `out`, now or with a later piece. Returns false
+    /// if the deflater is broken.
+    pub fn write(&mut self, piece: &[u8], out: &mut Vec<u8>) -> bool {
+        self.compress(piece, out, FlushCompress::None).is_some()
+    }
+
+    /// Ends the message of `body_bytes` as [`Self::deflate`] does. Returns false if it is not smaller.
+    pub fn end(&mut self, body_bytes: usize, out: &mut Vec<u8>) -> bool {
+        let ended = self.compress(&[], out, FlushCompress::Sync);
+        if ended.is_none() || !out.ends_with(&TAIL) {
+            return false;
+        }
+        out.truncate(out.len() - TAIL.len());
+        out.len() < body_bytes
+    }
+
+    /// Compresses all of `input`.
+    fn compress(&mut self, input: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Option<()> {
+        let before = self.state.total_in();
+        loop {
+            if out.len() == out.capacity() {
+                out.reserve(SPARE_BYTES.max(input.len() / 4));
+            }
+            let taken = usize::try_from(self.state.total_in() - before).ok()?;
+            let rest = input.get(taken..)?;
+            self.state.compress_vec(rest, out, flush).ok()?;
+            // If room is left, all input is taken, and flushed if that was asked for.
+            if out.len() < out.capacity() {
+                return Some(());
+            }
+        }
+    }
+
     /// Appends a body in `pieces` as a whole uncompressed message: stored blocks, and the rest of the empty block that ends a
     /// message (§7.2.1). Some clients that agreed on compression cannot read a message without that end
     /// (libwebsockets up to 4.3.2 spins).
     pub fn write_stored<'a>(out: &mut Vec<u8>, pieces: impl IntoIterator<Item = &'a [u8]>) {
         for piece in pieces {
-            stored_block(out, piece);
+            Self::write_stored_piece(out, piece);
         }
+        Self::end_stored(out);
+    }
+
+    /// Appends a piece of such a body. A block holds up to [`Self::STORED_BYTES_MAX`].
+    pub fn write_stored_piece(out: &mut Vec<u8>, piece: &[u8]) {
+        stored_block(out, piece);
+    }
+
+    /// Appends the end of such a body.
+    pub fn end_stored(out: &mut Vec<u8>) {
         out.push(0);
     }
 
@@ -89,17 +140,7 @@ impl Deflater {
     /// unfinished stream (zlib-rs 0.6.8), and later streams may panic.
     fn blocks(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(body.len() / 2 + SPARE_BYTES);
-        loop {
-            let taken = usize::try_from(self.state.total_in()).ok()?;
-            self.state
-                .compress_vec(body.get(taken..)?, &mut out, FlushCompress::Sync)
-                .ok()?;
-            // If room is left, all input is deflated and flushed.
-            if out.len() < out.capacity() {
-                break;
-            }
-            out.reserve(SPARE_BYTES.max(body.len() / 4));
-        }
+        self.compress(body, &mut out, FlushCompress::Sync)?;
         if !out.ends_with(&TAIL) {
             return None;
         }

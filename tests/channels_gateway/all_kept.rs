@@ -59,13 +59,8 @@ fn position(sequence: u64) -> Position {
 impl Bench {
     fn entry(&self, name: &str, sequence: u64, payload: &str) -> BusMessage {
         BusMessage {
-            subject: name.into(),
-            pattern: None,
-            payload: payload.as_bytes().to_vec(),
-            position: None,
             place: Place::Kept(Some(position(sequence))),
-            received: self.world.now,
-            quiet: false,
+            ..BusMessage::new(name, payload.as_bytes().to_vec(), self.world.now)
         }
     }
 

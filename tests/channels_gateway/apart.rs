@@ -46,13 +46,9 @@ fn sizes(reader: Reader, secret: &str, guess: &str) -> (Vec<u64>, Vec<u64>) {
         let text = [guess, secret][step % 2];
         let payload = format!(r#"{{"step":{step},"text":"{text}"}}"#);
         let message = BusMessage {
-            subject: name.into(),
             pattern: reader.pattern.map(Into::into),
-            payload: payload.into_bytes(),
-            position: None,
-            place: Place::Outside,
-            received: bench.world.now,
             quiet: step == 1,
+            ..BusMessage::new(name, payload.into_bytes(), bench.world.now)
         };
         let number = bench.newest_question(reader.pattern.unwrap_or("orders:ann:7"));
         bench.bus(match message.quiet {

@@ -282,15 +282,11 @@ fn a_deletion_and_last_values_say_what_they_are() {
         (&got[0]["data"], &got[0]["retained"]),
         (&json!(7), &json!(true))
     );
-    bench.bus(BusEvent::Deleted(BusMessage {
-        subject: name.into(),
-        pattern: None,
-        payload: Vec::new(),
-        position: None,
-        place: Place::Outside,
-        received: bench.world.now,
-        quiet: false,
-    }));
+    bench.bus(BusEvent::Deleted(BusMessage::new(
+        name,
+        Vec::new(),
+        bench.world.now,
+    )));
     let [(object, payload)] = &binaries(&mut bench, binary)[..] else {
         panic!("one deletion");
     };

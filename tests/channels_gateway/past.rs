@@ -67,13 +67,8 @@ impl Bench {
 
     fn message_of(&self, name: &str, text: u64, position: Position) -> BusMessage {
         BusMessage {
-            subject: name.into(),
-            pattern: None,
-            payload: text.to_string().into_bytes(),
-            position: None,
             place: Place::Kept(Some(position)),
-            received: self.world.now,
-            quiet: false,
+            ..BusMessage::new(name, text.to_string().into_bytes(), self.world.now)
         }
     }
 

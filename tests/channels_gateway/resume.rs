@@ -124,13 +124,9 @@ impl Kept {
     fn message(&mut self, subject: &str, payload: impl AsRef<[u8]>) -> BusMessage {
         self.count += 1;
         BusMessage {
-            subject: subject.into(),
             pattern: Some(KEPT[0].into()),
-            payload: payload.as_ref().to_vec(),
-            position: None,
             place: Place::Kept(Some(Self::position(self.count))),
-            received: self.bench.world.now,
-            quiet: false,
+            ..BusMessage::new(subject, payload.as_ref().to_vec(), self.bench.world.now)
         }
     }
 

@@ -33,13 +33,9 @@ impl Bench {
         number: u64,
     ) {
         let message = BusMessage {
-            subject: subject.into(),
             pattern: pattern.map(Into::into),
-            payload: value.as_bytes().to_vec(),
-            position: None,
-            place: Place::Outside,
-            received: self.world.now,
             quiet: true,
+            ..BusMessage::new(subject, value.as_bytes().to_vec(), self.world.now)
         };
         self.bus(BusEvent::LastValue {
             is_deletion: message.payload.is_empty(),

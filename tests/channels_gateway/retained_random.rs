@@ -131,13 +131,8 @@ impl Run {
                 false => payload(self.published, 1_000).into_bytes(),
             };
             let message = BusMessage {
-                subject: subject.into(),
                 pattern: pattern.map(Into::into),
-                payload,
-                position: None,
-                place: Place::Outside,
-                received: self.bench.world.now,
-                quiet: false,
+                ..BusMessage::new(subject, payload, self.bench.world.now)
             };
             self.bench.bus(BusEvent::of(message, is_deletion));
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weirgate_core::{
-    BusEvent, BusMessage, CloseReason, Feed, Limits, Place, SessionKey, SocketEnd, TurnClock,
+    BusEvent, BusMessage, CloseReason, Feed, Limits, SessionKey, SocketEnd, TurnClock,
 };
 
 use super::{SECOND, small_queue, state, symbols};
@@ -337,13 +337,13 @@ fn the_retained_state_comes_first_and_never_twice() {
     let message = |sequence, quiet, payload: &str| {
         let position = weirgate_core::StreamPosition { epoch: 1, sequence };
         BusEvent::Message(BusMessage {
-            subject: "market.flow".into(),
-            pattern: None,
-            payload: payload.as_bytes().to_vec(),
             position: Some(position),
-            place: Place::Outside,
-            received: weirgate_wire::base::Now::default(),
             quiet,
+            ..BusMessage::new(
+                "market.flow",
+                payload.as_bytes().to_vec(),
+                weirgate_wire::base::Now::default(),
+            )
         })
     };
     let mut publish = |world: &mut crate::world::World<_>, event| {
@@ -539,4 +539,63 @@ fn a_batch_compresses_for_so_long() {
         let texts = keys.iter().flat_map(|key| &world.client(*key).texts);
         assert_eq!(texts.count(), 8);
     }
+}
+
+/// The encoding of many megabytes would be one long step of a turn, for which every client waits.
+#[test]
+fn a_large_encoding_is_made_in_steps_while_others_get_their_messages() {
+    let mut world = symbols(Limits {
+        ping_interval_us: 0,
+        ..Limits::default()
+    });
+    let deflating = [(); 2].map(|()| world.reader(Some(15), usize::MAX));
+    let plain = world.reader(None, usize::MAX);
+    world.text(plain, "sub B");
+    world.hub.set_turn_clock(Box::<Slow>::default());
+    let large = "a".repeat(8 << 20);
+    let publish = |world: &mut World<Symbols>, topic: &str, body: &str| {
+        let message = In::Publish(topic.to_owned(), body.to_owned());
+        world.hub.handle_input(world.now, message);
+    };
+    publish(&mut world, "A", &large);
+    let mut flushes = 0;
+    while world.client(deflating[0]).texts.is_empty() {
+        let small = flushes.to_string();
+        publish(&mut world, "B", &small);
+        world.net.batches_max = Some(world.net.batches + 3);
+        world.flush();
+        flushes += 1;
+        assert!(flushes < 1_000, "an encoding without an end");
+    }
+    assert!(flushes > 2, "in {flushes} flushes");
+    world.net.batches_max = None;
+    world.settle();
+    assert_eq!(world.hub.stats().encodings_stored, 1, "shared");
+    for key in deflating {
+        assert_eq!(world.texts(key), [large.as_str()]);
+    }
+    let smalls: Vec<_> = (0..flushes).map(|n| n.to_string()).collect();
+    let mut texts = world.texts(plain);
+    texts.retain(|text| *text != large);
+    assert_eq!(texts, smalls);
+}
+
+/// What is under way comes to its end, also if nobody needs it any longer.
+#[test]
+fn a_large_encoding_whose_client_leaves_holds_nothing() {
+    let mut world = symbols(Limits {
+        ping_interval_us: 0,
+        ..Limits::default()
+    });
+    let key = world.reader(Some(15), usize::MAX);
+    world.hub.set_turn_clock(Box::<Slow>::default());
+    let message = In::Publish("A".to_owned(), "a".repeat(8 << 20));
+    world.hub.handle_input(world.now, message);
+    world.flush();
+    assert!(world.client(key).texts.is_empty(), "a part is made");
+    world.end(key, true);
+    for _ in 0..100 {
+        world.flush();
+    }
+    assert_eq!(world.frame_bytes.alive(), 0);
 }

@@ -94,16 +94,16 @@ impl Channels {
         let is_kept = self.is_kept && subject.starts_with("m:");
         self.count += u64::from(is_kept);
         BusMessage {
-            subject: subject.into(),
             pattern: is_kept.then(|| "m:*".into()),
-            payload: format!("\"{}\"", "y".repeat(bytes as usize)).into_bytes(),
-            position: None,
             place: match is_kept {
                 true => Place::Kept(Some(Position::counted(5, MARK, self.count))),
                 false => Place::Outside,
             },
-            received: now,
-            quiet: false,
+            ..BusMessage::new(
+                subject,
+                format!("\"{}\"", "y".repeat(bytes as usize)).into_bytes(),
+                now,
+            )
         }
     }
 
@@ -278,6 +278,10 @@ impl Contract for Channels {
     fn change_table(&mut self, hub: &mut Hub<ChannelsGateway>, now: Now) {
         self.tables += 1;
         hub.handle_input(now, table(self.tables));
+    }
+
+    fn read(&self, event: BusEvent) -> BusEvent {
+        self.feed.read(event)
     }
 
     fn take(&mut self, hub: &mut Hub<ChannelsGateway>, now: Now, event: BusEvent) {

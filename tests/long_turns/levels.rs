@@ -6,7 +6,7 @@ use serde_json::json;
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
 use weirgate_core::{
-    BusEvent, BusMessage, Feed as _, FrameBytes, Hub, Limits, Place, Publication, StreamPosition,
+    BusEvent, BusMessage, Feed as _, FrameBytes, Hub, Limits, Publication, StreamPosition,
 };
 use weirgate_wire::auth::Origins;
 use weirgate_wire::base::Now;
@@ -72,16 +72,16 @@ impl Contract for Levels {
                     self.sequence += 1;
                     let more = "y".repeat(*bytes as usize);
                     BusEvent::Message(BusMessage {
-                        subject: "market.flow".into(),
-                        pattern: None,
-                        payload: format!(r#"{{"n":{n},"more":"{more}"}}"#).into_bytes(),
                         position: Some(StreamPosition {
                             epoch: 1,
                             sequence: self.sequence,
                         }),
-                        place: Place::Outside,
-                        received: now,
                         quiet: names.order == 0,
+                        ..BusMessage::new(
+                            "market.flow",
+                            format!(r#"{{"n":{n},"more":"{more}"}}"#).into_bytes(),
+                            now,
+                        )
                     })
                 };
                 (0..*messages % 2_000).map(message).collect()
@@ -91,6 +91,10 @@ impl Contract for Levels {
             Outside::Back => vec![BusEvent::Up],
             Outside::Gap => vec![BusEvent::Gap { lost: Some(2) }],
         }
+    }
+
+    fn read(&self, event: BusEvent) -> BusEvent {
+        self.feed.read(event)
     }
 
     fn take(&mut self, hub: &mut Hub<LevelsGateway>, now: Now, event: BusEvent) {

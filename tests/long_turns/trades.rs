@@ -120,16 +120,16 @@ impl Contract for Trades {
                         r#"{{"symbol":"{symbol}","price":1.5,"size":2,"timestamp":{time},"more":"{more}"}}"#
                     );
                     BusEvent::Message(BusMessage {
-                        subject: format!("channel:trade:{symbol}").into(),
                         pattern: Some("channel:trade:*".into()),
-                        payload: payload.into_bytes(),
-                        position: None,
                         place: match is_kept {
                             true => Place::Kept(Some(Position::counted(5, MARK, *count))),
                             false => Place::Outside,
                         },
-                        received: now,
-                        quiet: false,
+                        ..BusMessage::new(
+                            format!("channel:trade:{symbol}"),
+                            payload.into_bytes(),
+                            now,
+                        )
                     })
                 };
                 symbols.take(30_000).map(trade).collect()
@@ -147,6 +147,10 @@ impl Contract for Trades {
             Outside::Back => vec![BusEvent::Up],
             Outside::Gap => vec![BusEvent::Gap { lost: None }],
         }
+    }
+
+    fn read(&self, event: BusEvent) -> BusEvent {
+        self.feed.read(event)
     }
 
     fn take(&mut self, hub: &mut Hub<TradesGateway>, now: Now, event: BusEvent) {

@@ -56,6 +56,10 @@ pub(crate) trait Contract: Sized {
         outputs: &mut Vec<<Self::Gateway as Gateway>::Out>,
         now: Now,
     ) -> Vec<Self::Event>;
+    /// What the thread of the source does with an event, before the loop gets it.
+    fn read(&self, event: Self::Event) -> Self::Event {
+        event
+    }
     fn take(&mut self, hub: &mut Hub<Self::Gateway>, now: Now, event: Self::Event);
     /// Gives clients other rights, if the gateway has any.
     fn change_table(&mut self, hub: &mut Hub<Self::Gateway>, now: Now) {
@@ -224,7 +228,8 @@ impl<C: Contract> Turns<C> {
 
     pub(crate) fn outside(&mut self, outside: &super::acts::Outside) {
         let events = self.contract.outside(outside, &mut self.outputs, self.now);
-        self.outside.extend(events);
+        let read = events.into_iter().map(|event| self.contract.read(event));
+        self.outside.extend(read);
     }
 
     pub(crate) fn change_table(&mut self) {

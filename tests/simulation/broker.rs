@@ -1,7 +1,7 @@
 //! A bus that goes away, comes back with a backlog, repeats itself, and loses messages.
 
 use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
-use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Place, Publication, StreamPosition};
+use weirgate_core::{BusEvent, BusMessage, Feed, FrameBytes, Publication, StreamPosition};
 use weirgate_wire::base::Now;
 
 use crate::world::Random;
@@ -87,16 +87,12 @@ impl Broker {
 
     fn message(&self, received: Now, json: &str, sequence: u64) -> BusEvent {
         BusEvent::Message(BusMessage {
-            subject: "market.flow".into(),
-            pattern: None,
-            payload: json.as_bytes().to_vec(),
             position: Some(StreamPosition {
                 epoch: self.created,
                 sequence,
             }),
-            place: Place::Outside,
-            received,
             quiet: self.phase == Phase::Backlog,
+            ..BusMessage::new("market.flow", json.as_bytes().to_vec(), received)
         })
     }
 }

@@ -238,6 +238,7 @@ impl<C: Contract> Bench<C> {
     /// What the reactor does with an event of a bus; what the feed made of it.
     pub(crate) fn publish<F: Feed>(&mut self, feed: &mut F, event: F::Event) -> Vec<Publication> {
         let now = self.world.now;
+        let event = feed.read(event);
         if let Some(notice) = feed.notice(&event) {
             self.world.hub.handle_notice(now, &notice);
         }

@@ -9,7 +9,7 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
-use weirgate_core::{BusEvent, BusMessage, FeedSettings, Place, SessionKey, Subscription};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings, SessionKey, Subscription};
 use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
@@ -208,13 +208,8 @@ impl Bench<Channels> {
                 }
             }
             self.bus(BusEvent::Message(BusMessage {
-                subject: channel.into(),
                 pattern: pattern.map(Into::into),
-                payload: payload.clone(),
-                position: None,
-                place: Place::Outside,
-                received: self.world.now,
-                quiet: false,
+                ..BusMessage::new(channel, payload.clone(), self.world.now)
             }));
         }
     }

@@ -98,16 +98,13 @@ impl Levels {
                 // Some come again.
                 self.sequence += random.pick(&[0, 1, 1, 1, 3]);
                 BusEvent::Message(BusMessage {
-                    subject: subject.into(),
-                    pattern: None,
-                    payload,
                     position: Some(StreamPosition {
                         epoch: self.epoch,
                         sequence: self.sequence,
                     }),
                     place: weirgate_core::Place::Outside,
-                    received: now,
                     quiet: self.quiet,
+                    ..BusMessage::new(subject, payload, now)
                 })
             }
         }

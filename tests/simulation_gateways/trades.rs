@@ -9,7 +9,7 @@ use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{
     CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,
 };
-use weirgate_core::{BusEvent, BusMessage, FeedSettings, Place, SessionKey};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings, SessionKey};
 use weirgate_wire::auth::{Authenticator, Origins};
 use weirgate_wire::base::Now;
 
@@ -90,13 +90,8 @@ impl Trades {
     /// A trade of a symbol is published.
     fn make(bench: &mut Bench<Self>, channel: String, payload: Vec<u8>) {
         let message = BusMessage {
-            subject: channel.into(),
             pattern: Some("channel:trade:*".into()),
-            payload,
-            position: None,
-            place: Place::Outside,
-            received: bench.world.now,
-            quiet: false,
+            ..BusMessage::new(channel, payload, bench.world.now)
         };
         let mut feed = bench.contract.feed.take().expect("a feed");
         let publications = bench.publish(&mut feed, BusEvent::Message(message));

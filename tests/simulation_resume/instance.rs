@@ -117,6 +117,7 @@ impl<C: Contract> Instance<C> {
     /// What the reactor does with an event of the source.
     pub(crate) fn take(&mut self, event: BusEvent) {
         let now = self.world.now;
+        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             self.world.hub.handle_notice(now, &notice);
         }

@@ -232,13 +232,9 @@ impl Link {
                 None => Place::Outside,
             };
             Some(BusEvent::Message(BusMessage {
-                subject: item.channel.as_str().into(),
                 pattern: by.is_pattern.then(|| by.name.clone()),
-                payload: item.payload.clone(),
-                position: None,
-                received: now,
                 place,
-                quiet: false,
+                ..BusMessage::new(item.channel.as_str(), item.payload.clone(), now)
             }))
         });
         copies.collect()

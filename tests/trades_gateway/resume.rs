@@ -80,6 +80,7 @@ impl Bench {
 
     pub(super) fn bus(&mut self, event: BusEvent) {
         let now = self.world.now;
+        let event = self.feed.read(event);
         if let Some(notice) = self.feed.notice(&event) {
             self.world.hub.handle_notice(now, &notice);
         }
@@ -107,13 +108,13 @@ impl Bench {
 
     fn placed(&mut self, symbol: &str, payload: &str, place: Option<Position>) {
         self.bus(BusEvent::Message(BusMessage {
-            subject: format!("channel:trade:{symbol}").into(),
             pattern: Some("channel:trade:*".into()),
-            payload: payload.as_bytes().to_vec(),
-            position: None,
             place: Place::Kept(place),
-            received: self.world.now,
-            quiet: false,
+            ..BusMessage::new(
+                format!("channel:trade:{symbol}"),
+                payload.as_bytes().to_vec(),
+                self.world.now,
+            )
         }));
     }
 

@@ -187,13 +187,9 @@ impl StreamFeed {
                 // is sent to them.
                 let started_ms = self.started_ms.unwrap_or(i64::MAX);
                 let message = BusMessage {
-                    subject: subject.into(),
-                    pattern: None,
-                    payload,
-                    position: None,
                     place: Place::Kept(Some(Position::stored(self.feed_hash, id))),
-                    received,
                     quiet: is_old && received.unix_ms() < started_ms,
+                    ..BusMessage::new(subject, payload, received)
                 };
                 BusEvent::of(message, is_deletion)
             }

@@ -20,7 +20,7 @@ use super::standstill::Standstills;
 use super::streams::{self, Presence, StreamHead};
 use crate::outage::Attempts;
 use crate::relay::Relay;
-use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
+use weirgate_core::{BusEvent, BusMessage, StreamPosition};
 use weirgate_runtime::SourceLink;
 use weirgate_wire::base::Now;
 
@@ -571,16 +571,12 @@ impl Subscription {
         link: &SourceLink,
     ) -> Result<(), Stop> {
         let message = BusMessage {
-            subject: Arc::clone(&self.subject),
-            pattern: None,
-            payload: fetched.payload,
             position: Some(StreamPosition {
                 epoch: self.cursor.epoch,
                 sequence: fetched.sequence,
             }),
-            place: Place::Outside,
-            received,
             quiet,
+            ..BusMessage::new(Arc::clone(&self.subject), fetched.payload, received)
         };
         Ok(link.send(BusEvent::of(message, fetched.is_deletion))?)
     }

@@ -225,13 +225,9 @@ impl PubSubSession<'_, '_> {
             (true, Err(_)) => return self.skip(subscription, place, NAME_NOT_UTF8),
         };
         self.relay.link.send(BusEvent::Message(BusMessage {
-            subject,
             pattern,
-            payload,
-            position: None,
             place,
-            received,
-            quiet: false,
+            ..BusMessage::new(subject, payload, received)
         }))?;
         Ok(())
     }

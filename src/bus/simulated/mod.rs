@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::level::Level;
 use self::spot::{OPEN, Spot, TICK};
 use self::tape::Tape;
-use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
+use weirgate_core::{BusEvent, BusMessage, StreamPosition};
 use weirgate_runtime::{BusStatus, LoopGone, Source, SourceLink};
 use weirgate_wire::base::SplitMix64;
 
@@ -79,13 +79,12 @@ impl SimulatedSource {
                 false => self.market.levels_signals(received.unix_ms()),
             };
             link.send(BusEvent::Message(BusMessage {
-                subject: Arc::clone(&subjects[usize::from(is_flow)]),
-                pattern: None,
-                payload,
                 position: Some(position),
-                place: Place::Outside,
-                received,
-                quiet: false,
+                ..BusMessage::new(
+                    Arc::clone(&subjects[usize::from(is_flow)]),
+                    payload,
+                    received,
+                )
             }))?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::vec;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use self::response::{COMMENT, DATA, RequestingPage};
+use self::response::{COMMENT, DATA, DataLines, RequestingPage};
 use super::{ClientMessage, ClientStep, Encoding, Protocol, Request, RequestRefusal};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
 use weirgate_wire::RequestHead;
@@ -27,55 +27,120 @@ const RETRY_SPREAD_MS: u64 = 4_000;
 /// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`, and the text
 /// before them stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
-    if frame.content() == Content::Text {
-        return event(b"", &frame.in_one_piece(), frame.position());
-    }
-    let (text, bytes) = frame.text_and_bytes();
-    let text = [text, BASE64_STANDARD.encode(bytes).as_bytes()].concat();
-    event(BINARY, &text, frame.position())
+    EventWriter::new(frame, false, encoded_bytes(frame, false)).whole(frame)
 }
 
 /// Makes the event of a frame for a client that gets payloads alone: bytes are the event's data, without the text before
 /// them. A text is a response or a status; it has a type, which `onmessage` of an `EventSource` does not get.
 pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
-    match frame.content() {
-        Content::Text => event(CONTROL, &frame.in_one_piece(), frame.position()),
-        Content::Binary => event(b"", frame.text_and_bytes().1, frame.position()),
+    EventWriter::new(frame, true, encoded_bytes(frame, true)).whole(frame)
+}
+
+/// About the most memory that the event of a frame takes, or if `is_raw` that of its payload alone.
+pub(crate) fn encoded_bytes(frame: &Frame, is_raw: bool) -> usize {
+    let data = EventData::of(frame, is_raw);
+    let text: usize = data.text.iter().map(|piece| piece.len()).sum();
+    let ends = data.text.iter().map(|piece| response::line_ends(piece));
+    let bytes = base64_bytes(data.bytes.len());
+    text + ends.sum::<usize>() * DATA.len() + bytes + frame.position().len() + BESIDE_BYTES
+}
+
+/// More than what an event has beside its data and its id.
+const BESIDE_BYTES: usize = 32;
+
+const fn base64_bytes(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
+
+/// The data of a frame's event: its type, text, and after the text bytes that become base64.
+struct EventData<'a> {
+    kind: &'static [u8],
+    text: [&'a [u8]; 3],
+    bytes: &'a [u8],
+}
+
+impl<'a> EventData<'a> {
+    fn of(frame: &'a Frame, is_raw: bool) -> Self {
+        let (kind, text, bytes) = match (frame.content(), is_raw) {
+            (Content::Text, false) => (&b""[..], frame.pieces(), &b""[..]),
+            (Content::Text, true) => (CONTROL, frame.pieces(), &b""[..]),
+            (Content::Binary, false) => {
+                let (text, bytes) = frame.text_and_bytes();
+                (BINARY, [text, b"", b""], bytes)
+            }
+            (Content::Binary, true) => (&b""[..], [frame.text_and_bytes().1, b"", b""], &b""[..]),
+        };
+        Self { kind, text, bytes }
     }
 }
 
-/// About the most memory that [`encode`], or [`encode_raw`] if `is_raw`, takes for a frame.
-pub(crate) fn encoded_bytes(frame: &Frame, is_raw: bool) -> usize {
-    let (text, bytes) = match frame.content() {
-        Content::Text => (frame.body_bytes() + added_bytes(&frame.pieces()), 0),
-        Content::Binary => {
-            let (text, bytes) = frame.text_and_bytes();
-            match is_raw {
-                true => (bytes.len() + added_bytes(&[bytes]), 0),
-                // The base64, and with it the text before it is part of the event.
-                false => (text.len(), 2 * bytes.len().div_ceil(3) * 4),
-            }
+/// Makes the event of a frame in steps, because that of many megabytes takes long.
+#[derive(Debug)]
+pub(crate) struct EventWriter {
+    is_raw: bool,
+    event: Vec<u8>,
+    /// Where the data begins.
+    body_at: u8,
+    /// Bytes of the data that are in the event.
+    taken: usize,
+    lines: DataLines,
+}
+
+impl EventWriter {
+    /// Begins the event, which takes about `bytes` ([`encoded_bytes`]). The steps must be given the same frame.
+    pub(crate) fn new(frame: &Frame, is_raw: bool, bytes: usize) -> Self {
+        let kind = EventData::of(frame, is_raw).kind;
+        // Room for all lines at once: an event of many megabytes is not moved while it grows.
+        let mut event = Vec::with_capacity(bytes);
+        event.extend_from_slice(kind);
+        event.extend_from_slice(DATA);
+        Self {
+            is_raw,
+            body_at: event.len() as u8,
+            event,
+            taken: 0,
+            lines: DataLines::default(),
         }
-    };
-    text + bytes + frame.position().len()
-}
+    }
 
-/// Bytes of the fields that the lines of a text need, but the first.
-fn added_bytes(pieces: &[&[u8]]) -> usize {
-    let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
-    let ends: usize = pieces
-        .iter()
-        .map(|piece| piece.iter().filter(is_end).count())
-        .sum();
-    ends * DATA.len()
-}
+    /// Takes at most `bytes_max` bytes of the data, of which a multiple of three. Returns false once all are taken.
+    pub(crate) fn step(&mut self, frame: &Frame, bytes_max: usize) -> bool {
+        debug_assert!(
+            bytes_max.is_multiple_of(3),
+            "no base64 within the data ends"
+        );
+        let data = EventData::of(frame, self.is_raw);
+        let mut before = self.taken;
+        for piece in data.text {
+            if let Some(rest) = piece.get(before..).filter(|rest| !rest.is_empty()) {
+                let part = &rest[..rest.len().min(bytes_max)];
+                self.lines.append(part, &mut self.event);
+                self.taken += part.len();
+                return true;
+            }
+            before -= piece.len();
+        }
+        let rest = data.bytes.get(before..).unwrap_or_default();
+        let part = &rest[..rest.len().min(bytes_max)];
+        let at = self.event.len();
+        self.event.resize(at + base64_bytes(part.len()), 0);
+        let encoded = BASE64_STANDARD.encode_slice(part, &mut self.event[at..]);
+        debug_assert!(encoded.is_ok(), "room for all");
+        self.taken += part.len();
+        !part.is_empty()
+    }
 
-/// An event that begins with the line of its type, or without one.
-fn event(kind: &[u8], text: &[u8], id: &[u8]) -> Encoded {
-    let mut event = [kind, DATA].concat();
-    let body_at = event.len() as u8;
-    response::end_data(&mut event, text, id);
-    Encoded::new(event, 0, body_at)
+    /// Ends the event, after all steps.
+    pub(crate) fn finish(mut self, frame: &Frame) -> Encoded {
+        response::end_event(&mut self.event, frame.position());
+        self.event.shrink_to_fit();
+        Encoded::new(self.event, 0, self.body_at)
+    }
+
+    fn whole(mut self, frame: &Frame) -> Encoded {
+        while self.step(frame, usize::MAX / 3 * 3) {}
+        self.finish(frame)
+    }
 }
 
 /// The type of events with bytes.
@@ -202,6 +267,7 @@ impl EventStream {
         }
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
-        response::end_data(out, object.finish().as_bytes(), b"");
+        DataLines::default().append(object.finish().as_bytes(), out);
+        response::end_event(out, b"");
     }
 }

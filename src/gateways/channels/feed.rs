@@ -4,19 +4,23 @@
 //! gets its copies in the order of the bus (Redis: the channel first), and nothing is matched here. The payload stays
 //! unchanged; the gateway renders the messages. Must not know a client, a broker or a clock. Called by the reactor,
 //! through [`weirgate_core::Feed`].
+//!
+//! The payload is walked only on the thread of the source ([`Feed::reader`]): it finds out whether the payload is JSON, and
+//! makes the text of a large one that is not.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::messages::raw_text_bytes;
+use super::messages::{raw_text, raw_text_bytes};
 use crate::gateways::shared::feed::{
     BadMessageLog, TextTooLarge, TooLarge, broadcast_unix_ms, check_size,
 };
 use weirgate_core::{
-    BusEvent, BusMessage, BusNotice, ConflationKey, Content, Feed, FeedLine, FeedSettings,
-    FeedStats, FrameBytes, Message, Place, Publication, Subscription, TopicName,
+    BusEvent, BusMessage, BusNotice, ConflationKey, Content, EventReader, Feed, FeedLine,
+    FeedSettings, FeedStats, FrameBytes, Message, PayloadText, Place, Publication, Subscription,
+    TopicName,
 };
 use weirgate_wire::base::Now;
 use weirgate_wire::json::Json;
@@ -82,14 +86,11 @@ impl ChannelsFeed {
             return None;
         }
         counts.record(message.received);
-        let content = match Json::check(&message.payload) {
-            Ok(_) => Content::Text,
-            Err(_) => Content::Binary,
-        };
-        let text = self.check_text(&message, content);
-        if let Err(why) = &text {
-            self.stats.subjects[0].messages_bad += 1;
-            self.bad_log.say(now, &message, why);
+        if let PayloadText::TooLarge { bytes } = message.text {
+            counts.messages_bad += 1;
+            let bytes_max = self.settings.bus_message_bytes_max;
+            let why = TextTooLarge { bytes, bytes_max };
+            self.bad_log.say(now, &message, &why);
         }
         self.stats.last_message_unix_ms = Some(message.received.unix_ms());
         Some(Publication {
@@ -98,26 +99,8 @@ impl ChannelsFeed {
             place: message.place,
             subject: pattern(&message).map(|_| Arc::clone(&message.subject)),
             request,
-            ..Publication::new(topic(&message), {
-                let mut data = self.data(now, message, is_deletion);
-                (data.content, data.is_text_too_large) = (content, text.is_err());
-                data
-            })
+            ..Publication::new(topic(&message), self.data(now, message, is_deletion))
         })
-    }
-
-    /// Returns an error if the payload is no JSON, and longer as text than a message may be.
-    fn check_text(&self, message: &BusMessage, content: Content) -> Result<(), TextTooLarge> {
-        let (payload, bytes_max) = (&message.payload, self.settings.bus_message_bytes_max);
-        // Most are so short that nobody has to look.
-        if content == Content::Text || RAW_GROWTH * payload.len() + RAW_BESIDE <= bytes_max {
-            return Ok(());
-        }
-        let bytes = raw_text_bytes(payload);
-        if bytes > bytes_max {
-            return Err(TextTooLarge { bytes, bytes_max });
-        }
-        Ok(())
     }
 
     /// The message as data, of which the gateway makes the frames.
@@ -125,6 +108,12 @@ impl ChannelsFeed {
         let (key, unix_ms) = (self.key(&message), broadcast_unix_ms(now, &message));
         let is_of_feed = message.place != Place::Outside;
         let mut data = Message::new(message.payload, message.received, &self.alive);
+        match message.text {
+            PayloadText::Payload => data.content = Content::Text,
+            PayloadText::Made(text) => data = data.with_text(text.into()),
+            PayloadText::TooLarge { .. } => data.is_text_too_large = true,
+            PayloadText::Later | PayloadText::Unread | PayloadText::Bad(_) => {}
+        }
         data.unix_ms = unix_ms;
         data.is_deletion = is_deletion;
         data.is_last_value = message.quiet && !is_of_feed;
@@ -134,6 +123,29 @@ impl ChannelsFeed {
         data
     }
 }
+
+/// Finds out what clients get of a payload as text, unless it is too large to be relayed at all.
+fn read(payload: &[u8], bytes_max: usize) -> PayloadText {
+    if check_size(payload, bytes_max).is_err() {
+        return PayloadText::Unread;
+    }
+    if Json::check(payload).is_ok() {
+        return PayloadText::Payload;
+    }
+    // Most are so short that nobody has to look.
+    if RAW_GROWTH * payload.len() + RAW_BESIDE <= bytes_max.min(RAW_LATER_BYTES_MAX) {
+        return PayloadText::Later;
+    }
+    match raw_text_bytes(payload) {
+        bytes if bytes > bytes_max => PayloadText::TooLarge { bytes },
+        bytes if bytes <= RAW_LATER_BYTES_MAX => PayloadText::Later,
+        _ => PayloadText::Made(raw_text(payload)),
+    }
+}
+
+/// A longer text of a payload that is no JSON is made before the loop gets the message: for each MiB of the payload it takes
+/// up to 18 ms.
+const RAW_LATER_BYTES_MAX: usize = 128 * 1024;
 
 /// How many times as long the text of a payload that is no JSON may be, and the bytes beside it.
 const RAW_GROWTH: usize = 6;
@@ -159,6 +171,15 @@ fn topic_of(subscription: &Subscription) -> TopicName {
 
 impl Feed for ChannelsFeed {
     type Event = BusEvent;
+
+    fn reader(&self) -> Option<EventReader<BusEvent>> {
+        let bytes_max = self.settings.bus_message_bytes_max;
+        Some(Arc::new(move |event| {
+            if let Some(message) = event.message_mut() {
+                message.text = read(&message.payload, bytes_max);
+            }
+        }))
+    }
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
@@ -277,19 +298,15 @@ mod tests {
 
     fn message(channel: &str, pattern: Option<&str>, payload: &[u8]) -> BusEvent {
         BusEvent::Message(BusMessage {
-            subject: channel.into(),
             pattern: pattern.map(Into::into),
-            payload: payload.to_vec(),
-            position: None,
-            place: Place::Outside,
-            received: NOW,
-            quiet: false,
+            ..BusMessage::new(channel, payload.to_vec(), NOW)
         })
     }
 
     /// The only publication of an event, and its message.
     fn made(feed: &mut ChannelsFeed, event: BusEvent) -> (Publication, Arc<Message>) {
         let mut out = Vec::new();
+        let event = feed.read(event);
         assert_eq!(feed.notice(&event), None);
         feed.event(NOW, event, &mut out);
         assert_eq!(out.len(), 1);
@@ -359,6 +376,48 @@ mod tests {
             assert_eq!(data.payload(), payload);
             assert_eq!(data.content == Content::Text, is_json, "{payload:?}");
         }
+    }
+
+    /// The loop relies on what the thread of the source has found out: it walks no payload, which may have many megabytes.
+    #[test]
+    fn the_loop_does_not_read_a_payload_again() {
+        let made = |text| {
+            let BusEvent::Message(message) = message("c", None, b"{}") else {
+                panic!("a message");
+            };
+            let mut out = Vec::new();
+            let event = BusEvent::Message(BusMessage { text, ..message });
+            feed().event(NOW, event, &mut out);
+            let Body::Message(message) = out.remove(0).body else {
+                panic!("a message");
+            };
+            message
+        };
+        assert_eq!(made(PayloadText::Payload).content, Content::Text);
+        assert_eq!(made(PayloadText::Later).content, Content::Binary);
+        let too_large = made(PayloadText::TooLarge { bytes: 1_200 });
+        assert!(too_large.is_text_too_large);
+        let with_text = made(PayloadText::Made(b"\"a text\"".to_vec()));
+        assert_eq!(with_text.content, Content::Binary);
+        let text = with_text.text_with(|_| panic!("the text is made"));
+        assert_eq!(text, b"\"a text\"");
+    }
+
+    #[test]
+    fn a_large_text_is_made_before_the_loop_gets_the_message() {
+        const MIB: usize = 1024 * 1024;
+        let of = |byte: u8, bytes: usize| read(&vec![byte; bytes], 3 * MIB);
+        assert_eq!(of(b'1', MIB), PayloadText::Payload);
+        assert_eq!(of(b'a', 20_000), PayloadText::Later);
+        assert_eq!(of(b'a', 100_000), PayloadText::Later);
+        let PayloadText::Made(text) = of(b'a', MIB) else {
+            panic!("a text");
+        };
+        assert_eq!(text.len(), MIB + r#"{"raw":""}"#.len());
+        // U+0001 has six bytes as text.
+        let bytes = 6 * MIB + r#"{"raw":""}"#.len();
+        assert_eq!(of(1, MIB), PayloadText::TooLarge { bytes });
+        assert_eq!(of(b'1', 3 * MIB + 1), PayloadText::Unread, "for nobody");
     }
 
     #[test]

@@ -860,7 +860,7 @@ fn text_of(message: &Message) -> Option<Part> {
 }
 
 /// The text of a payload that is not JSON: `{"raw":"…"}`.
-fn raw_text(payload: &[u8]) -> Vec<u8> {
+pub(super) fn raw_text(payload: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(raw_text_bytes(payload));
     text.extend_from_slice(RAW_BEFORE);
     write_quoted_lossy(payload, &mut text);

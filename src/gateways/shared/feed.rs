@@ -233,15 +233,7 @@ mod tests {
             mono_us: 0,
             unix_us: 0,
         };
-        BusMessage {
-            subject: "levels.signals".into(),
-            pattern: None,
-            payload: b"[1]".to_vec(),
-            position: None,
-            received,
-            place: Place::Outside,
-            quiet: false,
-        }
+        BusMessage::new("levels.signals", b"[1]".to_vec(), received)
     }
 
     /// The id of Redis, of JetStream in the kept feed, of JetStream for levels; none without a stream.

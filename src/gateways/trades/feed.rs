@@ -2,7 +2,8 @@
 //!
 //! Six fields of the payload are passed on, each with its original text. The channel's name alone decides the topic.
 //! Every trade counts, so frames have no conflation key. Must not know a client, a broker or a clock. Called by the
-//! reactor, through [`weirgate_core::Feed`].
+//! reactor, through [`weirgate_core::Feed`]. The fields of a large trade are read on the thread of the source
+//! ([`Feed::reader`]).
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::gateways::shared::feed::{
 };
 use crate::gateways::shared::history::append_end;
 use weirgate_core::{
-    BusEvent, BusMessage, BusNotice, CopyRank, Feed, FeedLine, FeedSettings, FeedStats, Frame,
-    FrameBytes, Place, Position, Publication,
+    BusEvent, BusMessage, BusNotice, CopyRank, EventReader, Feed, FeedLine, FeedSettings,
+    FeedStats, Frame, FrameBytes, PayloadText, Place, Position, Publication,
 };
 use weirgate_wire::base::Now;
 use weirgate_wire::json::{Json, JsonError};
@@ -38,6 +39,9 @@ pub(crate) enum BadTrade {
     /// Over the limit on bus messages.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// A fault that was found before the loop got the trade, in words.
+    #[error("{0}")]
+    Found(Box<str>),
     /// Not JSON, no object, or nested deeper than allowed.
     #[error(transparent)]
     NotJson(#[from] JsonError),
@@ -85,7 +89,11 @@ impl TradesFeed {
 
     fn publication(&self, now: Now, message: &BusMessage) -> Result<Publication, BadTrade> {
         let symbol = symbol(&message.subject).ok_or(BadTrade::Channel)?;
-        check_size(&message.payload, self.settings.bus_message_bytes_max)?;
+        let bytes_max = self.settings.bus_message_bytes_max.min(TRADE_BYTES_MAX);
+        check_size(&message.payload, bytes_max)?;
+        if let PayloadText::Bad(why) = &message.text {
+            return Err(BadTrade::Found(why.clone()));
+        }
         Ok(Publication {
             deliver: !message.quiet,
             place: message.place,
@@ -114,13 +122,6 @@ impl TradesFeed {
     /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is the time of the broadcast. With a history `"pos"`
     /// is the last member.
     fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
-        let mut fields = [const { None }; FIELDS.len()];
-        for entry in Json::object_entries(&message.payload)? {
-            let (key, value) = entry?;
-            if let Some(index) = FIELDS.iter().position(|field| *field == key) {
-                fields[index] = Some(value);
-            }
-        }
         // Trades are nobody's own.
         let mut frame = Frame::text(&self.alive)
             .common(true)
@@ -133,20 +134,12 @@ impl TradesFeed {
             .received(message.received);
         let out = frame.payload();
         out.extend_from_slice(br#"{"type":"trade","data":"#);
-        let mut before = b'{';
-        for (field, value) in FIELDS.iter().zip(&fields) {
-            let Some(value) = value else { continue };
-            out.extend_from_slice(&[before, b'"']);
-            out.extend_from_slice(field.as_bytes());
-            out.extend_from_slice(b"\":");
-            out.extend_from_slice(value.as_raw_str().as_bytes());
-            before = b',';
-        }
-        if before == b'{' {
-            out.push(b'{');
+        match &message.text {
+            PayloadText::Made(data) => out.extend_from_slice(data),
+            _ => write_data(&message.payload, out)?,
         }
         let time_ms = broadcast_unix_ms(now, message);
-        out.extend_from_slice(b"},");
+        out.push(b',');
         write_integer("timestamp", time_ms, out);
         if self.settings.is_stamped {
             out.push(b',');
@@ -157,8 +150,62 @@ impl TradesFeed {
     }
 }
 
+/// Appends the data of a trade for clients: an object of [`FIELDS`]. Appends nothing if the payload is bad.
+fn write_data(payload: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
+    let mut fields = [const { None }; FIELDS.len()];
+    for entry in Json::object_entries(payload)? {
+        let (key, value) = entry?;
+        if let Some(index) = FIELDS.iter().position(|field| *field == key) {
+            fields[index] = Some(value);
+        }
+    }
+    let mut before = b'{';
+    for (field, value) in FIELDS.iter().zip(&fields) {
+        let Some(value) = value else { continue };
+        out.extend_from_slice(&[before, b'"']);
+        out.extend_from_slice(field.as_bytes());
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(value.as_raw_str().as_bytes());
+        before = b',';
+    }
+    if before == b'{' {
+        out.push(b'{');
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// What clients get of a large trade, or why it is bad.
+fn read(payload: &[u8]) -> PayloadText {
+    let mut data = Vec::new();
+    match write_data(payload, &mut data) {
+        Ok(()) => PayloadText::Made(data),
+        // The history has to know of it; the loop finds out in no time.
+        Err(JsonError::TooDeep { .. }) => PayloadText::Unread,
+        Err(why) => PayloadText::Bad(why.to_string().into()),
+    }
+}
+
+/// A longer trade is read before the loop gets it.
+const READ_IN_LOOP_BYTES_MAX: usize = 128 * 1024;
+
+/// The most bytes of a trade, which has some 200. The loop copies it, and reads it for candles.
+const TRADE_BYTES_MAX: usize = 1024 * 1024;
+
 impl Feed for TradesFeed {
     type Event = BusEvent;
+
+    fn reader(&self) -> Option<EventReader<BusEvent>> {
+        let bytes_max = self.settings.bus_message_bytes_max.min(TRADE_BYTES_MAX);
+        let read_here = READ_IN_LOOP_BYTES_MAX + 1..=bytes_max;
+        Some(Arc::new(move |event| {
+            if let BusEvent::Message(message) = event
+                && read_here.contains(&message.payload.len())
+            {
+                message.text = read(&message.payload);
+            }
+        }))
+    }
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         self.bad_log.tick(now);
@@ -225,13 +272,8 @@ mod tests {
 
     fn message(channel: &str, payload: &[u8]) -> BusEvent {
         BusEvent::Message(BusMessage {
-            subject: channel.into(),
             pattern: Some(TradesFeed::PATTERN.into()),
-            payload: payload.to_vec(),
-            position: None,
-            place: Place::Outside,
-            received: NOW,
-            quiet: false,
+            ..BusMessage::new(channel, payload.to_vec(), NOW)
         })
     }
 
@@ -321,6 +363,51 @@ mod tests {
         assert!(published(&mut feed, "channel:trade:A", b"{}").is_some());
         assert_eq!(feed.stats().subjects[0].messages, 1);
         assert_eq!(feed.stats().last_message_unix_ms, Some(NOW.unix_ms()));
+    }
+
+    #[test]
+    fn a_large_trade_is_the_same_whichever_thread_reads_it() {
+        let pad = "x".repeat(READ_IN_LOOP_BYTES_MAX);
+        let deep = "[".repeat(600);
+        for (payload, is_read) in [
+            (
+                format!(r#"{{"exchange":"N","x":1,"price":"{pad}","price":2}}"#),
+                true,
+            ),
+            (format!(r#"{{"x":"{pad}"}}"#), true),
+            (format!(r#"{{"x":"{pad}"}} {{}}"#), true),
+            (format!("\"{pad}\""), true),
+            (format!(r#"{{"x":"{pad}","price":{deep}}}"#), false),
+        ] {
+            let event = || message("channel:trade:A", payload.as_bytes());
+            let feed = || TradesFeed::new(FeedSettings::default(), FrameBytes::default());
+            let read = feed().read(event());
+            let BusEvent::Message(of_source) = &read else {
+                panic!("a message");
+            };
+            assert_eq!(of_source.text != PayloadText::Unread, is_read);
+            let made = [event(), read].map(|event| {
+                let (mut feed, mut out) = (feed(), Vec::new());
+                feed.event(NOW, event, &mut out);
+                let body = out
+                    .pop()
+                    .map(|made| made.frame().expect("it").body().to_vec());
+                (body, format!("{:?}", feed.next_line()))
+            });
+            assert!(made[0] == made[1], "{:?}", made.map(|made| made.1));
+        }
+    }
+
+    #[test]
+    fn a_trade_has_its_own_limit() {
+        let mut feed = TradesFeed::new(FeedSettings::default(), FrameBytes::default());
+        for (bytes, is_good) in [(TRADE_BYTES_MAX, true), (TRADE_BYTES_MAX + 1, false)] {
+            let text = "x".repeat(bytes - r#"{"price":""}"#.len());
+            let payload = format!(r#"{{"price":"{text}"}}"#);
+            let got = published(&mut feed, "channel:trade:A", payload.as_bytes());
+            assert_eq!(got.is_some(), is_good, "{bytes} bytes");
+        }
+        assert_eq!(feed.stats().subjects[0].messages_bad, 1);
     }
 
     #[test]

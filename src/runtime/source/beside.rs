@@ -127,7 +127,8 @@ impl SourceLink {
     /// Sends an event of one of two sources. The order of [`BusEvent::Up`] and [`BusEvent::Down`] of both is the order in
     /// which the loop gets them.
     pub(super) fn send_of_one(&self, one: &OneOfTwo, event: BusEvent) -> Result<(), LoopGone> {
-        if let BusEvent::Message(_) | BusEvent::Deleted(_) = event {
+        // A last value too: to read it may take long.
+        if let BusEvent::Message(_) | BusEvent::Deleted(_) | BusEvent::LastValue { .. } = event {
             return self.put(event);
         }
         // Locked until the event is in the channel, so that the order stays.

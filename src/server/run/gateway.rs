@@ -360,6 +360,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let (events, bus) = bounded(common.bus_queue_messages_max);
         let (bytes, bus_bytes) = QueueBytes::new(common.bus_queue_bytes_max);
         let mut source_stopping = None;
+        let reader = self.feed.reader();
         let seams = |wake: &Wake| {
             self.inputs.wake.set(wake);
             cuts.cutter.wake.set(wake);
@@ -367,6 +368,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 let loop_wake = wake.clone();
                 let link = SourceLink::new(events, Box::new(move || loop_wake.wake()), clock);
                 let link = link.bounded(bytes).spinning(common.reactor.spin_us);
+                let link = link.reading(reader);
                 source_stopping = Some(start_source(source, link, common.cpus.get(1).copied())?);
             }
             let (back, returned) = return_to_reactor(wake);

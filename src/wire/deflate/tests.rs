@@ -54,6 +54,30 @@ fn sample(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_message_in_pieces_is_the_same_message() {
+    let mut deflater = Deflater::with_window(4, Deflater::SMALL_WINDOW_BITS);
+    for (bytes, piece_bytes) in [
+        (300, 1),
+        (70_000, 333),
+        (1 << 20, 65_535),
+        (1 << 20, 1 << 20),
+    ] {
+        let text = sample(bytes);
+        let mut out = Vec::new();
+        deflater.begin();
+        for piece in text.chunks(piece_bytes) {
+            assert!(deflater.write(piece, &mut out));
+        }
+        assert!(deflater.end(text.len(), &mut out), "{bytes}");
+        assert_eq!(inflate_as_client(&out, Deflater::SMALL_WINDOW_BITS), text);
+    }
+    let (noise, mut out) = (letters(200).into_bytes(), Vec::new());
+    deflater.begin();
+    assert!(deflater.write(&noise[..4], &mut out));
+    assert!(!deflater.end(4, &mut out), "not smaller");
+}
+
+#[test]
 fn deflated_bodies_fit_the_windows_that_were_promised() {
     let mut deflater = Deflater::new(3);
     let mut small = Deflater::with_window(3, Deflater::SMALL_WINDOW_BITS);

@@ -7,7 +7,7 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::levels::feed::Normaliser;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate_core::{
-    Body, BusEvent, BusMessage, Content, CopyFor, Feed, FeedSettings, FrameBytes, Gateway, Place,
+    Body, BusEvent, BusMessage, Content, CopyFor, Feed, FeedSettings, FrameBytes, Gateway,
     Publication, TopicName,
 };
 
@@ -63,19 +63,15 @@ pub(crate) fn levels(data: &[u8]) -> u64 {
 
 fn message(subject: &str, pattern: Option<&str>, payload: &[u8]) -> BusEvent {
     BusEvent::Message(BusMessage {
-        subject: subject.into(),
         pattern: pattern.map(Into::into),
-        payload: payload.to_vec(),
-        position: None,
-        place: Place::Outside,
-        received: NOW,
-        quiet: false,
+        ..BusMessage::new(subject, payload.to_vec(), NOW)
     })
 }
 
 /// Returns the publication of a message, if any: topic and body.
 fn published(feed: &mut impl Feed<Event = BusEvent>, event: BusEvent) -> Option<Publication> {
     let mut out = Vec::new();
+    let event = feed.read(event);
     feed.event(NOW, event, &mut out);
     assert!(out.len() <= 1, "one message, one publication");
     out.pop()

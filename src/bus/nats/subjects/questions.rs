@@ -71,13 +71,10 @@ impl SubjectsSession<'_> {
                         number: question.number,
                         is_deletion,
                         message: BusMessage {
-                            subject,
                             pattern: subscription.is_pattern.then_some(subscription.name),
-                            payload,
-                            position: None,
                             place,
-                            received,
                             quiet: true,
+                            ..BusMessage::new(subject, payload, received)
                         },
                     }
                 }

@@ -315,13 +315,9 @@ impl<'a> SubjectsSession<'a> {
             }))?);
         };
         let message = BusMessage {
-            subject,
             pattern,
-            payload: delivery.payload,
-            position: None,
             place,
-            received,
-            quiet: false,
+            ..BusMessage::new(subject, delivery.payload, received)
         };
         let event = BusEvent::of(message, delivery.is_deletion);
         match &mut self.source.publishing {

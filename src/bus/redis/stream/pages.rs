@@ -600,16 +600,17 @@ fn value(
         is_deletion: false,
         number: reading.question.number,
         message: BusMessage {
-            subject: channel.into(),
             pattern: (subscription.is_pattern).then(|| Arc::clone(&subscription.name)),
-            payload,
-            position: None,
             place: Place::Kept(Some(position)),
-            received: Now {
-                unix_us: stored_us.unwrap_or(now.unix_us),
-                ..now
-            },
             quiet: true,
+            ..BusMessage::new(
+                channel,
+                payload,
+                Now {
+                    unix_us: stored_us.unwrap_or(now.unix_us),
+                    ..now
+                },
+            )
         },
     }
 }

@@ -1,5 +1,7 @@
 //! The response of an event stream (WHATWG HTML §9.2): its head, and the lines of an event.
 
+use memchr::{memchr2, memchr2_iter};
+
 /// A comment without text. Clients ignore it, but it keeps proxies from closing a quiet connection.
 pub(super) const COMMENT: &[u8] = ":\n\n".as_bytes();
 
@@ -56,24 +58,44 @@ pub(super) fn head(out: &mut Vec<u8>, page: RequestingPage<'_>, length: &str) {
 /// The field name before the first line of an event's data.
 pub(super) const DATA: &[u8] = b"data: ";
 
-/// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each line of the text
-/// gets a `data` field; the client reads every line end as LF. A client that reconnects sends the last `id` that it
-/// received. If `id` is empty, the event has none, and the client keeps the one before.
-pub(super) fn end_data(out: &mut Vec<u8>, text: &[u8], id: &[u8]) {
-    // Room for all lines at once: an event of many megabytes is not moved while it grows.
-    let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
-    let added = DATA.len() * text.iter().filter(is_end).count();
-    out.reserve_exact(text.len() + added + id.len() + 8);
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
-        let (line, ending) = rest.split_at(at);
-        out.extend_from_slice(line);
-        out.push(b'\n');
-        out.extend_from_slice(DATA);
-        let is_pair = ending.starts_with(b"\r\n");
-        rest = &ending[1 + usize::from(is_pair)..];
+/// The number of line ends in a text. Each needs a [`DATA`]; of a CR LF both bytes count.
+pub(super) fn line_ends(text: &[u8]) -> usize {
+    memchr2_iter(b'\r', b'\n', text).count()
+}
+
+/// Writes the data of an event that begins with [`DATA`], part by part. Each line of the text gets a `data` field; the client
+/// reads every line end as LF.
+#[derive(Debug, Default)]
+pub(super) struct DataLines {
+    /// Whether the part before ended with a CR, of which a LF may follow.
+    after_cr: bool,
+}
+
+impl DataLines {
+    /// Appends the next part of the text.
+    pub(super) fn append(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        let mut rest = text;
+        if !rest.is_empty() && std::mem::take(&mut self.after_cr) {
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+        }
+        while let Some(at) = memchr2(b'\r', b'\n', rest) {
+            out.extend_from_slice(&rest[..at]);
+            out.push(b'\n');
+            out.extend_from_slice(DATA);
+            let is_cr = rest[at] == b'\r';
+            rest = &rest[at + 1..];
+            self.after_cr = is_cr && rest.is_empty();
+            if is_cr {
+                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+            }
+        }
+        out.extend_from_slice(rest);
     }
-    out.extend_from_slice(rest);
+}
+
+/// Ends an event. A client that reconnects sends the last `id` that it received. If `id` is empty, the event has none, and
+/// the client keeps the one before.
+pub(super) fn end_event(out: &mut Vec<u8>, id: &[u8]) {
     if !id.is_empty() {
         out.extend_from_slice(b"\nid: ");
         out.extend_from_slice(id);
@@ -128,9 +150,14 @@ mod tests {
             ("a\r\nb\rc\n", "a\ndata: b\ndata: c\ndata: \n\n"),
             ("\n\r", "\ndata: \ndata: \n\n"),
         ] {
-            let mut out = Vec::new();
-            end_data(&mut out, text.as_bytes(), b"");
-            assert_eq!(String::from_utf8(out).expect("text"), event, "{text:?}");
+            // In one part, and byte by byte.
+            for bytes_max in [usize::MAX, 1] {
+                let (mut out, mut lines) = (Vec::new(), DataLines::default());
+                let parts = text.as_bytes().chunks(bytes_max);
+                parts.for_each(|part| lines.append(part, &mut out));
+                end_event(&mut out, b"");
+                assert_eq!(String::from_utf8(out).expect("text"), event, "{text:?}");
+            }
         }
     }
 }

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
     use crate::gateways::events::bus::ExchangeSettings;
     use weirgate_bus::redis::{RedisEndpoint, RedisPublisher, RedisSettings};
-    use weirgate_core::{BusMessage, FrameBytes, Place};
+    use weirgate_core::{BusMessage, FrameBytes};
     use weirgate_runtime::{BusStatus, Clock, LateWake, QueueBytes};
 
     #[test]
@@ -354,15 +354,7 @@ mod tests {
             );
             let payload = payload.into_bytes();
             assert!(bytes.take(payload.len()));
-            let message = BusMessage {
-                subject: "name".into(),
-                pattern: None,
-                payload,
-                position: None,
-                place: Place::Outside,
-                received: clock.now(),
-                quiet: false,
-            };
+            let message = BusMessage::new("name", payload, clock.now());
             events.send(BusEvent::Message(message)).expect("room");
         }
         let soon = Duration::from_secs(10);

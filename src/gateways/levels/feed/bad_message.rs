@@ -14,6 +14,9 @@ pub enum BadMessage {
     /// Not JSON, or nested deeper than allowed.
     #[error(transparent)]
     NotJson(#[from] JsonError),
+    /// A fault that was found before the loop got the message, in words.
+    #[error("{0}")]
+    Found(Box<str>),
     /// A `levels.signals` message that is not an object.
     #[error("not an object")]
     NotAnObject,

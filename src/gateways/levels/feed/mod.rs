@@ -3,7 +3,8 @@
 //! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised. Every good message
 //! makes a frame for each topic that shows a key of the message. Each value is kept as payload bytes, so a flow message
 //! is checked and copied and never touches the levels. Must not know a client, a broker or a clock. Called by the
-//! reactor, through [`weirgate_core::Feed`].
+//! reactor, through [`weirgate_core::Feed`]. A large message is checked and normalised on the thread of the source
+//! ([`Feed::reader`]): each MiB takes some 3 ms.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -27,14 +28,14 @@ mod view;
 
 use std::mem;
 use std::ops::Range;
+use std::sync::Arc;
 
 use self::cache::Cache;
-use self::reader::{JsonKind, Reader};
 use self::view::View;
 use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
 use weirgate_core::{
-    BusEvent, BusMessage, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes, Publication,
-    TopicName,
+    BusEvent, BusMessage, EventReader, Feed, FeedLine, FeedSettings, FeedStats, FrameBytes,
+    PayloadText, Publication, TopicName,
 };
 use weirgate_wire::base::Now;
 use weirgate_wire::json::Json;
@@ -136,6 +137,35 @@ impl SubjectContent {
     }
 }
 
+/// Reads a message: the text of levels is their normalised form, and their payload becomes the viewport, or nothing without
+/// one. Any other payload is JSON and stays as it is. A bad message stays as it is, too. `bytes`: about those of the levels.
+fn read(
+    normaliser: &mut Normaliser,
+    is_levels: bool,
+    message: &mut BusMessage,
+    bytes: usize,
+) -> Result<PayloadText, BadMessage> {
+    if !is_levels {
+        Json::check(&message.payload)?;
+        return Ok(PayloadText::Payload);
+    }
+    let mut levels = Vec::with_capacity(bytes);
+    let unix_ms = message.received.unix_ms();
+    let viewport = normaliser.normalise(&message.payload, unix_ms, &mut levels)?;
+    message.payload = viewport.map_or_else(Vec::new, |text| text.as_bytes().to_vec());
+    levels.shrink_to(levels.len() + levels.len() / 4);
+    Ok(PayloadText::Made(levels))
+}
+
+/// Whether JSON is `null`, by its first byte: the whole may have many megabytes.
+fn is_null(json: &[u8]) -> bool {
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    json.iter().find(|byte| !is_space(byte)) == Some(&b'n')
+}
+
+/// A longer message is read before the loop gets it.
+const READ_IN_LOOP_BYTES_MAX: usize = 128 * 1024;
+
 /// Turns the bus events of the relayed subjects into publications on [`Self::TOPIC`] and on the topics of the endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
@@ -216,7 +246,7 @@ impl LevelsFeed {
                 }
                 Ok(())
             }
-            ValueChange::Value => self.take(content, &mut message.payload, received),
+            ValueChange::Value => self.take(content, &mut message),
         };
         let stats = &mut self.stats.subjects[index];
         if let Err(why) = taken {
@@ -239,28 +269,29 @@ impl LevelsFeed {
     fn take(
         &mut self,
         content: SubjectContent,
-        payload: &mut Vec<u8>,
-        received: Now,
+        message: &mut BusMessage,
     ) -> Result<(), BadMessage> {
-        check_size(payload, self.settings.messages.bus_message_bytes_max)?;
-        match content {
-            SubjectContent::Levels => {
-                // Sized by the last output, so that the buffer rarely grows.
-                let last = self.cache.value_bytes(LEVELS);
-                let mut levels = Vec::with_capacity(last + last / 8);
-                let normaliser = &mut self.normaliser;
-                let viewport = normaliser.normalise(payload, received.unix_ms(), &mut levels)?;
-                let viewport = viewport.map(|text| text.as_bytes().to_vec());
-                levels.shrink_to(levels.len() + levels.len() / 4);
+        let bytes_max = self.settings.messages.bus_message_bytes_max;
+        check_size(&message.payload, bytes_max)?;
+        if message.text == PayloadText::Unread {
+            // Sized by the last output, so that the buffer rarely grows.
+            let last = self.cache.value_bytes(LEVELS);
+            let is_levels = matches!(content, SubjectContent::Levels);
+            message.text = read(&mut self.normaliser, is_levels, message, last + last / 8)?;
+        }
+        let payload = &mut message.payload;
+        match (mem::take(&mut message.text), content) {
+            (PayloadText::Bad(why), _) => return Err(BadMessage::Found(why)),
+            (PayloadText::Made(levels), _) => {
+                let viewport = (!payload.is_empty()).then(|| mem::take(payload));
                 self.cache.set(LEVELS, Some(levels));
                 self.cache.set(VIEWPORT, viewport);
             }
-            SubjectContent::Value(part) => {
-                let text = Json::check(payload)?;
-                let is_null = Reader::new(text).kind() == JsonKind::Null;
-                let value = (!is_null).then(|| mem::take(payload));
+            (_, SubjectContent::Value(part)) => {
+                let value = (!is_null(payload)).then(|| mem::take(payload));
                 self.cache.set(part, value);
             }
+            (_, SubjectContent::Levels) => {}
         }
         Ok(())
     }
@@ -275,6 +306,22 @@ impl LevelsFeed {
 
 impl Feed for LevelsFeed {
     type Event = BusEvent;
+
+    fn reader(&self) -> Option<EventReader<BusEvent>> {
+        let bytes_max = self.settings.messages.bus_message_bytes_max;
+        let normaliser = self.normaliser.clone();
+        Some(Arc::new(move |event| {
+            let read_here = READ_IN_LOOP_BYTES_MAX + 1..=bytes_max;
+            if let BusEvent::Message(message) = event
+                && read_here.contains(&message.payload.len())
+            {
+                let is_levels = *message.subject == *SUBJECTS[0];
+                let bytes = message.payload.len();
+                let text = read(&mut normaliser.clone(), is_levels, message, bytes);
+                message.text = text.unwrap_or_else(|why| PayloadText::Bad(why.to_string().into()));
+            }
+        }))
+    }
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         self.bad_log.tick(now);

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use weirgate_core::{FeedSettings, Frame, Place, Retain, StreamPosition};
+use weirgate_core::{FeedSettings, Frame, Retain, StreamPosition};
 use weirgate_wire::base::allocated_bytes;
 
 const START: Now = Now {
@@ -79,13 +79,9 @@ impl Bench {
     ) -> &mut Self {
         let position = position.map(|(epoch, sequence)| StreamPosition { epoch, sequence });
         self.event(BusEvent::Message(BusMessage {
-            subject: Arc::from(subject),
-            pattern: None,
-            payload: payload.as_ref().to_vec(),
             position,
-            place: Place::Outside,
-            received: self.now,
             quiet,
+            ..BusMessage::new(Arc::from(subject), payload.as_ref().to_vec(), self.now)
         }))
     }
 
@@ -116,19 +112,81 @@ fn a_deletion_removes_the_key_for_all() {
         .message("levels.signals", r#"{"ts":1,"viewport":2}"#);
     bench.took();
     for (subject, left) in [("levels.signals", r#"{"flow":1}"#), ("market.flow", "{}")] {
-        let message = BusMessage {
-            subject: Arc::from(subject),
-            pattern: None,
-            payload: Vec::new(),
-            position: None,
-            place: Place::Outside,
-            received: bench.now,
-            quiet: false,
-        };
+        let message = BusMessage::new(Arc::from(subject), Vec::new(), bench.now);
         bench.event(BusEvent::Deleted(message));
         assert_eq!(bench.took(), [left]);
     }
     assert_eq!(bench.flow_stats(), (2, 0, 0));
+}
+
+/// Messages whose payload is so large that the thread of the source reads it, and whether they are good.
+fn large_messages() -> Vec<(&'static str, String, bool)> {
+    let pad = "x".repeat(READ_IN_LOOP_BYTES_MAX);
+    let levels = vec![r#"{"id":"a"}"#; 20_000].join(",");
+    vec![
+        ("market.flow", format!("\"{pad}\""), true),
+        (
+            "market.flow",
+            format!("{}null", " ".repeat(pad.len())),
+            true,
+        ),
+        ("market.flow", format!("\"{pad}"), false),
+        (
+            "levels.signals",
+            format!(r#"{{"ts":1,"levels":[{levels}]}}"#),
+            true,
+        ),
+        (
+            "levels.signals",
+            format!(r#"{{"ts":1,"viewport":{{"x":"{pad}"}}}}"#),
+            true,
+        ),
+        (
+            "levels.signals",
+            format!(r#"{{"ts":1,"levels":5,"x":"{pad}"}}"#),
+            false,
+        ),
+    ]
+}
+
+#[test]
+fn a_large_message_is_the_same_whichever_thread_reads_it() {
+    let (mut here, mut before) = (Bench::new(), Bench::new());
+    for (subject, payload, is_good) in large_messages() {
+        let message = BusMessage::new(subject, payload.into_bytes(), here.now);
+        let read = before.feed.read(BusEvent::Message(message.clone()));
+        let BusEvent::Message(of_source) = &read else {
+            panic!("a message");
+        };
+        assert_ne!(of_source.text, PayloadText::Unread);
+        assert_eq!(matches!(of_source.text, PayloadText::Bad(_)), !is_good);
+        here.event(BusEvent::Message(message));
+        before.event(read);
+        let lines = [&mut here, &mut before].map(|bench| bench.feed.next_line());
+        assert_eq!(format!("{:?}", lines[0]), format!("{:?}", lines[1]));
+        let took = here.took();
+        assert_eq!(took.len(), usize::from(is_good));
+        assert!(took == before.took(), "{subject}");
+    }
+}
+
+/// The loop relies on what the thread of the source has found out.
+#[test]
+fn the_loop_does_not_read_a_payload_again() {
+    let mut bench = Bench::new();
+    for (text, took) in [
+        (PayloadText::Payload, 1),
+        (PayloadText::Bad("a fault".into()), 0),
+    ] {
+        let message = BusMessage {
+            text,
+            ..BusMessage::new("market.flow", b"no JSON".to_vec(), bench.now)
+        };
+        bench.event(BusEvent::Message(message));
+        assert_eq!(bench.took().len(), took);
+    }
+    let line = format!("{:?}", bench.feed.next_line());
+    assert!(line.contains("a fault"), "{line}");
 }
 
 #[test]
@@ -174,15 +232,7 @@ fn frames_carry_the_stamp_of_their_message_and_no_slack() {
     let mut feed = LevelsFeed::new(LevelsFeedSettings::default(), alive.clone());
     let mut out = Vec::new();
     let received = START.plus_us(7);
-    let message = BusMessage {
-        subject: Arc::from("market.flow"),
-        pattern: None,
-        payload: vec![b'1'; 5_000],
-        position: None,
-        place: Place::Outside,
-        received,
-        quiet: false,
-    };
+    let message = BusMessage::new(Arc::from("market.flow"), vec![b'1'; 5_000], received);
     feed.event(START.plus_us(99), BusEvent::Message(message), &mut out);
     assert_eq!(out[0].body.received(), received);
     let frame = allocated_bytes(size_of::<Frame>() + 16);
@@ -367,13 +417,8 @@ fn the_frame_that_newcomers_got_is_the_one_delivered() {
     let mut feed = LevelsFeed::new(LevelsFeedSettings::default(), FrameBytes::default());
     let mut out = Vec::new();
     let message = BusMessage {
-        subject: Arc::from("market.flow"),
-        pattern: None,
-        payload: b"1".to_vec(),
-        position: None,
-        place: Place::Outside,
-        received: START,
         quiet: true,
+        ..BusMessage::new(Arc::from("market.flow"), b"1".to_vec(), START)
     };
     feed.event(START, BusEvent::Message(message), &mut out);
     feed.event(START, BusEvent::CaughtUp, &mut out);
@@ -483,13 +528,8 @@ fn it_judges_as_the_feed_does() {
         for payload in payloads {
             let mut feed = LevelsFeed::new(settings.clone(), FrameBytes::default());
             let message = BusMessage {
-                subject: subject.into(),
-                pattern: None,
-                payload: payload.as_bytes().to_vec(),
-                position: None,
-                place: Place::Outside,
-                received: Now::default(),
                 quiet: true,
+                ..BusMessage::new(subject, payload.as_bytes().to_vec(), Now::default())
             };
             feed.event(Now::default(), BusEvent::Message(message), &mut Vec::new());
             let bad: u64 = feed.stats().subjects.iter().map(|s| s.messages_bad).sum();

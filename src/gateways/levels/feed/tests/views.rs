@@ -95,13 +95,8 @@ impl Desk {
 
     fn message(&mut self, subject: &str, quiet: bool, payload: &str) {
         self.event(BusEvent::Message(BusMessage {
-            subject: Arc::from(subject),
-            pattern: None,
-            payload: payload.as_bytes().to_vec(),
-            position: None,
-            place: Place::Outside,
-            received: self.now,
             quiet,
+            ..BusMessage::new(Arc::from(subject), payload.as_bytes().to_vec(), self.now)
         }));
     }
 
