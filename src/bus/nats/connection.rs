@@ -45,14 +45,14 @@ pub(super) const LATE: &str = "it did not finish the handshake in time";
 
 /// When the last bytes of messages arrived. Answers to pings do not count: they say nothing about JetStream.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MessageBytes {
+pub(super) struct Arrivals {
     /// Of any message, whole or not.
     pub(super) any_at: Instant,
     /// Of a message that was not whole yet: until it is, nothing behind it arrives.
     pub(super) partial_at: Instant,
 }
 
-impl MessageBytes {
+impl Arrivals {
     /// Bytes of a message that is not whole yet.
     pub(super) const fn at(at: Instant) -> Self {
         Self {
@@ -74,7 +74,7 @@ pub(super) struct Connection {
     reader: OpReader,
     /// When the connection was made.
     pub(super) opened: Instant,
-    pub(super) message_bytes: MessageBytes,
+    pub(super) arrivals: Arrivals,
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
     pongs: u64,
@@ -118,7 +118,7 @@ impl Connection {
             peer,
             reader: OpReader::new(limits),
             opened: Instant::now(),
-            message_bytes: MessageBytes::at(Instant::now()),
+            arrivals: Arrivals::at(Instant::now()),
             // The ping of the log-in.
             pings: 1,
             pongs: 0,
@@ -231,9 +231,9 @@ impl Connection {
             };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
-                Some(Op::Message(_)) => self.message_bytes.any_at = self.io.last_received,
+                Some(Op::Message(_)) => self.arrivals.any_at = self.io.last_received,
                 None if self.sid_of_partial().is_some() => {
-                    self.message_bytes = MessageBytes::at(self.io.last_received)
+                    self.arrivals = Arrivals::at(self.io.last_received)
                 }
                 Some(Op::Ping) => {
                     self.io.out().extend_from_slice(PONG);

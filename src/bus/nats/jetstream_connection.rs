@@ -163,7 +163,7 @@ impl JetStreamConnection {
             }
             // A large message that is still arriving is waited for, as long as its bytes come.
             let waits_since = match self.connection.sid_of_partial() == Some(sid) {
-                true => self.connection.message_bytes.any_at,
+                true => self.connection.arrivals.any_at,
                 false => begun,
             };
             if !self.set_next_read_aside(waits_since + timeout)? {
@@ -324,7 +324,7 @@ impl JetStream for JetStreamConnection {
         loop {
             // On a slow line, the answer comes after the message that is arriving.
             let since = match self.connection.sid_of_partial() {
-                Some(_) => self.connection.message_bytes.any_at,
+                Some(_) => self.connection.arrivals.any_at,
                 None => begun,
             };
             let until = since + self.answer_timeout;

@@ -8,7 +8,7 @@
 //! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names, or the
 //! next page of a pattern's values, when the client has taken these values ([`questions`]). There is no question about
 //! a name that the bus refuses. So values wait only in send queues, and later messages wait after them. The shares are
-//! a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends after a minute
+//! a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends after two seconds
 //! ([`shares`]), so that a client that takes a byte now and then does not keep others waiting for ever; from then on
 //! its values count only in the memory of all frames.
 //!

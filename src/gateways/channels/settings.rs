@@ -124,7 +124,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .more(
         "With --retained. A client has 512 KiB of them at most, or one larger value, and counts from the \
-         question until it has taken the values, for 60 s at most.",
+         question until it has taken the values, for 2 s at most.",
     )
     .share(50)
     .limit(

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::reader::JetStreamReader;
 use self::reader::LeaderAnswer;
-use super::connection::{Connection, MessageBytes};
+use super::connection::{Arrivals, Connection};
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error};
 use super::needs::{Action, JetStreamNeeds, NatsNeeds};
 use super::protocol::Op;
@@ -135,8 +135,8 @@ impl NatsStreamSource {
         let has_read = connection.read(&mut self.waiter)?;
         // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
         let bytes = match connection.sid_of_partial() {
-            Some(_) => MessageBytes::at(Instant::now()),
-            None => connection.message_bytes,
+            Some(_) => Arrivals::at(Instant::now()),
+            None => connection.arrivals,
         };
         match has_read {
             true => self.take_all(connection, relay)?,

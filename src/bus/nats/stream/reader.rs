@@ -26,7 +26,7 @@ pub(super) use self::progress::LeaderAnswer;
 use self::progress::{Doubted, IfUnknown, Progress};
 use crate::kept::KeptEvent;
 use crate::nats::api::{ApiError, answer_with_message};
-use crate::nats::connection::MessageBytes;
+use crate::nats::connection::Arrivals;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
 use crate::nats::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
@@ -177,7 +177,7 @@ impl JetStreamReader {
 
     /// The time of the next [`Self::tick`]. `bytes`: over a slow link, an answer or a heartbeat can come after a large
     /// message.
-    pub(super) fn due(&self, bytes: MessageBytes) -> Option<Instant> {
+    pub(super) fn due(&self, bytes: Arrivals) -> Option<Instant> {
         let last = |own: Option<Instant>, at: Instant| own.map_or(at, |own| own.max(at));
         match &self.step {
             ReaderStep::Away => None,
@@ -207,7 +207,7 @@ impl JetStreamReader {
     pub(super) fn tick(
         &mut self,
         now: Instant,
-        bytes: MessageBytes,
+        bytes: Arrivals,
         out: &mut Vec<u8>,
     ) -> Result<(), NatsError> {
         self.acks.send_due(now, out);

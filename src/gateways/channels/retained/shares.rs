@@ -15,8 +15,11 @@ use weirgate_wire::auth::NameSyntax;
 pub(super) const CLIENT_BYTES_MAX: usize = 512 * 1024;
 /// The size assumed for the value of an exact name before it has come, if no larger value has come before.
 const VALUE_BYTES: usize = 32 * 1024;
-/// After this time, a client that has not taken its values no longer counts in the limit over all clients.
-const SHARE_US: u64 = 60_000_000;
+/// After this time, a client that has not taken its values no longer counts in the limit over all clients: otherwise a few
+/// that do not read would keep the values from all others. The frames count on in the limit on frames.
+const SHARE_US: u64 = 2_000_000;
+/// A page has at least so many values, whatever their size.
+const PAGE_VALUES_MIN: usize = 2;
 
 /// The names whose values a client gets in a share, and the bytes that these may have.
 struct ChosenNames {
@@ -47,7 +50,7 @@ fn choose_names(
     };
     for name in waiter.ready().filter(is_next).chain(&waiter.taking) {
         let more = match comes_in_pages(name) {
-            true => CLIENT_BYTES_MAX,
+            true => CLIENT_BYTES_MAX.max(PAGE_VALUES_MIN * waiter.largest),
             false => value_bytes,
         };
         if !names.is_empty() && bytes + more > CLIENT_BYTES_MAX {

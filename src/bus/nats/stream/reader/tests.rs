@@ -19,7 +19,7 @@ struct ReaderRig {
     server: JetStreamServer,
     reader: JetStreamReader,
     now: Instant,
-    last_received: MessageBytes,
+    last_received: Arrivals,
     out: Vec<u8>,
     events: Vec<KeptEvent>,
     /// Serial numbers that nobody can read any more.
@@ -43,7 +43,7 @@ impl ReaderRig {
             server,
             reader: JetStreamReader::new("S", HISTORY_MS, usize::MAX),
             now,
-            last_received: MessageBytes::at(now),
+            last_received: Arrivals::at(now),
             out: Vec::new(),
             events: Vec::new(),
             unreadable: Vec::new(),
@@ -800,7 +800,7 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
     for is_made in [false, true] {
         for _ in 0..40 {
             bench.now += SILENCE_MAX / 2;
-            bench.last_received = MessageBytes::at(bench.now);
+            bench.last_received = Arrivals::at(bench.now);
             bench.tick().expect("bytes come");
         }
         assert_eq!(bench.reader.last_request, if is_made { 3 } else { 1 });
