@@ -19,6 +19,7 @@ pub(super) fn source(settings: RedisSettings, status: &Arc<BusStatus>) -> RedisS
         name: KEY.to_owned(),
         history_ms: 60_000,
         history_bytes_max: usize::MAX,
+        answer_bytes_max: 64 * 1024 * 1024,
         only: None,
     };
     RedisStreamSource::new(settings, stream, Arc::clone(status)).expect("a source")

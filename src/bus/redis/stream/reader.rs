@@ -32,9 +32,6 @@ use weirgate_core::StoredId;
 const ENTRIES_MAX: usize = 512;
 /// The size of an answer that the reader aims at, by the size of the entries before, bytes.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// The most payload bytes of an answer that is held in memory until the check after it, unless a single payload may
-/// have more.
-const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// The shortest time between two questions for the count of writes, milliseconds.
@@ -155,12 +152,18 @@ pub enum StreamReadError {
 }
 
 impl RedisStreamReader {
-    /// A reader that begins with the entries of the last `history_ms` milliseconds.
-    pub fn new(key: &str, history_ms: u64, payload_bytes_max: usize) -> Self {
+    /// A reader that begins with the entries of the last `history_ms` milliseconds. An answer that is held until it is
+    /// checked has payloads of at most `answer_bytes_max` bytes, unless a single payload has more.
+    pub fn new(
+        key: &str,
+        history_ms: u64,
+        payload_bytes_max: usize,
+        answer_bytes_max: usize,
+    ) -> Self {
         Self {
             key: key.to_owned(),
             history_ms,
-            held_max: (HELD_BYTES_MAX / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
+            held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
             may_ask_state: true,
             ..Self::default()
         }
