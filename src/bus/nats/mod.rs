@@ -63,6 +63,7 @@ mod cursor;
 mod endpoint;
 mod error;
 mod health;
+mod in_flight;
 mod jetstream_connection;
 mod login;
 mod look_back;

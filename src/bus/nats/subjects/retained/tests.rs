@@ -27,8 +27,8 @@ fn question(number: u64, name: &str) -> Question {
 const BYTES_MAX: usize = 2 * PAGE_BYTES;
 
 /// After many small answers.
-fn small_answers() -> AnswerBytes {
-    let mut bytes = AnswerBytes::default();
+fn small_answers() -> MessageBytes {
+    let mut bytes = MessageBytes::default();
     (0..1_000).for_each(|_| bytes.note(1_000));
     bytes
 }
@@ -266,7 +266,7 @@ fn so_many_questions_are_asked_at_once_as_large_answers_may_wait() {
         }
         retained.asked()
     };
-    retained.answer_bytes = AnswerBytes::default();
+    retained.answer_bytes = MessageBytes::default();
     assert_eq!(fill(&mut retained, now, &mut out), 4, "nothing is known");
     retained.answer_bytes = small_answers();
     assert_eq!(fill(&mut retained, now, &mut out), ASKED_MAX);
