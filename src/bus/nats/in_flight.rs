@@ -35,6 +35,17 @@ impl MessageBytes {
 
     /// The number of messages that may wait, up to `most`.
     pub(super) fn waiting_max(self, most: usize) -> usize {
-        (WAITING_BYTES_MAX / self.0.max(1)).clamp(1, most)
+        self.waiting_max_beside(0, most)
+    }
+
+    /// The number of messages that may wait beside others of so many bytes together, up to `most`. At least one.
+    pub(super) fn waiting_max_beside(self, bytes: usize, most: usize) -> usize {
+        let left = WAITING_BYTES_MAX.saturating_sub(bytes);
+        (left / self.0.max(1)).clamp(1, most)
+    }
+
+    /// The bytes of so many messages.
+    pub(super) const fn of(self, messages: usize) -> usize {
+        self.0.saturating_mul(messages)
     }
 }

@@ -944,13 +944,30 @@ impl Retained {
 
     /// Asks a consumer for as many messages as the page has room for.
     fn pull(&mut self, number: u64, out: &mut Vec<u8>) {
+        let awaited = self.awaited_beside(number);
         if let Some(pending) = self.pending.get_mut(&number)
             && let QuestionStep::Values(consumer, pull) = &mut pending.step
         {
-            let waiting_max = self.answer_bytes.waiting_max(ASKED_MAX) as u64;
-            pull.left = pending.reading.next_pull(waiting_max);
+            let unknown_max = self.answer_bytes.waiting_max_beside(awaited, ASKED_MAX);
+            pull.left = pending.reading.next_pull(unknown_max as u64);
             consumer.pull(pull.left, PULL_TIMEOUT, out);
         }
+    }
+
+    /// The bytes that the consumers of all other questions may still bring for what they were asked.
+    fn awaited_beside(&self, number: u64) -> usize {
+        let others = self.pending.iter().filter(|(other, _)| **other != number);
+        let awaited = others.map(|(_, pending)| match &pending.step {
+            QuestionStep::Values(_, pull) => {
+                let left = usize::try_from(pull.left).unwrap_or(usize::MAX);
+                let largest = pending.reading.largest();
+                largest.map_or(self.answer_bytes.of(left), |bytes| {
+                    bytes.saturating_mul(left)
+                })
+            }
+            _ => 0,
+        });
+        awaited.fold(0, usize::saturating_add)
     }
 
     /// Handles a message delivered by a consumer.
