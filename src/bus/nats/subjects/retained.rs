@@ -961,9 +961,10 @@ impl Retained {
             QuestionStep::Values(_, pull) => {
                 let left = usize::try_from(pull.left).unwrap_or(usize::MAX);
                 let largest = pending.reading.largest();
-                largest.map_or(self.answer_bytes.of(left), |bytes| {
-                    bytes.saturating_mul(left)
-                })
+                match largest {
+                    Some(bytes) => bytes.saturating_mul(left),
+                    None => self.answer_bytes.of(left),
+                }
             }
             _ => 0,
         });
