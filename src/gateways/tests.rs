@@ -662,6 +662,7 @@ const DIVIDED: &[&str] = &[
     "http-bytes",
     "resumed-bytes",
     "bus-queue-bytes",
+    "stream-answer-bytes",
     "frame-bytes-max",
     "history-bytes-max",
     "retained-bytes",

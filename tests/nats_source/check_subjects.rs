@@ -78,6 +78,7 @@ fn names_that_a_stream_brings_need_no_subscription() {
         name: "LEVEL_SIGNALS".into(),
         history_ms: 0,
         history_bytes_max: 0,
+        answer_bytes_max: 0,
         only: None,
     }));
     let errors = |requests: &[&str]| {

@@ -128,6 +128,7 @@ fn a_stream_moves_to_another_server_before_the_connection_ends() {
         name: "TICKS".to_owned(),
         history_ms: 60_000,
         history_bytes_max: usize::MAX,
+        answer_bytes_max: 64 * 1024 * 1024,
         only: None,
     };
     let url = cluster[server].url();

@@ -14,6 +14,7 @@ mod permissions;
 mod publishing;
 mod relaying;
 mod silence;
+mod stream;
 mod subjects;
 mod waiting;
 

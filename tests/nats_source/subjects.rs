@@ -491,3 +491,59 @@ fn last_values_come_over_an_outage() {
     let back = source.until("end of kept.1");
     assert_eq!(back, ["kept.1: 1", "end of kept.1"]);
 }
+
+/// The first request for a pattern is made before the sizes of its values are known. The loop takes each value late, so the
+/// answers wait at the server.
+#[test]
+fn large_last_values_of_many_patterns_do_not_cut_the_connection() {
+    const PATTERNS: u64 = 8;
+    const VALUES: usize = 6;
+    let server = NatsServer::start_with("max_payload: 8MB");
+    let js = nats::jetstream::new(client(&server.url()));
+    let config = StreamConfig {
+        name: "KEPT".to_owned(),
+        subjects: vec!["kept.>".to_owned()],
+        storage: nats::jetstream::StorageType::Memory,
+        ..StreamConfig::default()
+    };
+    js.add_stream(config).expect("a stream");
+    for pattern in 1..=PATTERNS {
+        for value in 0..VALUES {
+            let subject = format!("kept.{pattern}.{value}");
+            js.publish(&subject, vec![b'1'; 4 << 20]).expect("stored");
+        }
+    }
+    let source = run_subjects(plain(&server.url()), 1);
+    source.until("CaughtUp");
+    // In the second round the size is known. It is over the limit on payloads, so the values are cut.
+    for round in 0..2 {
+        let mut open = PATTERNS;
+        for pattern in 1..=PATTERNS {
+            let name = subscription(&format!("kept.{pattern}.*"));
+            let asked = (round * PATTERNS + pattern, ClientAddr::Unix);
+            source
+                .interest
+                .ask_retained(name, None, asked, Arc::default());
+        }
+        let mut values = 0;
+        while open > 0 {
+            match source.events.recv_timeout(PATIENCE).expect("an event") {
+                BusEvent::LastValue { .. } => values += 1,
+                BusEvent::RetainedPage {
+                    number, is_open, ..
+                } => {
+                    assert!(is_open, "the connection was cut after {values} values");
+                    source.interest.ask_more_retained(number);
+                }
+                BusEvent::RetainedEnd { cut, .. } => {
+                    assert_eq!(cut, None);
+                    open -= 1;
+                }
+                other => panic!("{other:?} after {values} values"),
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        assert_eq!(values, PATTERNS as usize * VALUES);
+    }
+    assert_eq!(source.status.reconnects(), 0);
+}

@@ -19,6 +19,7 @@ pub(super) fn source(settings: RedisSettings, status: &Arc<BusStatus>) -> RedisS
         name: KEY.to_owned(),
         history_ms: 60_000,
         history_bytes_max: usize::MAX,
+        answer_bytes_max: 64 * 1024 * 1024,
         only: None,
     };
     RedisStreamSource::new(settings, stream, Arc::clone(status)).expect("a source")
@@ -155,6 +156,53 @@ fn what_was_trimmed_after_it_was_read_is_no_loss_if_the_user_may_count() {
         assert_eq!(came, ["a: 1", "a: 2", "a: 3"], "{user}");
         assert_eq!(status.stream_behind(), Some((Some(0), 0)));
     }
+}
+
+/// Without an entry that was read there is nothing to compare. But the server counts the commands that add entries.
+#[test]
+fn a_reconnection_to_a_stream_that_was_always_empty_is_no_loss() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let rights = "resetchannels -@all +ping +info +xread +xrange +xrevrange ~ticks";
+    let mut acl = redis::cmd("ACL");
+    acl.arg("SETUSER").arg("few").arg("on").arg(">p");
+    acl.arg(rights.split(' ').collect::<Vec<_>>());
+    let () = acl.query(&mut client).expect("a user");
+    let (events, status) = read(settings(&server.url_as("few:p")));
+    let up_again = |reconnects: u64| {
+        eventually("it is back", || status.reconnects() == reconnects);
+        let seen: Vec<_> = events.try_iter().map(|event| short(&event)).collect();
+        seen.contains(&"Gap".to_owned())
+    };
+    eventually("it reads", || status.subscribed());
+    let kill = |pipe: &mut redis::Pipeline| {
+        pipe.atomic()
+            .cmd("CLIENT")
+            .arg("KILL")
+            .arg("USER")
+            .arg("few");
+    };
+    for reconnects in 1..3 {
+        let mut pipe = redis::pipe();
+        kill(&mut pipe);
+        let _: Vec<i64> = pipe.query(&mut client).expect("killed");
+        assert!(!up_again(reconnects), "nothing was ever added");
+    }
+    let mut pipe = redis::pipe();
+    kill(&mut pipe);
+    pipe.cmd("XADD")
+        .arg(KEY)
+        .arg("*")
+        .arg("channel")
+        .arg("a")
+        .arg("data")
+        .arg("0")
+        .ignore();
+    pipe.cmd("XTRIM").arg(KEY).arg("MAXLEN").arg("0").ignore();
+    let _: Vec<i64> = pipe.query(&mut client).expect("killed");
+    assert!(up_again(3), "an entry came and went");
+    add(&mut client, &[], "1");
+    assert_eq!(until(&events, 1).last().expect("a message"), "a: 1");
 }
 
 #[test]

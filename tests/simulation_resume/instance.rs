@@ -247,6 +247,7 @@ fn stream_link(setup: &Setup, history_ms: u64, process: u64) -> StreamLink {
         name: KEY.to_owned(),
         history_ms,
         history_bytes_max: usize::MAX,
+        answer_bytes_max: 64 * 1024 * 1024,
         only: Some(only),
     };
     StreamLink::new(settings, setup.bus_message_bytes_max, process)

@@ -136,6 +136,12 @@ impl Stream {
             }
             ["INFO", "server"] => bulk(&format!("run_id:{}\r\n", self.servers)),
             ["INFO", "replication"] => bulk("role:master\r\n"),
+            ["INFO", "commandstats"] => {
+                let added = self.numbers.len();
+                bulk(&format!(
+                    "# Commandstats\r\ncmdstat_xadd:calls={added},usec=1\r\n"
+                ))
+            }
             ["XREAD", "COUNT", "1", "STREAMS", KEY, "$"] => Value::Nil,
             ["EVAL_RO", _, "1", KEY, after] => self.state(id_of(after)),
             ["XRANGE", KEY, from, "+", "COUNT", count] => {

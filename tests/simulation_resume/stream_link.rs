@@ -35,7 +35,12 @@ pub(crate) struct StreamLink {
 impl StreamLink {
     pub(crate) fn new(settings: StreamSettings, payload_bytes_max: usize, process: u64) -> Self {
         Self {
-            reader: RedisStreamReader::new(KEY, settings.history_ms, payload_bytes_max),
+            reader: RedisStreamReader::new(
+                KEY,
+                settings.history_ms,
+                payload_bytes_max,
+                settings.answer_bytes_max,
+            ),
             feed: StreamFeed::new(settings, StorageTime::MajorMs),
             process,
             payload_bytes_max,

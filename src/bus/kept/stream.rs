@@ -26,6 +26,9 @@ pub struct StreamSettings {
     pub history_ms: u64,
     /// At the start, no more messages are read than fit in so many bytes of memory, roughly.
     pub history_bytes_max: usize,
+    /// On Redis, the payloads in an answer that is held until it is checked have at most so many bytes, unless a single
+    /// payload has more.
+    pub answer_bytes_max: usize,
     /// The names to relay; `None`: all.
     pub only: Option<NamePatterns>,
 }

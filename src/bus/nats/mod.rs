@@ -22,6 +22,7 @@
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
+//! | `in_flight` | how many messages may be on their way at once, by their sizes; pure |
 //! | `requester` | a connection for the checks and for commands |
 //! | `check`, `check_subjects` | the check before a start, of levels and of all others: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
@@ -63,6 +64,7 @@ mod cursor;
 mod endpoint;
 mod error;
 mod health;
+mod in_flight;
 mod jetstream_connection;
 mod login;
 mod look_back;

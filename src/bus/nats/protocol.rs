@@ -96,6 +96,8 @@ pub(super) struct Delivery {
     pub(super) is_deletion: bool,
     /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
     pub(super) payload: Vec<u8>,
+    /// The bytes of the payload that are not here.
+    pub(super) left_out: usize,
     /// The last bytes of what goes on behind the payload that is here; empty if the payload is whole.
     pub(super) end: Vec<u8>,
 }
@@ -104,6 +106,11 @@ impl Delivery {
     /// The subject as a name for clients; `None` if it is not UTF-8, because two such subjects would get the same text.
     pub(super) fn name(&self) -> Option<&str> {
         str::from_utf8(&self.subject).ok()
+    }
+
+    /// The bytes of the whole payload, also if it is cut here.
+    pub(super) const fn size(&self) -> usize {
+        self.payload.len() + self.left_out
     }
 
     /// Whether the payload goes on behind what is here.
@@ -302,6 +309,7 @@ impl Body {
         let bytes_max = limits.of(self.delivery.sid) + 1;
         let rest = keep(&mut self.delivery.payload, payload, bytes_max);
         if !rest.is_empty() {
+            self.delivery.left_out += rest.len();
             keep_end(&mut self.delivery.end, rest);
         }
         if self.payload_left > 0 {
@@ -568,6 +576,7 @@ mod tests {
             assert_eq!(read(&mut reader, one), Ok(vec![]));
             let end = kept.max(bytes.saturating_sub(END_BYTES_KEPT));
             let want = Delivery {
+                left_out: bytes - kept,
                 end: payload.as_bytes()[end..].to_vec(),
                 ..delivery("a", sid, None, &payload.as_bytes()[..kept])
             };

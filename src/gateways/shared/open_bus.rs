@@ -52,6 +52,7 @@ impl BusReading<'_> {
                 name,
                 history_ms: checked.get::<Limits>().history.keep_us / 1000,
                 history_bytes_max: checked.get::<Limits>().history.bytes_max,
+                answer_bytes_max: checked.stream_answer_bytes_max(),
                 only: None,
             }),
             names: Vec::new(),

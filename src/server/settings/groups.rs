@@ -90,6 +90,8 @@ group! {
         pub name: Option<String> = None,
         /// The Redis channel on which each instance publishes a mark every second.
         pub marks_channel: String = "weirgate:mark".to_owned(),
+        /// Bytes of the payloads in an answer of a Redis stream.
+        pub answer_bytes_max: usize = 64 * 1024 * 1024,
     }
 }
 
@@ -163,6 +165,11 @@ impl Checked {
     /// The stream that is read in place of pub/sub.
     pub fn stream(&self) -> Option<String> {
         self.get::<StreamSettings>().name
+    }
+
+    /// Bytes of the payloads in an answer of a Redis stream.
+    pub fn stream_answer_bytes_max(&self) -> usize {
+        self.get::<StreamSettings>().answer_bytes_max
     }
 
     /// The Redis channel on which each instance publishes a mark every second.

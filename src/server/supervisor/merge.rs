@@ -178,7 +178,8 @@ fn set(object: &mut Value, name: &str, value: Value) {
 }
 
 /// An answer to a search for names counts a name once, whichever processes have it: as many as their rows name, or, if rows
-/// are left out, as the process with the most has.
+/// are left out, as the process with the most has. If another process has names too, this is only the least number, and
+/// `count_is_exact` is false.
 fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
     if answer.get("count").is_none() {
         return;
@@ -193,12 +194,17 @@ fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
     let counts = values
         .iter()
         .filter_map(|(_, value)| value.get("count")?.as_u64());
-    let largest = counts.max().unwrap_or_default();
+    let counts: Vec<u64> = counts.filter(|count| *count > 0).collect();
+    let largest = counts.iter().copied().max().unwrap_or_default();
     set(
         answer,
         "count",
         Value::from(largest.max(names.len() as u64)),
     );
+    let leaves_out = counts.iter().any(|count| *count > FOUND_MAX as u64);
+    if leaves_out && counts.len() > 1 {
+        set(answer, "count_is_exact", Value::from(false));
+    }
 }
 
 /// A row of the joined list.
@@ -438,6 +444,12 @@ mod tests {
         assert_eq!(others["count"], json!(2));
         let cut_off = merged(vec![(1, found("a", 700, 30)), (2, found("a", 700, 30))]);
         assert_eq!(cut_off["count"], json!(700));
+        assert_eq!(cut_off["count_is_exact"], json!(false));
+        let none = |count: u64| json!({"count": count, "clients": [], "names": []});
+        let of_one = merged(vec![(1, found("a", 700, 30)), (2, none(0))]);
+        for exact in [same, others, of_one] {
+            assert!(exact.get("count_is_exact").is_none(), "{exact}");
+        }
     }
 
     /// Each process lists the first names by their bytes, so what is cut off is not among the first of all.

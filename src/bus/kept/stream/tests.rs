@@ -51,6 +51,7 @@ fn an_entry_that_is_no_message_is_reported_with_its_id() {
         name: "ticks".to_owned(),
         history_ms: 60_000,
         history_bytes_max: usize::MAX,
+        answer_bytes_max: 64 * 1024 * 1024,
         only: None,
     };
     let now = Now {
@@ -73,6 +74,7 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
         name: "ticks".to_owned(),
         history_ms: 60_000,
         history_bytes_max: usize::MAX,
+        answer_bytes_max: 64 * 1024 * 1024,
         only: None,
     };
     let start_ms = 1_700_000_000_000;

@@ -170,6 +170,7 @@ impl JetStreamReader {
         self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         if let Some(consumer) = self.take_consumer() {
+            self.limits.note_end();
             consumer.delete(&self.unread_reply(), out);
         }
         self.ask_info(now, out);
@@ -251,7 +252,14 @@ impl JetStreamReader {
         }
         self.heard = Some(now);
         match delivery.status {
-            None => self.delivered(delivery, now, out, events),
+            None => {
+                let is_too_large = self.limits.note_message(delivery.size(), now);
+                self.delivered(delivery, now, out, events)?;
+                if is_too_large {
+                    self.make_again(now, out);
+                }
+                Ok(())
+            }
             Some(100) => self.beat(delivery, now, out),
             Some(status) => Err(self.trouble(&format!("status {status} of the consumer"))),
         }
@@ -328,7 +336,10 @@ impl JetStreamReader {
                 self.handle_placement(info, now, out, events);
             }
             ReaderStep::Read { .. } => {
-                self.handle_check(StreamInfo::read(answer), now, out, events)?
+                self.handle_check(StreamInfo::read(answer), now, out, events)?;
+                if self.limits.may_widen(now) {
+                    self.make_again(now, out);
+                }
             }
             ReaderStep::Verify { .. } => match stored_message(&answer_with_message(delivery)) {
                 Err(error) if error.stream_is_missing() => return Err(self.no_stream(now, out)),

@@ -36,12 +36,12 @@ use crate::ledger::WantedNames;
 use std::sync::Arc;
 
 use self::publishing::Publishing;
-use self::retained::AnswerBytes;
 pub(super) use self::retained::{Retained, StreamOfName, stored_subjects, streams_taking};
 use self::session::SubjectsSession;
 pub use self::settle::Settle;
 use super::connection::Connection;
 use super::error::{NatsError, Stop};
+use super::in_flight::MessageBytes;
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
@@ -86,7 +86,7 @@ pub struct NatsSubjectsSource {
     /// Of the source of the stream beside which this source reads.
     progress: SourceProgress,
     /// Of the connections so far.
-    answer_bytes: AnswerBytes,
+    answer_bytes: MessageBytes,
 }
 
 impl NatsSubjectsSource {
@@ -128,7 +128,7 @@ impl NatsSubjectsSource {
             publishing: None,
             kept: None,
             progress: SourceProgress::default(),
-            answer_bytes: AnswerBytes::default(),
+            answer_bytes: MessageBytes::default(),
         };
         Ok((source, handle))
     }

@@ -14,7 +14,6 @@
 //! | `all_read` | the same of a question for all messages |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
-//! | `in_flight` | how many questions are on their way at once |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
 //!
 //! # Exact subjects
@@ -70,7 +69,6 @@
 mod all_read;
 mod all_streams;
 mod events;
-mod in_flight;
 mod live;
 mod making;
 mod reading;
@@ -84,8 +82,6 @@ use std::time::{Duration, Instant};
 use self::all_read::{AfterCheck, AllRead};
 use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
-pub(super) use self::in_flight::AnswerBytes;
-use self::in_flight::SILENT_AFTER;
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
@@ -95,6 +91,7 @@ use self::streams::{PartsFound, StreamPart, parts_in_stream, parts_taken_by_stre
 pub(in crate::nats) use self::streams::{StreamOfName, streams_taking};
 use super::super::api::{ApiError, ApiRequest, Fetched, answer_with_message, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::super::in_flight::MessageBytes;
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use super::super::refusals::{INBOXES, PermissionsViolation};
@@ -112,6 +109,9 @@ const READING_MAX: usize = ASKED_MAX / 2;
 /// How long the answers to a question may bring no new value. Longer than the wait for a silent server, so a question on a
 /// dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this time without a word, a question does not count: the leader of its stream may be away, and the other questions
+/// must not wait for it.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// For so long a consumer waits for messages. If it brings none for twice this time, there are none.
 const PULL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause before a question is asked again, and the longest; each pause is half as long again as the one before.
@@ -156,7 +156,7 @@ pub(in super::super) struct Retained {
     live: Live,
     /// How far the source of the kept feed has read its stream, so that clients may have what it has read.
     progress: SourceProgress,
-    pub(super) answer_bytes: AnswerBytes,
+    pub(super) answer_bytes: MessageBytes,
     /// The values and ends that the session has not taken.
     pub(super) events: Vec<RetainedEvent>,
 }
@@ -222,7 +222,7 @@ impl Retained {
         stream: Option<String>,
         payload_bytes_max: usize,
         progress: SourceProgress,
-        answer_bytes: AnswerBytes,
+        answer_bytes: MessageBytes,
     ) -> Self {
         Self {
             inbox: inbox(),
@@ -303,7 +303,7 @@ impl Retained {
             !waits && now < pending.progressed + SILENT_AFTER
         };
         let awaited = self.pending.values().filter(is_awaited).count();
-        self.asked() < ASKED_MAX && awaited < self.answer_bytes.answers_max()
+        self.asked() < ASKED_MAX && awaited < self.answer_bytes.waiting_max(ASKED_MAX)
     }
 
     /// Whether another question that reads with a consumer may be asked: the others wait where they take turns, and where
@@ -322,7 +322,7 @@ impl Retained {
         };
         self.pending.values().filter(begins).count() < 2 * MAKING_MAX
             && self.pending.values().filter(reads).count()
-                < READING_MAX.min(self.answer_bytes.answers_max())
+                < self.answer_bytes.waiting_max(READING_MAX)
     }
 
     /// Remembers a message of a requested name: its stream may store it later.
@@ -654,7 +654,7 @@ impl Retained {
     fn note_message(&mut self, number: u64, answer: &Delivery) {
         let step = self.pending.get(&number).map(|pending| &pending.step);
         if let Some(QuestionStep::Message(_) | QuestionStep::Any(..)) = step {
-            self.answer_bytes.note(answer.payload.len());
+            self.answer_bytes.note(answer.size());
         }
     }
 
@@ -944,13 +944,31 @@ impl Retained {
 
     /// Asks a consumer for as many messages as the page has room for.
     fn pull(&mut self, number: u64, out: &mut Vec<u8>) {
+        let awaited = self.awaited_beside(number);
         if let Some(pending) = self.pending.get_mut(&number)
             && let QuestionStep::Values(consumer, pull) = &mut pending.step
         {
-            let waiting_max = self.answer_bytes.answers_max() as u64;
-            pull.left = pending.reading.next_pull(waiting_max);
+            let unknown_max = self.answer_bytes.waiting_max_beside(awaited, ASKED_MAX);
+            pull.left = pending.reading.next_pull(unknown_max as u64);
             consumer.pull(pull.left, PULL_TIMEOUT, out);
         }
+    }
+
+    /// The bytes that the consumers of all other questions may still bring for what they were asked.
+    fn awaited_beside(&self, number: u64) -> usize {
+        let others = self.pending.iter().filter(|(other, _)| **other != number);
+        let awaited = others.map(|(_, pending)| match &pending.step {
+            QuestionStep::Values(_, pull) => {
+                let left = usize::try_from(pull.left).unwrap_or(usize::MAX);
+                let largest = pending.reading.largest();
+                match largest {
+                    Some(bytes) => bytes.saturating_mul(left),
+                    None => self.answer_bytes.of(left),
+                }
+            }
+            _ => 0,
+        });
+        awaited.fold(0, usize::saturating_add)
     }
 
     /// Handles a message delivered by a consumer.
@@ -973,7 +991,7 @@ impl Retained {
             self.leave_consumer(number, out);
             return self.pause(number, Again::Streams, now);
         };
-        self.answer_bytes.note(delivery.payload.len());
+        self.answer_bytes.note(delivery.size());
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
         pending.progressed = now;

@@ -74,7 +74,12 @@ impl RedisStreamSource {
             servers: RedisServers::new(settings)?,
             waiter: waiter("the Redis source")?.0,
             status,
-            reader: RedisStreamReader::new(&stream.name, stream.history_ms, bytes_max),
+            reader: RedisStreamReader::new(
+                &stream.name,
+                stream.history_ms,
+                bytes_max,
+                stream.answer_bytes_max,
+            ),
             progress: SourceProgress::default(),
             feed: StreamFeed::new(stream, StorageTime::MajorMs),
             pages: None,

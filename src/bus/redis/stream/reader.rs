@@ -14,6 +14,9 @@
 //! would need more entries than the old stream had in its whole life, added within the time of an answer. So the counters
 //! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
 //!
+//! Before an entry was read, there is nothing to compare. The server counts the commands that can add entries, to any
+//! stream: if it has executed none since the stream was empty, nothing was lost.
+//!
 //! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
 //! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice. A master
 //! and its replicas count the bytes of all writes. By this count, which the reader asks for now and then, a replica may
@@ -22,7 +25,7 @@
 
 mod answers;
 
-use self::answers::{Replication, WrittenTo, info_line, next_id, stream_entries};
+use self::answers::{Replication, WrittenTo, additions, info_line, next_id, stream_entries};
 pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
@@ -32,9 +35,6 @@ use weirgate_core::StoredId;
 const ENTRIES_MAX: usize = 512;
 /// The size of an answer that the reader aims at, by the size of the entries before, bytes.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// The most payload bytes of an answer that is held in memory until the check after it, unless a single payload may
-/// have more.
-const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// The shortest time between two questions for the count of writes, milliseconds.
@@ -89,6 +89,11 @@ pub struct RedisStreamReader {
     /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
     /// read, because until then a stream that is made anew loses nothing.
     counted: Option<Counted>,
+    /// While no entry was read: how many commands that can add entries the server had executed before it said that there is
+    /// none.
+    additions: Option<u64>,
+    /// Whether the next answers begin with this number.
+    asks_additions: bool,
     /// The `run_id` of the server.
     server: Option<String>,
     /// Whether this connection has inspected the server, and it is the same as before.
@@ -155,12 +160,18 @@ pub enum StreamReadError {
 }
 
 impl RedisStreamReader {
-    /// A reader that begins with the entries of the last `history_ms` milliseconds.
-    pub fn new(key: &str, history_ms: u64, payload_bytes_max: usize) -> Self {
+    /// A reader that begins with the entries of the last `history_ms` milliseconds. An answer that is held until it is
+    /// checked has payloads of at most `answer_bytes_max` bytes, unless a single payload has more.
+    pub fn new(
+        key: &str,
+        history_ms: u64,
+        payload_bytes_max: usize,
+        answer_bytes_max: usize,
+    ) -> Self {
         Self {
             key: key.to_owned(),
             history_ms,
-            held_max: (HELD_BYTES_MAX / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
+            held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
             may_ask_state: true,
             ..Self::default()
         }
@@ -176,6 +187,7 @@ impl RedisStreamReader {
         self.is_caught_up = false;
         self.asks_written = false;
         self.may_ask_written = false;
+        self.asks_additions = false;
     }
 
     /// The newest entry that was read, or that the loop knows of; `None` if there is none.
@@ -221,6 +233,10 @@ impl RedisStreamReader {
                 commands
             }
         };
+        self.asks_additions = !self.was_read && !matches!(self.step, ReadStep::CatchUp { .. });
+        if self.asks_additions {
+            commands.insert(0, words(&["INFO", "commandstats"]));
+        }
         if asks_state && self.may_ask_state {
             commands.push(words(&["EVAL_RO", STATE, "1", key, &after]));
         } else if asks_entry {
@@ -268,6 +284,10 @@ impl RedisStreamReader {
             return Ok(());
         }
         let mut answers = std::mem::take(&mut self.answers).into_iter();
+        let additions = match self.asks_additions {
+            true => answers.next().and_then(|(stats, _)| additions(&stats)),
+            false => None,
+        };
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
         match self.step {
             ReadStep::Inspect => {
@@ -286,7 +306,9 @@ impl RedisStreamReader {
                     self.counted = counted;
                     return Err(behind);
                 }
-                self.inspected(newest, server, state, now_ms, out);
+                let added_nothing = self.added_nothing(server.as_ref(), additions);
+                self.additions = additions;
+                self.inspected((newest, added_nothing), server, state, now_ms, out);
                 self.note_written(replication, now_ms);
                 Ok(())
             }
@@ -297,8 +319,9 @@ impl RedisStreamReader {
             }
             ReadStep::Wait => {
                 let entries = stream_entries(first)?;
-                if !entries.is_empty() {
-                    self.measure(bytes / entries.len());
+                match entries.is_empty() {
+                    true => self.additions = additions,
+                    false => self.measure(bytes / entries.len()),
                 }
                 let replication = match self.asks_written {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
@@ -397,10 +420,16 @@ impl RedisStreamReader {
         waits.then_some(StreamReadError::Behind)
     }
 
+    /// Whether nothing was added to the empty stream since the last answer.
+    fn added_nothing(&self, server: Option<&String>, additions: Option<u64>) -> bool {
+        let is_same_server = server.is_some() && server == self.server.as_ref();
+        !self.was_read && is_same_server && additions.is_some() && additions == self.additions
+    }
+
     /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.
     fn inspected(
         &mut self,
-        newest: Option<StoredId>,
+        (newest, added_nothing): (Option<StoredId>, bool),
         server: Option<String>,
         state: StreamProof,
         now_ms: u64,
@@ -416,7 +445,7 @@ impl RedisStreamReader {
         (self.server, self.is_same_server) = (server, true);
         if !self.has_begun {
             self.begin(newest, now_ms);
-        } else if !self.is_proved(state, &[]) {
+        } else if !added_nothing && !self.is_proved(state, &[]) {
             self.go_on(newest, out);
         }
         self.count_from(state);

@@ -1,7 +1,7 @@
 //! The settings of every process, whatever it serves: logs, readiness and stop, memory, the wait of the loop.
 
 use super::super::field::With;
-use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES};
+use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES, StreamSettings};
 use super::super::kind::{Form, Kind, RefusedValue, Unit};
 use super::super::setting::{Heading, Setting, Shows, TablePart};
 use super::{GIB, HOUR_MS, KIB, MIB};
@@ -237,6 +237,20 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "src/runtime/source.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
     .part(TablePart::Bus),
+    Setting::bytes(
+        "stream-answer-bytes",
+        (KIB, 1024 * GIB),
+        field!(StreamSettings, answer_bytes_max),
+        "Bytes of the messages in an answer of a Redis stream, until weirgate has checked that none was lost before them",
+    )
+    .more("One message of any size always has room.")
+    .share(30)
+    .limit(
+        "weirgate requests fewer messages at a time",
+        Shows::Elsewhere("–"),
+        "src/bus/redis/stream/reader/tests.rs::answers_stay_within_their_bytes",
+    )
+    .part(TablePart::Stream),
 ]);
 
 const CPUS_ALLOWED: &str = "one or two numbers of CPUs, such as 2 or 2,3";

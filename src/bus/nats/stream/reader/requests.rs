@@ -36,7 +36,8 @@ impl JetStreamReader {
 
     /// The size of the largest request about a stream, bytes.
     pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
-        let plan = ConsumerLimits::default().plan(Start::Time(u64::MAX));
+        let mut limits = ConsumerLimits::default();
+        let plan = limits.plan(Start::Time(u64::MAX));
         let deliver = format!("{}.live.{}", inbox(), u64::MAX);
         plan.request(stream, Some(&deliver)).body.len()
     }
@@ -174,6 +175,13 @@ impl JetStreamReader {
         self.leave_consumer(out);
         self.step = ReaderStep::Info { again: now + AGAIN };
         self.request(now, out);
+    }
+
+    /// Makes the consumer again with another limit, if messages come.
+    pub(super) fn make_again(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if let ReaderStep::Read { .. } = self.step {
+            self.ask_info(now, out);
+        }
     }
 
     /// Asks the leader which servers have all of the stream, after a consumer was made.

@@ -17,6 +17,10 @@ const LIVE_MAX: usize = 32_768;
 /// The most bytes of their subjects: 128 for each of so many messages. Usual subjects are shorter.
 const LIVE_SUBJECT_BYTES_MAX: usize = 128 * LIVE_MAX;
 
+/// The most messages that are forgotten at once because their time is over. After a busy time there are many, and a message
+/// that is delivered then must not wait for all of them.
+const FORGOTTEN_AT_ONCE: usize = 16;
+
 /// Messages of requested names that were delivered within [`STORED_WITHIN`]: of each subscription the newest of each
 /// subject, because a question looks at these alone.
 #[derive(Debug, Default)]
@@ -75,6 +79,13 @@ pub(super) struct LiveMessage {
     subject: Box<[u8]>,
     /// The hash of its payload, which takes less memory than the payload.
     pub(super) payload: u64,
+}
+
+impl LiveMessage {
+    /// Whether its stream has stored or refused it by now.
+    fn is_over(&self, now: Instant) -> bool {
+        self.at + STORED_WITHIN <= now
+    }
 }
 
 /// A message that is to be forgotten, unless a newer one of its subject came.
@@ -160,13 +171,21 @@ impl Live {
         };
         let subjects = self.newest.get(&scope.sid);
         let mut messages = subjects.into_iter().flat_map(HashMap::values);
-        messages.any(|live| live.at <= begun && !has_come(live) && scope.has(&live.subject))
+        messages.any(|live| {
+            live.at <= begun && !live.is_over(now) && !has_come(live) && scope.has(&live.subject)
+        })
     }
 
-    /// Forgets the messages that their streams have stored or refused by now.
+    /// Forgets some of the messages that their streams have stored or refused by now: more than one comes with each message.
     fn forget_stored(&mut self, now: Instant) {
-        let is_over = |first: &Noted| first.at + STORED_WITHIN <= now;
-        while self.order.front().is_some_and(is_over) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if self
+                .order
+                .front()
+                .is_none_or(|first| first.at + STORED_WITHIN > now)
+            {
+                return;
+            }
             self.forget_first();
         }
     }
@@ -322,10 +341,21 @@ mod tests {
         }
         let kept: usize = live.newest.values().map(HashMap::len).sum();
         assert_eq!((live.order.len(), kept), (LIVE_MAX, LIVE_MAX));
-        live.note(&message(7, 7, 7), now + STORED_WITHIN);
-        assert_eq!((live.order.len(), live.newest.len()), (1, 1));
-        assert!(!live.has_unstored(Some(&whole(7)), now, now + 2 * STORED_WITHIN, |_| false));
-        assert_eq!((live.order.len(), live.newest.len()), (0, 0));
+        let (later, long_after) = (now + STORED_WITHIN, now + 2 * STORED_WITHIN);
+        live.note(&message(7, 7, 7), later);
+        // The first goes because there is no room.
+        let left = LIVE_MAX - 1 - FORGOTTEN_AT_ONCE + 1;
+        assert_eq!(live.order.len(), left, "a message waits for few");
+        assert!(
+            !live.has_unstored(Some(&whole(8)), later, later, |_| false),
+            "old"
+        );
+        (0..LIVE_MAX).for_each(|_| live.note(&message(7, 7, 7), later));
+        assert_eq!((live.order.len(), live.newest.len()), (LIVE_MAX, 1));
+        while !live.order.is_empty() {
+            assert!(!live.has_unstored(Some(&whole(7)), later, long_after, |_| false));
+        }
+        assert_eq!(live.newest.capacity(), 0, "the memory of a busy time");
         assert_eq!(live.subject_bytes, 0);
         for n in 0..LIVE_MAX {
             let mut long = message(n as u64 % 100, 0, 0);

@@ -209,6 +209,14 @@ impl QuestionReading {
         }
     }
 
+    /// The bytes of the largest message so far; `None` before the first.
+    pub(super) const fn largest(&self) -> Option<usize> {
+        match self.seen {
+            0 => None,
+            _ => Some(self.largest),
+        }
+    }
+
     /// How many messages to ask for next: as many as fit in the page if none is larger than those before, and at first few,
     /// because nothing is known of their size: `unknown_max`.
     pub(super) fn next_pull(&self, unknown_max: u64) -> u64 {
@@ -226,7 +234,8 @@ impl QuestionReading {
     pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, live: Option<u64>) -> bool {
         let bytes = delivery.payload.len() + delivery.subject.len();
         self.waiting = self.waiting.saturating_sub(1);
-        (self.seen, self.largest) = (self.seen + 1, self.largest.max(bytes));
+        let whole = delivery.size() + delivery.subject.len();
+        (self.seen, self.largest) = (self.seen + 1, self.largest.max(whole));
         self.came.extend(live);
         let id = StoredId {
             major: ack.stream_sequence,

@@ -27,8 +27,8 @@ fn question(number: u64, name: &str) -> Question {
 const BYTES_MAX: usize = 2 * PAGE_BYTES;
 
 /// After many small answers.
-fn small_answers() -> AnswerBytes {
-    let mut bytes = AnswerBytes::default();
+fn small_answers() -> MessageBytes {
+    let mut bytes = MessageBytes::default();
     (0..1_000).for_each(|_| bytes.note(1_000));
     bytes
 }
@@ -266,7 +266,7 @@ fn so_many_questions_are_asked_at_once_as_large_answers_may_wait() {
         }
         retained.asked()
     };
-    retained.answer_bytes = AnswerBytes::default();
+    retained.answer_bytes = MessageBytes::default();
     assert_eq!(fill(&mut retained, now, &mut out), 4, "nothing is known");
     retained.answer_bytes = small_answers();
     assert_eq!(fill(&mut retained, now, &mut out), ASKED_MAX);
@@ -322,6 +322,38 @@ fn few_consumers_are_made_at_once_and_what_needs_none_does_not_wait() {
         assert_eq!(creations(&mut out), usize::from(number <= left), "{number}");
     }
     assert!(retained.has_room_to_read());
+}
+
+/// The numbers of messages in the requests to consumers in these bytes, together.
+fn requested(out: &mut Vec<u8>) -> usize {
+    let text = String::from_utf8(std::mem::take(out)).expect("text");
+    let batches = text.split("\"batch\":").skip(1);
+    let number = |rest: &str| rest.split([',', '}']).next()?.parse::<usize>().ok();
+    batches.map(|rest| number(rest).expect("a number")).sum()
+}
+
+/// Of the last values of patterns, the size is known only once the first has come.
+#[test]
+fn first_requests_of_all_patterns_together_bring_no_more_than_may_wait() {
+    const KIB: usize = 1024;
+    for bytes in [1, 64 * KIB, 512 * KIB, 1024 * KIB, 4096 * KIB, 16_384 * KIB] {
+        let (now, mut out) = (Instant::now(), Vec::new());
+        let mut retained = patterns(0, now, &mut out);
+        (0..1_000).for_each(|_| retained.answer_bytes.note(bytes));
+        let mut patterns = 0;
+        while retained.has_room_to_read() {
+            patterns += 1;
+            retained.ask(question(patterns, "a.*"), None, now, &mut out);
+            retained.take(answer(&retained, patterns, LIST), now, &mut out);
+            retained.take(answer(&retained, patterns, MADE), now, &mut out);
+        }
+        let all = requested(&mut out) * bytes;
+        // Each pattern gets one, also if others have taken the room.
+        assert!(
+            all <= 32 * KIB * KIB,
+            "{patterns} patterns of {bytes}: {all}"
+        );
+    }
 }
 
 #[test]

@@ -56,6 +56,39 @@ pub(super) fn info_line(info: &Value, name: &str) -> Option<String> {
     lines.find_map(|line| Some(line.strip_prefix(name)?.to_owned()))
 }
 
+/// The commands that can add entries to a stream.
+const ADDING: [&str; 8] = [
+    "xadd",
+    "restore",
+    "restore-asking",
+    "copy",
+    "rename",
+    "renamenx",
+    "move",
+    "swapdb",
+];
+
+/// How many commands that can add entries to a stream the server has executed: the answer to `INFO commandstats`. `None` of a
+/// refusal, or if the answer is not whole.
+pub(super) fn additions(stats: &Value) -> Option<u64> {
+    let Value::Bulk(stats) = stats else {
+        return None;
+    };
+    let stats = str::from_utf8(stats).ok()?;
+    let mut calls = 0_u64;
+    for line in stats.lines() {
+        if let Some((name, rest)) = line
+            .strip_prefix("cmdstat_")
+            .and_then(|line| line.split_once(":calls="))
+            && ADDING.contains(&name)
+        {
+            let number = rest.split(',').next().unwrap_or_default();
+            calls = calls.checked_add(number.parse().ok()?)?;
+        }
+    }
+    stats.starts_with('#').then_some(calls)
+}
+
 /// A place in the history of all writes, which a master and its replicas have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WrittenTo {

@@ -10,6 +10,12 @@ use crate::kept::check_reports;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A reader of payloads of up to so many bytes.
+fn reading(payload_bytes_max: usize) -> RedisStreamReader {
+    RedisStreamReader::new("ticks", HISTORY_MS, payload_bytes_max, HELD_BYTES_MAX)
+}
 
 /// Hands answers to the reader as a connection does.
 fn take(
@@ -111,7 +117,7 @@ proptest! {
         let mut server = StreamServer { has_counters, entry_bytes, ..StreamServer::new() };
         server.step(&ModelStep::Add(before));
         // A payload limit that makes answers of 4 entries.
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
+        let mut reader = reading(HELD_BYTES_MAX / 4);
         let mut log = Log::default();
         reader.connected();
         log.take(&mut reader, &mut server);
@@ -160,14 +166,14 @@ fn is_old(events: &KeptEvent) -> Option<bool> {
 #[test]
 fn old_entries_come_before_it_stands() {
     let mut server = StreamServer::new();
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     assert_eq!(
         read(&mut reader, &mut server),
         [KeptEvent::CaughtUp],
         "empty"
     );
     server.step(&ModelStep::Add(2));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     let mut log = Log::default();
     log.take(&mut reader, &mut server);
     assert_eq!(log.events, []);
@@ -181,7 +187,7 @@ fn old_entries_come_before_it_stands() {
 fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
     for entries in 0..2 {
         let mut server = StreamServer::new();
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = reading(1_000);
         reader.connected();
         assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
         server.step(&ModelStep::Add(2));
@@ -205,7 +211,7 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
             };
             (0..before / 5 + 1)
                 .for_each(|_| drop(server.step(&ModelStep::Add(before.min(5) as u8))));
-            let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+            let mut reader = reading(1_000);
             read(&mut reader, &mut server);
             for _ in 0..3 {
                 server.step(&ModelStep::Night);
@@ -240,7 +246,7 @@ fn what_was_deleted_after_it_was_read_is_no_loss() {
         let mut server = StreamServer::new();
         (0..before).for_each(|_| drop(server.step(&ModelStep::Add(5))));
         // An answer holds four entries.
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
+        let mut reader = reading(HELD_BYTES_MAX / 4);
         read(&mut reader, &mut server);
         for _ in 0..3 {
             (0..deleted).for_each(|_| drop(server.step(&ModelStep::Delete(0))));
@@ -271,7 +277,7 @@ fn what_was_deleted_after_it_was_read_is_no_loss() {
 fn what_was_trimmed_unread_after_a_deletion_is_a_loss() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(5));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     server.step(&ModelStep::Delete(0));
     assert_eq!(read(&mut reader, &mut server), []);
@@ -284,7 +290,7 @@ fn what_was_trimmed_unread_after_a_deletion_is_a_loss() {
 fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(6));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     server.step(&ModelStep::Anew);
     server.step(&ModelStep::Add(6));
@@ -299,7 +305,7 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
     for all in [false, true] {
         let mut server = StreamServer::new();
         server.step(&ModelStep::Add(12));
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = reading(1_000);
         let mut events = Vec::new();
         for command in reader.commands() {
             let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut events);
@@ -325,7 +331,7 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
 fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_loss() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(12));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     let mut events = Vec::new();
     for command in reader.commands() {
         let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut events);
@@ -346,7 +352,7 @@ fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_l
 fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(2));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     server.step(&ModelStep::Trim(2));
     server.added = 0;
@@ -361,7 +367,7 @@ fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() 
 fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(1));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     server.step(&ModelStep::Add(4));
     server.step(&ModelStep::Trim(5));
@@ -376,7 +382,7 @@ fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
 fn counters_that_went_back_once_prove_nothing_later() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(20));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     let before = server.last;
     server.step(&ModelStep::Anew);
@@ -395,7 +401,7 @@ fn counters_that_went_back_once_prove_nothing_later() {
 fn the_counters_of_another_server_prove_nothing() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(5));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     // The new master lacks two entries that were read, and has trimmed two that were not.
     server.step(&ModelStep::FailOver(2, false));
@@ -411,7 +417,7 @@ fn the_counters_of_another_server_prove_nothing() {
 fn another_server_that_lacks_entries_is_left_before_its_stream_counts_as_another_one() {
     let mut server = StreamServer::new();
     server.step(&ModelStep::Add(5));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     read(&mut reader, &mut server);
     let full = server.entries.clone();
     server.process += 1;
@@ -452,7 +458,7 @@ fn a_replica_that_will_have_the_entries_is_waited_for() {
     for has_entries in [true, false] {
         let mut server = StreamServer::new();
         server.written_to = Some(("h", 100));
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = reading(1_000);
         read(&mut reader, &mut server);
         // The count of writes is asked for again after entries, once in a while.
         let mut log = Log::default();
@@ -502,7 +508,7 @@ fn a_server_that_may_never_have_the_entries_is_waited_for_as_long_as_any() {
         let mut server = StreamServer::new();
         server.step(&ModelStep::Add(5));
         server.written_to = Some(("h", 100));
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = reading(1_000);
         read(&mut reader, &mut server);
         server.process += 1;
         (server.is_replica, server.written_to) = (is_replica, written_to);
@@ -525,7 +531,7 @@ fn a_large_entry_is_not_read_again_and_again() {
             ..StreamServer::new()
         };
         server.step(&ModelStep::Add(1));
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = reading(1_000);
         read(&mut reader, &mut server);
         let mut again = 0;
         let mut log = Log::default();
@@ -546,7 +552,7 @@ fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
         ..StreamServer::new()
     };
     server.step(&ModelStep::Add(40));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX);
+    let mut reader = reading(HELD_BYTES_MAX);
     let mut log = Log::default();
     log.take_all(&mut reader, &mut server);
     server.step(&ModelStep::Add(40));
@@ -565,7 +571,7 @@ fn a_clock_that_is_behind_hides_no_old_entry() {
     let mut server = StreamServer::new();
     server.last.major -= 3_600_000;
     server.step(&ModelStep::Add(1));
-    let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut reader = reading(1_000);
     assert_eq!(read(&mut reader, &mut server).len(), 2);
 }
 
@@ -612,7 +618,7 @@ fn a_refusal_and_a_wrong_answer_end_the_connection() {
             StreamReadError::Wrong("an answer that fits no question"),
         ),
     ] {
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut reader = reading(1_000);
         let commands = reader.commands().len();
         let answers = vec![answer; commands];
         let taken = take(&mut reader, (100, NOW_MS), answers, &mut Vec::new());
@@ -628,21 +634,23 @@ fn answers_stay_within_their_bytes() {
         assert_eq!(commands[0][0], name);
         commands[0][at.expect("a count") + 1].parse::<usize>()
     };
-    // The limit on a payload, the size of the entries, and the COUNT of XREAD and of XRANGE.
-    for (bytes_max, entry_bytes, held, at_once) in [
-        (1_000, 100, 512, 512),
-        (16 << 20, 100, 4, 512),
-        (16 << 20, 1 << 20, 4, 16),
-        (16 << 20, 16 << 20, 4, 4),
-        (1 << 30, 100, 1, 512),
-        (1 << 30, 1 << 30, 1, 1),
+    // The limit on what is held, the limit on a payload, the size of the entries, and the COUNT of XREAD and of XRANGE.
+    for (held_bytes_max, bytes_max, entry_bytes, held, at_once) in [
+        (64 << 20, 1_000, 100, 512, 512),
+        (64 << 20, 16 << 20, 100, 4, 512),
+        (64 << 20, 16 << 20, 1 << 20, 4, 16),
+        (64 << 20, 16 << 20, 16 << 20, 4, 4),
+        (64 << 20, 1 << 30, 100, 1, 512),
+        (64 << 20, 1 << 30, 1 << 30, 1, 1),
+        (20 << 20, 10 << 20, 100, 2, 512),
+        (1 << 20, 10 << 20, 100, 1, 512),
     ] {
         let mut server = StreamServer {
             entry_bytes,
             ..StreamServer::new()
         };
         server.step(&ModelStep::Add(1));
-        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, bytes_max);
+        let mut reader = RedisStreamReader::new("ticks", HISTORY_MS, bytes_max, held_bytes_max);
         let mut log = Log::default();
         log.take(&mut reader, &mut server);
         assert_eq!(number(&mut reader, "XRANGE"), Ok(at_once));

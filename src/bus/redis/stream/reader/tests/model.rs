@@ -145,6 +145,11 @@ impl StreamServer {
             ["INFO", "server"] => {
                 Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
             }
+            ["INFO", "commandstats"] => {
+                let stats = "# Commandstats\r\ncmdstat_info:calls=9,usec=1\r\n";
+                let adds = format!("cmdstat_xadd:calls={},usec=1\r\n", self.next_serial);
+                Value::Bulk(format!("{stats}{adds}").into_bytes())
+            }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
             ["EVAL_RO", STATE, "1", "ticks", after] => match self.has_counters {
