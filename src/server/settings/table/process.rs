@@ -241,7 +241,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "stream-answer-bytes",
         (KIB, 1024 * GIB),
         field!(StreamSettings, answer_bytes_max),
-        "Bytes of the messages in an answer of a Redis stream, until weirgate has checked that none was lost before them",
+        "Bytes of the messages in an answer of a Redis stream that is not checked yet",
     )
     .more("One message of any size always has room.")
     .share(30)
