@@ -368,6 +368,14 @@ impl Buffered {
         Ok(false)
     }
 
+    /// Hands over `bytes` that were read from the socket before this buffer was there, as far as they fit it.
+    pub(super) fn put_unread(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(self.buffer.len());
+        let fits = self.buffer.iter_mut().zip(bytes);
+        fits.for_each(|(place, &byte)| *place = byte);
+        self.unread = 0..count;
+    }
+
     /// Pings a server that has been silent for an interval. `is_silent`: there is nothing to read at the moment. While
     /// the thread waits for room in the loop's channel it reads nothing, and that is not silence. Returns when to call
     /// again; `None` if the server has not answered the ping in time.

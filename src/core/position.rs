@@ -28,7 +28,7 @@ pub struct Mark {
 
 /// The id of a message in a stream of the bus. Both parts name the message: a stream that was made anew or
 /// restored from a backup may give the first part to another message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredId {
     /// JetStream: the sequence number. Redis: the milliseconds of the id.
     pub major: u64,

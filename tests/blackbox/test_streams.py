@@ -261,6 +261,25 @@ async def test_what_the_stream_has_lost_is_told(start, feed, how):
     late.abort()
 
 
+async def test_a_redis_stream_made_anew_with_lower_ids_is_sent_from_its_first_entry(start, redis_server):
+    """The publisher's clock is behind, or its ids are its own. The new entries are there before weirgate sees them."""
+    feed = OnRedis(CHANNELS, redis_server)
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    await feed.publish("A", 1, 2)
+    await got(client, 2)
+    pipe = redis_server.client().pipeline(transaction=True)
+    pipe.delete(KEY)
+    for price in (3, 4, 5):
+        pipe.xadd(KEY, {"channel": feed.kind.channel("A"), "data": json.dumps({"price": price})}, id=f"{price}-0")
+    pipe.execute()
+    assert await got(client, 5) == [1, 2, 3, 4, 5]
+    late, answer = await subscribe(one, feed, ["A"], last=2)
+    assert await got(late, 2) == [4, 5] and "why" not in answer
+    await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 20, "the loss")
+
+
 class ClockAhead(Link):
     """A link on which the server's clock seems to be an hour ahead, until it is right."""
 

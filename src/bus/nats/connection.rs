@@ -97,19 +97,29 @@ impl Connection {
         let unreachable = |source| endpoint.unreachable(settings, source);
         let greeted = Greeted::connect(waiter, endpoint, patience);
         let Greeted {
-            tcp,
+            mut tcp,
             peer,
             connected,
             info,
+            rest,
         } = greeted.map_err(unreachable)?;
         let until = connected + patience.handshake;
-        let stream = if endpoint.is_tls(settings, &info) {
+        let is_tls = endpoint.is_tls(settings, &info);
+        let stream = if is_tls {
+            if let Some(reason) = words_before_tls(&rest, limits) {
+                waiter.deregister(&mut tcp);
+                let url = endpoint.url();
+                return Err(NatsError::Refused { url, reason });
+            }
             let config = tls_config(&settings.tls).map_err(NatsError::File)?;
             MaybeTlsStream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
             MaybeTlsStream::plain(tcp)
         };
         let mut io = Buffered::new(stream, READ_BYTES);
+        if !is_tls {
+            io.put_unread(&rest);
+        }
         io.out().extend(connect_line(&info, &login));
         let mut connection = Self {
             io,
@@ -136,6 +146,19 @@ impl Connection {
 
     fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
         loop {
+            // The first bytes may have come with the server's first line. Operations after the PONG are taken too: a
+            // server of a cluster sends another INFO there.
+            let mut is_in = false;
+            while let Some(op) = self.next_op()? {
+                match op {
+                    Op::Pong => is_in = true,
+                    Op::Error(words) => return Err(self.refused(words)),
+                    Op::Info(_) | Op::Ok | Op::Ping | Op::Message(_) => {}
+                }
+            }
+            if is_in {
+                return Ok(());
+            }
             let flushed = self.io.flush(waiter);
             flushed.map_err(|error| self.login_error(&error))?;
             match self.io.read(waiter) {
@@ -147,18 +170,6 @@ impl Connection {
                 }
                 Ok(false) => return Err(self.refused(LATE.to_owned())),
                 Err(error) => return Err(self.login_error(&error)),
-            }
-            // Operations after the PONG are taken too: a server of a cluster sends another INFO there.
-            let mut is_in = false;
-            while let Some(op) = self.next_op()? {
-                match op {
-                    Op::Pong => is_in = true,
-                    Op::Error(words) => return Err(self.refused(words)),
-                    Op::Info(_) | Op::Ok | Op::Ping | Op::Message(_) => {}
-                }
-            }
-            if is_in {
-                return Ok(());
             }
         }
     }
@@ -367,13 +378,15 @@ impl Connection {
 }
 
 /// A connection before TLS and the log-in: the server has sent its first line, and sends no more until the client
-/// answers.
+/// answers, unless it refuses the connection.
 struct Greeted {
     tcp: TcpStream,
     /// The address of the server.
     peer: SocketAddr,
     connected: Instant,
     info: Info,
+    /// The bytes that came with the first line.
+    rest: Vec<u8>,
 }
 
 impl Greeted {
@@ -385,13 +398,18 @@ impl Greeted {
         let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
         let mut tcp = waiter.connect_to(address, patience.connect)?;
         let (peer, connected) = (tcp.peer_addr()?, Instant::now());
-        let line = greeting(waiter, &mut tcp, connected + patience.handshake);
-        match line.and_then(|line| Info::read(&line).map_err(io::Error::other)) {
-            Ok(info) => Ok(Self {
+        let greeting = greeting(waiter, &mut tcp, connected + patience.handshake);
+        let read = greeting.and_then(|(line, rest)| {
+            let info = Info::read(&line).map_err(io::Error::other)?;
+            Ok((info, rest))
+        });
+        match read {
+            Ok((info, rest)) => Ok(Self {
                 tcp,
                 peer,
                 connected,
                 info,
+                rest,
             }),
             Err(error) => {
                 waiter.deregister(&mut tcp);
@@ -401,11 +419,15 @@ impl Greeted {
     }
 }
 
-/// Reads the server's first line.
-fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
+/// Reads the server's first line. Returns the line with its end, and the bytes after it.
+fn greeting(
+    waiter: &mut Waiter,
+    tcp: &mut TcpStream,
+    until: Instant,
+) -> io::Result<(String, Vec<u8>)> {
     let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
     let is_wrong = |line: &[u8]| line.len() >= 5 && !line.starts_with(b"INFO ");
-    let is_over = |line: &[u8]| line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX;
+    let is_over = |line: &[u8]| line.contains(&b'\n') || line.len() > LINE_BYTES_MAX;
     while !is_wrong(&line) && !is_over(&line) {
         match tcp.read(&mut chunk) {
             Ok(0) => return Err(ended()),
@@ -422,12 +444,26 @@ fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Res
             Err(error) => return Err(error),
         }
     }
+    let end = line.iter().position(|&byte| byte == b'\n');
+    let rest = line.split_off(end.map_or(line.len(), |at| at + 1));
     match String::from_utf8(line) {
-        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok((line, rest)),
         _ => Err(io::Error::new(
             ErrorKind::InvalidData,
             "what answers there is not a NATS server",
         )),
+    }
+}
+
+/// Why TLS cannot begin after a first line with this `rest`: a server that refuses a connection, because it has too many
+/// for instance, says so before TLS. `None` if there is no rest.
+fn words_before_tls(mut rest: &[u8], limits: PayloadLimits) -> Option<String> {
+    if rest.is_empty() {
+        return None;
+    }
+    match OpReader::new(limits).next(&mut rest) {
+        Ok(Some(Op::Error(words))) => Some(words),
+        _ => Some("it does not wait for TLS".to_owned()),
     }
 }
 
@@ -462,39 +498,64 @@ mod tests {
     use crate::nats::login::{Credentials, Tls};
     use crate::nats::servers::waiter;
 
-    #[test]
-    fn a_silent_server_and_another_protocol_are_told_apart() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    /// Why a log-in at `listener` fails. Nobody has to accept: the kernel does.
+    fn failed(listener: &TcpListener) -> String {
         let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
         let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
-        // Nobody accepts: the kernel does.
         let settings = NatsSettings {
             urls_from: "--bus".to_owned(),
             ..NatsSettings::plain(&url, Credentials::None, Tls::default())
         };
         let servers = endpoint.servers(&settings);
         let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
-        let failed = || {
-            let (mut waiter, _) = waiter("a test").unwrap();
-            let patience = Patience {
-                handshake: Duration::from_millis(300),
-                ..Patience::USUAL
-            };
-            let limits = PayloadLimits::of_all(1);
-            let opened = Connection::open(&mut waiter, &endpoint, &settings, limits, patience);
-            opened.map(drop).unwrap_err().to_string()
+        let (mut waiter, _) = waiter("a test").unwrap();
+        let patience = Patience {
+            handshake: Duration::from_millis(300),
+            ..Patience::USUAL
         };
-        let silent = failed();
+        let limits = PayloadLimits::of_all(1);
+        let opened = Connection::open(&mut waiter, &endpoint, &settings, limits, patience);
+        opened.map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_silent_server_and_another_protocol_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = failed(&listener);
         assert!(silent.contains("says nothing"), "{silent}");
         assert!(silent.contains("check --bus, "), "{silent}");
+        let served = listener.try_clone().unwrap();
         let other = std::thread::spawn(move || {
             for _ in 0..2 {
-                let (mut stream, _) = listener.accept().unwrap();
+                let (mut stream, _) = served.accept().unwrap();
                 let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
             }
         });
-        let wrong = failed();
+        let wrong = failed(&listener);
         assert!(wrong.contains("is not a NATS server"), "{wrong}");
         other.join().unwrap();
+    }
+
+    #[test]
+    fn the_reason_may_come_with_the_first_line() {
+        for tls in ["false", "true"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let served = listener.try_clone().unwrap();
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = served.accept().unwrap();
+                let sent = format!(
+                    "INFO {{\"server_id\":\"a\",\"tls_required\":{tls}}}\r\n\
+                     -ERR 'maximum connections exceeded'\r\n"
+                );
+                let _ = stream.write_all(sent.as_bytes());
+            });
+            let refused = failed(&listener);
+            assert!(
+                refused.contains("maximum connections exceeded"),
+                "{refused}"
+            );
+            assert!(!refused.contains("cannot reach"), "{refused}");
+            server.join().unwrap();
+        }
     }
 }

@@ -147,7 +147,8 @@ impl MarkedFeed {
 
 impl PubSubSession<'_, '_> {
     /// If all names of the feed are subscribed, begins to count from a mark that is valid on this connection only, and
-    /// subscribes to the channel of the marks, to count from published marks later.
+    /// subscribes to the channel of the marks, to count from published marks later. On a server that is no lone master,
+    /// reports that messages have no positions.
     pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(());
@@ -156,10 +157,10 @@ impl PubSubSession<'_, '_> {
             return Ok(());
         }
         kept.next.get_or_insert_with(Instant::now);
+        self.relay.link.send(kept.feed.begin())?;
         if !kept.learned.was_lone_master {
             return Ok(());
         }
-        self.relay.link.send(kept.feed.begin())?;
         self.connection.queue(&["SUBSCRIBE", &*kept.channel]);
         self.expected.push_back(Expected::Marks);
         Ok(())

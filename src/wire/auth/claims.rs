@@ -32,6 +32,37 @@ pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
     Json::of(value).parse().map_err(|_| Refusal::Claims)
 }
 
+/// The claims of a token, for the placeholders of a table of roles: which of them count depends on the role.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenClaims {
+    json: Vec<u8>,
+}
+
+impl TokenClaims {
+    /// The claims of this JSON object.
+    pub(super) fn new(json: Vec<u8>) -> Self {
+        Self { json }
+    }
+
+    /// The members of the object; none without a token.
+    pub(super) fn members(&self) -> Members<'_> {
+        members(&self.json).unwrap_or_default()
+    }
+
+    /// Returns the claim if it is a text; `path` as for [`find_claim`].
+    pub(super) fn text(&self, path: &str) -> Option<String> {
+        text_at(&self.members(), path)?.ok()
+    }
+}
+
+/// Returns the text of a claim, `path` as for [`find_claim`]. `None`: there is no such claim.
+///
+/// # Errors
+/// The claim is not a text, or it is in an object that has a member twice.
+pub(super) fn text_at(claims: &Members<'_>, path: &str) -> Option<Result<String, Refusal>> {
+    find_claim(claims, path, |value| read(value)).transpose()
+}
+
 /// Returns the claim with the name `path`, or else the claim at this path of names separated by dots. Finds names that
 /// contain dots, too: as the whole name, or as a part of the path.
 ///

@@ -30,6 +30,7 @@ mod token;
 mod verify;
 
 pub use acl::{Acl, AclChanges, Undecided, UnfilledName};
+pub use claims::TokenClaims;
 pub use glob::Glob;
 pub use key_ring::KeyRing;
 pub use keys::KeySet;

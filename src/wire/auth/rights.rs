@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::claims::text_at;
 use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NamePatterns, NameSyntax};
 use super::template::{ClaimFault, Template, TemplatePiece, escape_claim};
@@ -151,19 +152,21 @@ impl Rights {
 /// The claims of an identity for the placeholders of the templates, each once. A claim that the token does not have is
 /// left out.
 fn claims_for(templates: &[Template], identity: &Identity) -> Vec<Claim> {
+    let of_token = identity.claims.members();
     let mut claims: Vec<Claim> = Vec::new();
     for placeholder in templates.iter().flat_map(|template| &template.pieces) {
+        if claims.iter().any(|claim| claim.placeholder == *placeholder) {
+            continue;
+        }
         let text = match placeholder {
             TemplatePiece::Text(_) => None,
             TemplatePiece::User => identity.user.as_deref().map(escape_claim),
-            TemplatePiece::Claim(name) => identity.texts.get(name).map(|text| match text {
-                Some(text) => escape_claim(text),
-                None => Err(ClaimFault::NoText),
+            TemplatePiece::Claim(path) => text_at(&of_token, path).map(|text| {
+                let text = text.map_err(|_| ClaimFault::NoText)?;
+                escape_claim(&text)
             }),
         };
-        if let Some(text) = text
-            && claims.iter().all(|claim| claim.placeholder != *placeholder)
-        {
+        if let Some(text) = text {
             claims.push(Claim {
                 placeholder: placeholder.clone(),
                 text,

@@ -2,7 +2,7 @@
 //!
 //! The time is an argument. A refusal has a label for the metric, and nothing of the token.
 
-use super::claims::{Members, find_claim, members, read, roles};
+use super::claims::{Members, TokenClaims, find_claim, members, read, roles};
 use super::key_ring::{KeyRing, Unsigned};
 use super::keys::Algorithm;
 use super::token::{self, ApiKey, Token, TokenMarks};
@@ -12,9 +12,7 @@ use crate::json;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 /// A client whose token becomes valid within this time may try again; a token that is valid only later is refused for
 /// good.
@@ -36,8 +34,8 @@ pub struct Identity {
     pub symbols_max: Option<u32>,
     /// Names and patterns that the token grants in addition to the role; `Err` if the claim has another type.
     pub names: Result<Vec<String>, Refusal>,
-    /// All claims by name: the text, or `None` for a claim of another type.
-    pub texts: BTreeMap<String, Option<String>>,
+    /// All claims, for placeholders.
+    pub claims: TokenClaims,
     /// When the token expires, and with it the connection, in Unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
     /// When the token was issued (`iat`), in Unix milliseconds.
@@ -51,9 +49,8 @@ impl Identity {
     /// connection, if it counts instead of the roles in the token.
     pub fn marks(&self, roles: Option<&str>) -> TokenMarks {
         let own = || self.roles.iter().map(|role| role.as_str().into()).collect();
-        let jti = self.texts.get("jti").and_then(Option::as_deref);
         TokenMarks {
-            jti: jti.map(Into::into),
+            jti: self.claims.text("jti").map(Into::into),
             roles: roles.map_or_else(own, |role| [role.into()].into()),
             digest: self.digest.clone(),
             issued_unix_ms: self.issued_unix_ms,
@@ -87,7 +84,7 @@ impl Default for Identity {
             user: None,
             symbols_max: None,
             names: Ok(Vec::new()),
-            texts: BTreeMap::new(),
+            claims: TokenClaims::default(),
             expires_unix_ms: None,
             issued_unix_ms: None,
             digest: None,
@@ -290,7 +287,7 @@ pub struct ClaimRules {
     pub user: String,
     /// The claim with the symbol limit: a name or a path.
     pub symbols_max: String,
-    /// The name of the claim with names and patterns, for the channels gateway.
+    /// The claim with names and patterns, for the channels gateway: a name or a path.
     pub names: String,
 }
 
@@ -411,6 +408,7 @@ impl Authenticator {
         let identity = self.rules.judge(&members(&claims)?, now.unix_ms())?;
         Ok(Identity {
             digest: Some(digest_of(message)),
+            claims: TokenClaims::new(claims),
             ..identity
         })
     }
@@ -524,12 +522,11 @@ impl ClaimRules {
             roles: roles.unwrap_or_default(),
             user: find_claim(claims, &self.user, |value| read(value))?,
             symbols_max: find_claim(claims, &self.symbols_max, |value| read(value))?,
-            names: claims
-                .get(self.names.as_str())
-                .map_or(Ok(Vec::new()), |names| {
-                    read(names).map_err(|_| Refusal::Names)
-                }),
-            texts: texts(claims),
+            names: find_claim(claims, &self.names, |names| {
+                read(names).map_err(|_| Refusal::Names)
+            })
+            .map(Option::unwrap_or_default),
+            claims: TokenClaims::default(),
             expires_unix_ms: expires,
             issued_unix_ms: numeric_date(claims, "iat").ok().flatten(),
             digest: None,
@@ -564,14 +561,6 @@ impl ClaimRules {
 
 fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
     members.get(name).map(read).transpose()
-}
-
-/// All claims as texts; `None` for a claim that is no text.
-fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
-    let text = |(name, value): (&Cow<'_, str>, &LazyValue<'_>)| {
-        (name.clone().into_owned(), read(value).ok())
-    };
-    members.iter().map(text).collect()
 }
 
 /// Reads a NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Returns milliseconds; dates out

@@ -22,11 +22,17 @@
 //! and its replicas count the bytes of all writes. By this count, which the reader asks for now and then, a replica may
 //! turn out to lack writes that a server had when the entries were read: then the reader waits until the replica has
 //! them, for however long that takes.
+//!
+//! If the reader then goes on in a stream with lower ids, it begins with the history: the entries are those of a stream
+//! that was made anew, or of a server whose clock is behind. It passes over the entries that it has read before
+//! ([`known`]).
 
 mod answers;
+mod known;
 
 use self::answers::{Replication, WrittenTo, additions, info_line, next_id, stream_entries};
 pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
+use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -112,6 +118,8 @@ pub struct RedisStreamReader {
     old_until: Option<StoredId>,
     /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
     is_caught_up: bool,
+    /// The entries that were read, for a stream that goes on with lower ids.
+    known: KnownEntries,
 }
 
 /// The commands whose answers are next.
@@ -291,7 +299,7 @@ impl RedisStreamReader {
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
         match self.step {
             ReadStep::Inspect => {
-                let newest = self.newest_id(first, bytes)?;
+                let newest = self.newest(first, bytes)?;
                 let server = answers
                     .next()
                     .and_then(|(info, _)| info_line(&info, "run_id:"));
@@ -301,7 +309,8 @@ impl RedisStreamReader {
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let counted = self.counted;
                 let state = self.state(answers.next())?;
-                if let Some(behind) = self.behind(&server, &replication, newest, state, now_ms) {
+                let newest_id = newest.map(|newest| newest.id);
+                if let Some(behind) = self.behind(&server, &replication, newest_id, state, now_ms) {
                     // The counters of a server that is left say nothing of the one before.
                     self.counted = counted;
                     return Err(behind);
@@ -338,18 +347,18 @@ impl RedisStreamReader {
         }
     }
 
-    /// The id of the newest entry, from the answer to `XREVRANGE`; `None` for an empty stream.
-    fn newest_id(
+    /// The newest entry, from the answer to `XREVRANGE`; `None` for an empty stream.
+    fn newest(
         &mut self,
         answer: Value,
         bytes: usize,
-    ) -> Result<Option<StoredId>, StreamReadError> {
+    ) -> Result<Option<EntryPrint>, StreamReadError> {
         let newest = entries(answer)?.into_iter().next();
         let newest = newest.map(StreamEntry::read).transpose()?;
         if newest.is_some() {
             self.measure(bytes);
         }
-        Ok(newest.map(|entry| entry.id))
+        Ok(newest.map(|entry| self.known.print(&entry)))
     }
 
     /// Updates the size of the largest of the recent entries.
@@ -429,7 +438,7 @@ impl RedisStreamReader {
     /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.
     fn inspected(
         &mut self,
-        (newest, added_nothing): (Option<StoredId>, bool),
+        (newest, added_nothing): (Option<EntryPrint>, bool),
         server: Option<String>,
         state: StreamProof,
         now_ms: u64,
@@ -439,14 +448,15 @@ impl RedisStreamReader {
             // The server refused the script. The next inspection asks for the entry itself.
             return;
         }
-        if !self.is_same_server && (server.is_none() || server != self.server) {
+        let is_other = !self.is_same_server && (server.is_none() || server != self.server);
+        if is_other {
             self.counted = None;
         }
         (self.server, self.is_same_server) = (server, true);
         if !self.has_begun {
-            self.begin(newest, now_ms);
+            self.begin(newest.map(|newest| newest.id), now_ms);
         } else if !added_nothing && !self.is_proved(state, &[]) {
-            self.go_on(newest, out);
+            self.go_on(newest, is_other, now_ms, out);
         }
         self.count_from(state);
         // An `XRANGE` from the last entry on proves that nothing was lost. Without this entry, the counters of the
@@ -499,26 +509,61 @@ impl RedisStreamReader {
         self.has_begun = true;
         self.old_until = newest;
         if let Some(newest) = newest {
-            let major = newest.major.min(now_ms).saturating_sub(self.history_ms);
-            self.after = StoredId { major, minor: 0 };
+            self.after = self.history_start(newest, now_ms);
+            self.known.begin_after(self.after);
         }
     }
 
+    /// The id after which the entries of the last `history_ms` come.
+    fn history_start(&self, newest: StoredId, now_ms: u64) -> StoredId {
+        let major = newest.major.min(now_ms).saturating_sub(self.history_ms);
+        StoredId { major, minor: 0 }
+    }
+
     /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
-    /// missing. If the newest entry has a lower id than the last one, reading continues from the newest. Such ids come
-    /// after a failover to a server whose clock is behind, and would otherwise never be read.
-    fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<KeptEvent>) {
+    /// missing.
+    fn go_on(
+        &mut self,
+        newest: Option<EntryPrint>,
+        is_other: bool,
+        now_ms: u64,
+        out: &mut Vec<KeptEvent>,
+    ) {
         out.push(KeptEvent::Lost);
         (self.was_read, self.counted) = (false, None);
-        let newest_or_first = newest.unwrap_or_default();
-        if newest_or_first <= self.after {
-            (self.after, self.reached) = (newest_or_first, newest);
-            self.old_until = None;
+        let newest_or_first = newest.map_or(StoredId::default(), |newest| newest.id);
+        if newest_or_first > self.after {
+            return;
         }
-        if newest == Some(self.after) {
+        self.reached = newest.map(|newest| newest.id);
+        self.old_until = None;
+        if let Some(newest) = newest
+            && let Some(after) = self.start_below(newest, is_other, now_ms)
+        {
+            self.after = after;
+            return self.known.pass_over_after(after);
+        }
+        self.after = newest_or_first;
+        if newest.is_some() {
             self.was_read = true;
             out.push(KeptEvent::Head(self.after));
         }
+    }
+
+    /// After which id reading goes on in a stream whose `newest` entry has a lower id than the last one that was read:
+    /// it was made anew, or another server's clock is behind. Begins with the history, so that no new entry is left out;
+    /// those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
+    /// server, which may only lack the last entries, if the entries are older than those that are known.
+    fn start_below(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
+        if self.known.has(newest) {
+            return None;
+        }
+        let start = self.history_start(newest.id, now_ms);
+        let after = match is_other {
+            true => start.max(self.known.after()),
+            false => start,
+        };
+        (after < newest.id).then_some(after)
     }
 
     /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
@@ -573,6 +618,7 @@ impl RedisStreamReader {
         if arrived < asked {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
+            self.known.pass_over_no_more();
             self.report_caught_up(out);
             self.step = ReadStep::Wait;
             return out.push(KeptEvent::Lag {
@@ -634,6 +680,7 @@ impl RedisStreamReader {
         entry: StreamEntry,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
+        let print = self.known.print(&entry);
         let StreamEntry { id, fields } = entry;
         if id <= self.after {
             return Err(StreamReadError::Wrong("an entry out of order"));
@@ -644,6 +691,9 @@ impl RedisStreamReader {
             && id > counted.id
         {
             (counted.id, counted.added) = (id, counted.added + 1);
+        }
+        if self.known.note(print) {
+            return Ok(());
         }
         let is_old = self.old_until.is_some_and(|until| id <= until);
         if !is_old {

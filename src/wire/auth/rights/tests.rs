@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::acl::Acl;
+use super::super::claims::TokenClaims;
 use super::super::template::{CLAIM, CLAIM_BYTES_MAX, TemplateError, USER};
 use super::*;
 
@@ -13,11 +14,12 @@ const LIMITS: TokenNameLimits = TokenNameLimits {
 
 fn identity(user: Option<&str>, claims: &[(&str, Option<&str>)], names: &[&str]) -> Identity {
     let owned = |text: &str| text.to_owned();
-    let claim = |(name, text): &(&str, Option<&str>)| (owned(name), text.map(owned));
+    let of_token: std::collections::BTreeMap<_, _> = claims.iter().copied().collect();
+    let json = sonic_rs::to_string(&of_token).expect("JSON");
     Identity {
         roles: vec!["r".to_owned()],
         user: user.map(owned),
-        texts: claims.iter().map(claim).collect(),
+        claims: TokenClaims::new(json.into_bytes()),
         names: Ok(names.iter().copied().map(owned).collect()),
         ..Identity::default()
     }
@@ -31,6 +33,26 @@ fn table(syntax: NameSyntax, names: &[&str]) -> Acl {
 fn grants(acl: &mut Acl, rights: &Rights, name: &str) -> bool {
     let mut check = RightsCheck::new(rights, 100_000);
     acl.grants(&mut check, name).unwrap_or(false)
+}
+
+#[test]
+fn a_placeholder_names_a_claim_or_its_path() {
+    let mut acl = table(NameSyntax::Nats, &["desks.{claim:y.desk}.>"]);
+    for (json, desk) in [
+        (r#"{"y":{"desk":"fx"}}"#, Some("fx")),
+        (r#"{"y.desk":"fx","y":{"desk":"gx"}}"#, Some("fx")),
+        (r#"{"y":{"desk":["fx"]}}"#, None),
+        (r#"{"y":{"desk":"fx","desk":"gx"}}"#, None),
+        (r#"{"desk":"fx"}"#, None),
+    ] {
+        let mut identity = identity(None, &[], &[]);
+        identity.claims = TokenClaims::new(json.as_bytes().to_vec());
+        let rights = acl.admit(&identity, "r", LIMITS).expect("rights");
+        for other in ["fx", "gx"] {
+            let is_granted = grants(&mut acl, &rights, &format!("desks.{other}.a"));
+            assert_eq!(is_granted, desk == Some(other), "{json} {other}");
+        }
+    }
 }
 
 #[test]

@@ -43,6 +43,31 @@ fn of_claims(rules: &ClaimRules, claims: &str) -> Result<Identity, Refusal> {
 }
 
 #[test]
+fn the_names_may_be_in_a_claim_within_an_object() {
+    let rules = ClaimRules {
+        names: "x.ch".to_owned(),
+        ..ClaimRules::default()
+    };
+    for (claims, names) in [
+        (r#"{"x":{"ch":["aa"]}}"#, Ok(vec!["aa".to_owned()])),
+        (
+            r#"{"x.ch":["aa"],"x":{"ch":["b"]}}"#,
+            Ok(vec!["aa".to_owned()]),
+        ),
+        (r#"{"x":{"ch":"aa"}}"#, Err(Refusal::Names)),
+        (
+            r#"{"x":{"ch":["aa"],"ch":["bb"]}}"#,
+            Err(Refusal::NotAToken),
+        ),
+        (r#"{"x":{}}"#, Ok(Vec::new())),
+        (r#"{"other":{"a":1,"a":2}}"#, Ok(Vec::new())),
+    ] {
+        let identity = of_claims(&rules, claims).expect("a good token");
+        assert_eq!(identity.names, names, "{claims}");
+    }
+}
+
+#[test]
 fn claims_become_an_identity() {
     let claims = r#"{"role":"admin","sub":"ann","maxSymbols":7,"exp":1700000001,"x":[{}]}"#;
     let identity = of_claims(&ClaimRules::default(), claims).expect("a good token");
@@ -51,10 +76,10 @@ fn claims_become_an_identity() {
     assert_eq!(identity.user, text("ann"));
     let numbers = (identity.symbols_max, identity.expires_unix_ms);
     assert_eq!(numbers, (Some(7), Some(1_700_000_001_000)));
-    assert_eq!(identity.texts["sub"], text("ann"));
+    assert_eq!(identity.claims.text("sub"), text("ann"));
     assert_eq!(
-        (&identity.texts["x"], identity.names),
-        (&None, Ok(Vec::new()))
+        (identity.claims.text("x"), identity.names),
+        (None, Ok(Vec::new()))
     );
     let rules = ClaimRules {
         role: "https://example.com/role".to_owned(),
@@ -75,6 +100,7 @@ fn claims_become_an_identity() {
     assert!(digest.is_some(), "of a JWT");
     let nobody = Identity {
         digest,
+        claims: empty.claims.clone(),
         ..Identity::default()
     };
     assert_eq!(empty, nobody);

@@ -143,7 +143,81 @@ proptest! {
         // `None`: until it has read an entry, the reader cannot see that entries came and were trimmed; only a
         // reconnection counts that as a loss.
         check_reports(&log.events, &log.unreadable, None, server.next_serial);
+        // Not even after a loss.
+        let mut serials = serials(&log.events);
+        serials.sort_unstable();
+        prop_assert!(serials.is_sorted_by(|a, b| a < b), "twice: {:?}", serials);
     }
+}
+
+/// The serial numbers of the messages.
+fn serials(events: &[KeptEvent]) -> Vec<u64> {
+    let serial = |event: &KeptEvent| match event {
+        KeptEvent::Message { payload, .. } => String::from_utf8_lossy(payload).parse().ok(),
+        _ => None,
+    };
+    events.iter().filter_map(serial).collect()
+}
+
+/// Its ids are lower, by a clock that is behind, or the same as before.
+#[test]
+fn a_stream_made_anew_is_read_from_its_first_entry() {
+    for (lower_ms, is_cut) in [(1_000, false), (1_000, true), (0, false), (0, true)] {
+        let mut server = StreamServer::new();
+        let first = server.last;
+        server.step(&ModelStep::Add(5));
+        let mut reader = reading(1_000);
+        read(&mut reader, &mut server);
+        server.step(&ModelStep::Anew);
+        server.last = first;
+        server.last.major -= lower_ms;
+        server.step(&ModelStep::Add(3));
+        if is_cut {
+            reader.connected();
+        }
+        let events = read(&mut reader, &mut server);
+        assert_eq!(events[0], KeptEvent::Lost, "{lower_ms} {is_cut}");
+        assert_eq!(serials(&events), [5, 6, 7], "{lower_ms} {is_cut}");
+        assert!(events.iter().all(|event| is_old(event) != Some(true)));
+        let lost = events.iter().filter(|event| **event == KeptEvent::Lost);
+        assert_eq!(lost.count(), 1);
+        server.step(&ModelStep::Add(1));
+        assert_eq!(serials(&read(&mut reader, &mut server)), [8]);
+    }
+}
+
+/// A server takes over without the last two entries, and its clock is behind.
+#[test]
+fn entries_with_lower_ids_come_after_a_failover_and_those_before_come_not_again() {
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = reading(1_000);
+    read(&mut reader, &mut server);
+    server.step(&ModelStep::FailOver(2, true));
+    server.last.minor -= 900;
+    server.step(&ModelStep::Add(1));
+    reader.connected();
+    let events = read(&mut reader, &mut server);
+    assert_eq!(events[..2], [KeptEvent::Lost, KeptEvent::CaughtUp]);
+    assert_eq!(serials(&events), [5]);
+}
+
+/// Another server lacks more entries than the reader knows, so it cannot tell whether its newest entry was read.
+#[test]
+fn no_entry_comes_again_if_very_many_were_lost() {
+    let mut server = StreamServer::new();
+    (0..80).for_each(|_| drop(server.step(&ModelStep::Add(250))));
+    let mut reader = reading(1_000);
+    let mut log = Log::default();
+    (0..5).for_each(|_| log.take_all(&mut reader, &mut server));
+    assert_eq!(serials(&log.events).len(), 20_000);
+    server.process += 1;
+    server.entries.truncate(100);
+    server.last = server.entries[99].0;
+    reader.connected();
+    let events = read(&mut reader, &mut server);
+    let head = KeptEvent::Head(server.last);
+    assert_eq!(events, [KeptEvent::Lost, head, KeptEvent::CaughtUp]);
 }
 
 /// What the reader says until it waits for new entries, without how far it is behind.
