@@ -25,7 +25,7 @@
 //!
 //! If the reader then goes on in a stream with lower ids, it begins with the history: the entries are those of a stream
 //! that was made anew, or of a server whose clock is behind. It passes over the entries that it has read before
-//! ([`known`]).
+//! (`known.rs`).
 
 mod answers;
 mod known;
@@ -531,7 +531,7 @@ impl RedisStreamReader {
     ) {
         out.push(KeptEvent::Lost);
         (self.was_read, self.counted) = (false, None);
-        let newest_or_first = newest.map_or(StoredId::default(), |newest| newest.id);
+        let newest_or_first = newest.map_or_else(StoredId::default, |newest| newest.id);
         if newest_or_first > self.after {
             return;
         }
