@@ -256,10 +256,11 @@ impl Core {
 
     /// Whether the frames are over their limit and grow faster than walks are made: the bus waits for the next walk, and
     /// for the end of the clients that it finds.
+    #[inline]
     pub(super) fn outgrows_walks(&self) -> bool {
-        let alive = self.frame_bytes().alive();
-        let growth_max = self.limits.frame_bytes_max / GROWTH_PART;
-        self.is_over_frame_limit() && alive > self.memory.rest_bytes + growth_max
+        let limit = self.limits.frame_bytes_max;
+        let grown_to = self.memory.rest_bytes + limit / GROWTH_PART;
+        self.frame_bytes().alive() > limit.max(grown_to) && self.is_over_frame_limit()
     }
 
     /// Whether frames that wait for clients, and the queues, take too much memory.
