@@ -254,7 +254,7 @@ impl BusMessage {
 /// of the source: a walk over many megabytes in the loop would delay every client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PayloadText {
-    /// The reader has left the payload to the feed: there is no reader, or the payload is short, or too large for anybody.
+    /// Nobody has read it: there is no reader, or the payload is too large for anybody, or too deep.
     #[default]
     Unread,
     /// None: the payload is no message of this feed, and why.

@@ -175,9 +175,9 @@ fn write_data(payload: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// What clients get of a large trade, or why it is bad.
+/// What clients get of a trade, or why it is bad.
 fn read(payload: &[u8]) -> PayloadText {
-    let mut data = Vec::new();
+    let mut data = Vec::with_capacity(payload.len());
     match write_data(payload, &mut data) {
         Ok(()) => PayloadText::Made(data),
         // The history has to know of it; the loop finds out in no time.
@@ -185,9 +185,6 @@ fn read(payload: &[u8]) -> PayloadText {
         Err(why) => PayloadText::Bad(why.to_string().into()),
     }
 }
-
-/// A longer trade is read before the loop gets it.
-const READ_IN_LOOP_BYTES_MAX: usize = 128 * 1024;
 
 /// The most bytes of a trade, which has some 200. The loop copies it, and reads it for candles.
 const TRADE_BYTES_MAX: usize = 1024 * 1024;
@@ -197,10 +194,9 @@ impl Feed for TradesFeed {
 
     fn reader(&self) -> Option<EventReader<BusEvent>> {
         let bytes_max = self.settings.bus_message_bytes_max.min(TRADE_BYTES_MAX);
-        let read_here = READ_IN_LOOP_BYTES_MAX + 1..=bytes_max;
         Some(Arc::new(move |event| {
             if let BusEvent::Message(message) = event
-                && read_here.contains(&message.payload.len())
+                && message.payload.len() <= bytes_max
             {
                 message.text = read(&message.payload);
             }
@@ -366,8 +362,8 @@ mod tests {
     }
 
     #[test]
-    fn a_large_trade_is_the_same_whichever_thread_reads_it() {
-        let pad = "x".repeat(READ_IN_LOOP_BYTES_MAX);
+    fn a_trade_is_the_same_whichever_thread_reads_it() {
+        let pad = "x".repeat(200_000);
         let deep = "[".repeat(600);
         for (payload, is_read) in [
             (

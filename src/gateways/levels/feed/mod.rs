@@ -3,7 +3,7 @@
 //! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised. Every good message
 //! makes a frame for each topic that shows a key of the message. Each value is kept as payload bytes, so a flow message
 //! is checked and copied and never touches the levels. Must not know a client, a broker or a clock. Called by the
-//! reactor, through [`weirgate_core::Feed`]. A large message is checked and normalised on the thread of the source
+//! reactor, through [`weirgate_core::Feed`]. Messages are checked and normalised on the thread of the source
 //! ([`Feed::reader`]): each MiB takes some 3 ms.
 //!
 //! | file | owns |
@@ -163,9 +163,6 @@ fn is_null(json: &[u8]) -> bool {
     json.iter().find(|byte| !is_space(byte)) == Some(&b'n')
 }
 
-/// A longer message is read before the loop gets it.
-const READ_IN_LOOP_BYTES_MAX: usize = 128 * 1024;
-
 /// Turns the bus events of the relayed subjects into publications on [`Self::TOPIC`] and on the topics of the endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
@@ -311,9 +308,8 @@ impl Feed for LevelsFeed {
         let bytes_max = self.settings.messages.bus_message_bytes_max;
         let normaliser = self.normaliser.clone();
         Some(Arc::new(move |event| {
-            let read_here = READ_IN_LOOP_BYTES_MAX + 1..=bytes_max;
             if let BusEvent::Message(message) = event
-                && read_here.contains(&message.payload.len())
+                && message.payload.len() <= bytes_max
             {
                 let is_levels = *message.subject == *SUBJECTS[0];
                 let bytes = message.payload.len();
