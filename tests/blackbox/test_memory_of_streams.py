@@ -9,7 +9,7 @@ from waiting import until
 MIB = 1024 * 1024
 KEY = "ticks"
 # The largest message at this --memory-max.
-PAYLOAD = 10_400_000
+PAYLOAD = 5_200_000
 
 
 def peak_bytes(weirgate):
@@ -27,8 +27,8 @@ async def test_many_large_entries_at_once_fit_in_the_memory(started, start_weirg
     for _ in range(2):
         # In one transaction, so that the answer to one XREAD may have all of them.
         pipeline = client.pipeline(transaction=True)
-        for _ in range(6):
+        for _ in range(12):
             pipeline.xadd(KEY, {"channel": "market:tick:a", "data": "1" * PAYLOAD})
         pipeline.execute()
-    await until(lambda: scrape(weirgate).sum("weirgate_bus_messages_total") >= 12, 20, "all entries are read")
+    await until(lambda: scrape(weirgate).sum("weirgate_bus_messages_total") >= 24, 20, "all entries are read")
     assert peak_bytes(weirgate) < 64 * MIB

@@ -197,14 +197,15 @@ async def test_many_clients_that_get_nothing(redis_server, start_weirgate, tmp_p
         async def one(at):
             ws, answer = await gateway.connect(f"user{at}", *(f"bad.{at}.{n}" for n in range(names)))
             assert len(answer["errors"]) == names
+            answered.append(at)
             return ws
-        held = []
+        held, answered = [], []
         for begin in range(0, users, 20):
             held += await asyncio.gather(*(one(at) for at in range(begin, begin + 20)))
         now = await refused(gateway, users * names)
         assert len(now["refused_names"]) == ROWS_MAX
         # Each is told why it gets nothing, if its refusals are kept; the newest clients are.
-        found = await find(gateway.admin, user=f"user{users - 1}")
+        found = await find(gateway.admin, user=f"user{answered[-1]}")
         assert found["clients"][0]["cause"] == "refused_name" and len(found["refused_names"]) == KEPT_OF_ONE_MAX, found
         for ws in held:
             await ws.close()

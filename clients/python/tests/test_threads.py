@@ -371,11 +371,12 @@ def test_a_callback_may_close_and_its_exit_ends_nothing(server, name):
 
 
 def test_what_a_callback_does_counts_before_the_next_message(server):
-    seen, said = [], []
+    seen, said, is_there = [], [], threading.Event()
     with weirgate.sync.Channels(server.url) as client:
         def at_five(data, message):
             seen.append(data)
             if data == 5:
+                is_there.wait()
                 said.append(client.send(json.dumps({"action": "ping", "requestId": "own"})))
                 said.append(client.subscribe("other").names)
                 for wait in (client.ping, wanted.wait, lambda: next(iter(client))):
@@ -383,6 +384,7 @@ def test_what_a_callback_does_counts_before_the_next_message(server):
                         wait()
                 wanted.unsubscribe()
         wanted = client.subscribe("burst", at_five)
+        is_there.set()
         # Ends with the subscription.
         for _ in wanted:
             pass
