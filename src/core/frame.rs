@@ -383,6 +383,17 @@ impl Drop for Frame {
     }
 }
 
+/// The part that follows after `taken` bytes of these pieces: up to `bytes_max` bytes of one piece. `None` if nothing follows.
+pub(super) fn next_part(pieces: [&[u8]; 3], mut taken: usize, bytes_max: usize) -> Option<&[u8]> {
+    for piece in pieces {
+        if let Some(rest) = piece.get(taken..).filter(|rest| !rest.is_empty()) {
+            return Some(&rest[..rest.len().min(bytes_max)]);
+        }
+        taken -= piece.len();
+    }
+    None
+}
+
 /// A frame being written: room for the header, then the payload.
 #[derive(Debug)]
 pub struct FrameBuilder {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::encodings::{Key, Kind};
+use super::frame::next_part;
 use super::protocol::event_stream::EventWriter;
 use super::protocol::websocket::{self, Coding, HEADER_ROOM};
 use super::stats::HubStats;
@@ -166,17 +167,12 @@ impl PayloadWriter {
         bytes_max: usize,
         write: impl FnOnce(&[u8], &mut Vec<u8>),
     ) -> bool {
-        let mut before = self.taken;
-        for piece in frame.pieces() {
-            if let Some(rest) = piece.get(before..).filter(|rest| !rest.is_empty()) {
-                let part = &rest[..rest.len().min(bytes_max)];
-                write(part, &mut self.bytes);
-                self.taken += part.len();
-                return true;
-            }
-            before -= piece.len();
+        let part = next_part(frame.pieces(), self.taken, bytes_max);
+        if let Some(part) = part {
+            write(part, &mut self.bytes);
+            self.taken += part.len();
         }
-        false
+        part.is_some()
     }
 }
 

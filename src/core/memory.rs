@@ -42,7 +42,7 @@ pub(super) const WALK_PART: u64 = 4;
 const REST_US: u64 = 250_000;
 
 /// Once the frames have grown by this part of their limit since a walk, the next walk begins.
-pub(super) const GROWTH_PART: u64 = 8;
+const GROWTH_PART: u64 = 8;
 
 /// The state between two flushes.
 #[derive(Debug, Default)]
@@ -56,8 +56,8 @@ pub(super) struct FrameMemory {
     /// The time at which the memory of all frames exceeded the limit.
     over_since: Option<u64>,
     rest_until: u64,
-    /// The least memory of all frames since the rest began.
-    rest_bytes: u64,
+    /// At so much memory of all frames a rest ends early.
+    next_bytes: u64,
 }
 
 /// One walk over all queues.
@@ -258,9 +258,13 @@ impl Core {
     /// for the end of the clients that it finds.
     #[inline]
     pub(super) fn outgrows_walks(&self) -> bool {
-        let limit = self.limits.frame_bytes_max;
-        let grown_to = self.memory.rest_bytes + limit / GROWTH_PART;
-        self.frame_bytes().alive() > limit.max(grown_to) && self.is_over_frame_limit()
+        let next_bytes = self.memory.next_bytes.max(self.limits.frame_bytes_max);
+        self.frame_bytes().alive() > next_bytes && self.is_over_frame_limit()
+    }
+
+    /// The memory of all frames at which the next walk is due if one ends now.
+    pub(super) fn next_walk_bytes(&self) -> u64 {
+        self.frame_bytes().alive() + self.limits.frame_bytes_max / GROWTH_PART
     }
 
     /// Whether frames that wait for clients, and the queues, take too much memory.
@@ -273,8 +277,8 @@ impl Core {
     /// waits for the end of the flush; if a flush never ends, only for a limited time.
     fn is_walk_due(&self) -> bool {
         let (memory, now) = (&self.memory, self.now.mono_us);
-        let rests = now < memory.rest_until && !self.outgrows_walks();
-        if rests || !self.is_over_frame_limit() {
+        let is_due = now >= memory.rest_until && self.is_over_frame_limit();
+        if !is_due && !self.outgrows_walks() {
             return false;
         }
         let waited_long = || memory.over_since.is_some_and(|at| now >= at + REST_US);
@@ -284,8 +288,8 @@ impl Core {
     /// Looks at a part of the queues while frames are over their limit, and drops clients after the end of the walk.
     /// Called after a flush.
     pub(super) fn keep_frame_memory(&mut self) {
-        let alive = self.frame_bytes().alive();
-        self.memory.rest_bytes = self.memory.rest_bytes.min(alive);
+        // Since the last walk, clients may have been dropped.
+        self.memory.next_bytes = self.memory.next_bytes.min(self.next_walk_bytes());
         if !self.is_over_frame_limit() {
             (self.memory.walk, self.memory.found) = (None, None);
             self.memory.over_since = None;
@@ -346,7 +350,7 @@ impl Core {
         }
         if found.excess == 0 || !has_candidates {
             self.memory.rest_until = self.now.mono_us + REST_US;
-            self.memory.rest_bytes = self.frame_bytes().alive();
+            self.memory.next_bytes = self.next_walk_bytes();
         } else if !found.candidates.is_empty() {
             self.memory.found = Some(found);
         }

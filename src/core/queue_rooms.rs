@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::core::Core;
 use super::largest::Largest;
-use super::memory::{GROWTH_PART, WALK_PART};
+use super::memory::WALK_PART;
 use super::session::Session;
 use super::turn::Turn;
 use super::{CloseReason, SessionKey};
@@ -104,10 +104,10 @@ impl Core {
             self.rooms = QueueRooms::default();
             return;
         }
-        let (alive, limit) = (self.frame_bytes().alive(), self.limits.frame_bytes_max);
+        let (next_bytes, limit) = (self.next_walk_bytes(), self.limits.frame_bytes_max);
         if !self.is_room_walk_due() {
             // Since the last walk, clients may have been dropped.
-            self.rooms.next_bytes = self.rooms.next_bytes.min(alive + limit / GROWTH_PART);
+            self.rooms.next_bytes = self.rooms.next_bytes.min(next_bytes);
             return;
         }
         let mut walk = self.rooms.walk.take().unwrap_or_default();
@@ -125,7 +125,7 @@ impl Core {
             self.clients.open_early(key);
         }
         self.rooms.next_bytes = match are_enough && open_enough {
-            true => alive + limit / GROWTH_PART,
+            true => next_bytes,
             false => 0,
         };
     }

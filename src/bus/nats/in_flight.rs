@@ -27,10 +27,8 @@ impl MessageBytes {
     }
 
     /// The connection has ended, perhaps because of the messages that were on their way: begins with a single one.
-    pub(super) fn note_end(&mut self, on_their_way: usize) {
-        if on_their_way > 0 {
-            self.0 = self.0.max(WAITING_BYTES_MAX);
-        }
+    pub(super) fn note_end(&mut self) {
+        self.0 = self.0.max(WAITING_BYTES_MAX);
     }
 
     /// The number of messages that may wait, up to `most`.

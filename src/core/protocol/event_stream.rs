@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use self::response::{COMMENT, DATA, DataLines, RequestingPage};
 use super::{ClientMessage, ClientStep, Encoding, Protocol, Request, RequestRefusal};
+use crate::frame::next_part;
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
 use weirgate_wire::RequestHead;
 use weirgate_wire::base::allocated_bytes;
@@ -39,10 +40,13 @@ pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
 /// About the most memory that the event of a frame takes, or if `is_raw` that of its payload alone.
 pub(crate) fn encoded_bytes(frame: &Frame, is_raw: bool) -> usize {
     let data = EventData::of(frame, is_raw);
-    let text: usize = data.text.iter().map(|piece| piece.len()).sum();
     let ends = data.text.iter().map(|piece| response::line_ends(piece));
     let bytes = base64_bytes(data.bytes.len());
-    text + ends.sum::<usize>() * DATA.len() + bytes + frame.position().len() + BESIDE_BYTES
+    data.text_bytes()
+        + ends.sum::<usize>() * DATA.len()
+        + bytes
+        + frame.position().len()
+        + BESIDE_BYTES
 }
 
 /// More than what an event has beside its data and its id.
@@ -71,6 +75,10 @@ impl<'a> EventData<'a> {
             (Content::Binary, true) => (&b""[..], [frame.text_and_bytes().1, b"", b""], &b""[..]),
         };
         Self { kind, text, bytes }
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.text.iter().map(|piece| piece.len()).sum()
     }
 }
 
@@ -110,24 +118,21 @@ impl EventWriter {
             "no base64 within the data ends"
         );
         let data = EventData::of(frame, self.is_raw);
-        let mut before = self.taken;
-        for piece in data.text {
-            if let Some(rest) = piece.get(before..).filter(|rest| !rest.is_empty()) {
-                let part = &rest[..rest.len().min(bytes_max)];
-                self.lines.append(part, &mut self.event);
-                self.taken += part.len();
-                return true;
-            }
-            before -= piece.len();
+        if let Some(part) = next_part(data.text, self.taken, bytes_max) {
+            self.lines.append(part, &mut self.event);
+            self.taken += part.len();
+            return true;
         }
-        let rest = data.bytes.get(before..).unwrap_or_default();
-        let part = &rest[..rest.len().min(bytes_max)];
+        let taken = self.taken - data.text_bytes();
+        let Some(part) = next_part([data.bytes, b"", b""], taken, bytes_max) else {
+            return false;
+        };
         let at = self.event.len();
         self.event.resize(at + base64_bytes(part.len()), 0);
         let encoded = BASE64_STANDARD.encode_slice(part, &mut self.event[at..]);
         debug_assert!(encoded.is_ok(), "room for all");
         self.taken += part.len();
-        !part.is_empty()
+        true
     }
 
     /// Ends the event, after all steps.

@@ -139,7 +139,7 @@ fn read(payload: &[u8], bytes_max: usize) -> PayloadText {
     match raw_text_bytes(payload) {
         bytes if bytes > bytes_max => PayloadText::TooLarge { bytes },
         bytes if bytes <= RAW_LATER_BYTES_MAX => PayloadText::Later,
-        _ => PayloadText::Made(raw_text(payload)),
+        bytes => PayloadText::Made(raw_text(payload, bytes)),
     }
 }
 

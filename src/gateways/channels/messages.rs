@@ -853,15 +853,15 @@ fn text_of(message: &Message) -> Option<Part> {
         _ if message.payload().is_empty() => None,
         Content::Text => Some(Part::Payload),
         Content::Binary => {
-            message.text_with(raw_text);
+            message.text_with(|payload| raw_text(payload, raw_text_bytes(payload)));
             Some(Part::Text)
         }
     }
 }
 
-/// The text of a payload that is not JSON: `{"raw":"…"}`.
-pub(super) fn raw_text(payload: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(raw_text_bytes(payload));
+/// The text of a payload that is not JSON: `{"raw":"…"}`. `bytes`: its length ([`raw_text_bytes`]).
+pub(super) fn raw_text(payload: &[u8], bytes: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes);
     text.extend_from_slice(RAW_BEFORE);
     write_quoted_lossy(payload, &mut text);
     text.push(b'}');

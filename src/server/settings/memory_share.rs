@@ -13,6 +13,9 @@ pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Memory of the program without clients, which is not shared out: code, tables, stacks and buffers of its threads.
 const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
 
+/// A message that is not JSON is in memory twice: its payload, and the text for clients.
+const MESSAGE_COPIES: u64 = 2;
+
 /// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
 /// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
 /// lowered, because a large machine is no reason to hold more. If this is one of several processes, it has its part of
@@ -31,7 +34,12 @@ pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
         }
         None => processes::divide(all, processes),
     }
-    lower_default(all, "bus-message-bytes-max", "frame-bytes-max", 2);
+    lower_default(
+        all,
+        "bus-message-bytes-max",
+        "frame-bytes-max",
+        MESSAGE_COPIES,
+    );
 }
 
 /// The memory of this process.
@@ -78,7 +86,7 @@ fn give_parts(all: &mut [Typed], memory: Memory) {
 }
 
 /// Lowers a value that nobody has set, so that so many of it fit in the part of the memory that bounds it, unless somebody
-/// has set that part. A message that is not JSON is in memory twice: its payload, and the text for clients.
+/// has set that part.
 fn lower_default(all: &mut [Typed], flag: &str, bound: &str, count: u64) {
     let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
     let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));

@@ -446,7 +446,9 @@ impl Retained {
 
     /// Ends all questions, because their connection ends. The gateway may ask again from where each one stopped.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
-        self.answer_bytes.note_end(self.asked());
+        if self.asked() > 0 {
+            self.answer_bytes.note_end();
+        }
         for number in self.pending.keys().copied().collect::<Vec<_>>() {
             self.leave_consumer(number, out);
             if let Some(pending) = self.pending.remove(&number) {

@@ -28,7 +28,7 @@ mod view;
 
 use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use self::cache::Cache;
 use self::view::View;
@@ -306,14 +306,16 @@ impl Feed for LevelsFeed {
 
     fn reader(&self) -> Option<EventReader<BusEvent>> {
         let bytes_max = self.settings.messages.bus_message_bytes_max;
-        let normaliser = self.normaliser.clone();
+        // It remembers the day of the last message. A single thread sends the messages, so it never waits.
+        let normaliser = Mutex::new(self.normaliser.clone());
         Some(Arc::new(move |event| {
             if let BusEvent::Message(message) = event
                 && message.payload.len() <= bytes_max
             {
                 let is_levels = *message.subject == *SUBJECTS[0];
                 let bytes = message.payload.len();
-                let text = read(&mut normaliser.clone(), is_levels, message, bytes);
+                let mut normaliser = normaliser.lock().unwrap_or_else(PoisonError::into_inner);
+                let text = read(&mut normaliser, is_levels, message, bytes);
                 message.text = text.unwrap_or_else(|why| PayloadText::Bad(why.to_string().into()));
             }
         }))

@@ -112,7 +112,7 @@ impl ConsumerLimits {
     /// Counts a connection that has ended while messages were on their way.
     pub(super) fn note_end(&mut self) {
         if !self.has_flow_control {
-            self.message_bytes.note_end(1);
+            self.message_bytes.note_end();
         }
     }
 
