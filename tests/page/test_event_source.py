@@ -107,6 +107,7 @@ async def test_a_gateway_that_stops(start_weirgate):
     others = [Stream(port, "/ws/stream") for _ in range(8)]
     async with listening_to(None) as page:
         weirgate.send(signal.SIGTERM)
+        await until(lambda: "stopping" in weirgate.log(), 15, "the stop has begun")
         await page.js(listen(port))
         await page.until(f"counts.ends > 0 || {IS_DEAD}", 20, "a refusal")
         assert not await page.js(IS_DEAD)
