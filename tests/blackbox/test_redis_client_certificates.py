@@ -1,5 +1,6 @@
 """A Redis that asks its clients for certificates (`tls-auth-clients yes`), with an ACL user."""
 import asyncio
+import shutil
 import subprocess
 
 import pytest
@@ -87,3 +88,16 @@ async def test_without_a_certificate_the_bus_is_away_and_a_wrong_file_is_named(s
     ]:
         checked = subprocess.run([weirgate_binary(), *flags(kind, server, certificates, *more), "--check"], capture_output=True, text=True)
         assert checked.returncode != 0 and words in checked.stdout + checked.stderr, checked
+
+
+async def test_the_files_are_read_again_at_each_connection(server, start_weirgate, certificates, tmp_path):
+    kind, (certificate, key), trusted = BOTH[0], certificates.client, tmp_path / "ca.pem"
+    shutil.copy(certificates.ca, trusted)
+    own = ["--redis-cert", certificate, "--redis-key", key, "--redis-ca-file", trusted]
+    weirgate = start_weirgate(*flags(kind, server, certificates, *own)).wait_ready()
+    trusted.write_text("none")
+    with server.client() as redis:
+        redis.execute_command("CLIENT", "KILL", "USER", "gate")
+    await until(lambda: f"no certificates to trust in {trusted}" in weirgate.log(), 20, "the file is named")
+    shutil.copy(certificates.ca, trusted)
+    weirgate.wait_ready()

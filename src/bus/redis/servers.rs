@@ -49,23 +49,15 @@ pub(super) struct RedisServers {
 }
 
 impl RedisServers {
-    /// Reads the certificates to trust. Does not connect.
+    /// Reads the files of TLS, so that a start without them fails. Does not connect.
     ///
     /// # Errors
-    /// The certificates cannot be read, or an attacker could name the master ([`RedisSettings::check_tls_name`]).
+    /// A file of TLS is no good, or an attacker could name the master ([`RedisSettings::check_tls_name`]).
     pub(super) fn new(settings: RedisSettings) -> Result<Self, RedisError> {
-        let sentinels_tls = settings.sentinels.iter().any(|sentinel| sentinel.tls);
-        let tls = match settings.server.tls || sentinels_tls {
-            true => {
-                settings.check_tls_name()?;
-                let ca_file = settings.tls_ca_file.as_deref();
-                Some(tls_roots::client(ca_file, settings.tls_client.as_ref())?)
-            }
-            false => None,
-        };
+        settings.check_tls_name()?;
         Ok(Self {
+            tls: read_tls(&settings)?,
             settings,
-            tls,
             first_sentinel: 0,
             failed: FailedAddresses::default(),
             used: None,
@@ -76,11 +68,13 @@ impl RedisServers {
         !self.settings.sentinels.is_empty()
     }
 
-    /// Connects to the server of the settings, or to the master that a sentinel names.
+    /// Connects to the server of the settings, or to the master that a sentinel names, with the certificates that the
+    /// files have now.
     pub(super) fn connect<'w>(
         &mut self,
         waiter: &'w mut Waiter,
     ) -> Result<Connection<'w>, RedisError> {
+        self.tls = read_tls(&self.settings)?;
         let endpoint = match self.has_sentinels() {
             true => self.find_master(waiter)?,
             false => self.settings.server_now(),
@@ -281,6 +275,19 @@ impl RedisServers {
             }
         }
     }
+}
+
+/// The TLS of the client, from its files; `None` if neither the server nor a sentinel has TLS.
+fn read_tls(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
+    let sentinels_tls = settings.sentinels.iter().any(|sentinel| sentinel.tls);
+    if !settings.server.tls && !sentinels_tls {
+        return Ok(None);
+    }
+    let ca_file = settings.tls_ca_file.as_deref();
+    Ok(Some(tls_roots::client(
+        ca_file,
+        settings.tls_client.as_ref(),
+    )?))
 }
 
 fn address(items: &[Value]) -> Option<(String, u16)> {
