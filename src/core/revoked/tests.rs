@@ -388,6 +388,26 @@ fn what_has_ended_makes_room_in_both_lists() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_for_a_moment_frees_nobody() {
+    let list = Revoked::new(10);
+    let [ann, bob] = ["ann", "bob"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
+    let own = marks("a", &[], None);
+    list.add(&ann, NOW).expect("room");
+    let wrong = NOW + 25 * HOUR;
+    list.add(&bob, wrong).expect("room");
+    list.replace_file(&[], wrong).expect("room");
+    assert!(!list.refuse(&connected("ann", &own), wrong));
+    assert_eq!(list.newest(wrong).0, 1);
+    let next = Revoked::new(10);
+    assert_eq!(next.add_all(wrong, list.of_calls()), 0);
+    for list in [&list, &next] {
+        assert!(list.refuse(&connected("ann", &own), NOW + HOUR));
+    }
+    assert!(!list.lift(&ann, wrong).was_refused);
+    assert!(!list.refuse(&connected("ann", &own), NOW + HOUR), "lifted");
+}
+
+#[test]
 fn what_has_ended_before_it_is_read_takes_no_room() {
     let user = |user: &str, until: i64| {
         let seconds = until / 1000;
