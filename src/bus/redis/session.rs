@@ -43,8 +43,8 @@ pub(super) struct PubSubSession<'a, 'w> {
 pub(super) enum Expected {
     /// The answer to a ping.
     Pong,
-    /// A confirmation for each name of a command.
-    Change(SubscriptionChange),
+    /// A confirmation for each name of a command, which was sent then.
+    Change(SubscriptionChange, Instant),
     /// The subscription to the channel of the marks.
     Marks,
 }
@@ -123,14 +123,28 @@ impl PubSubSession<'_, '_> {
                 .chain(change.names.iter().map(|name| &**name))
                 .collect();
             self.connection.queue(&command);
-            self.expected.push_back(Expected::Change(change));
+            let expected = Expected::Change(change, Instant::now());
+            self.expected.push_back(expected);
         }
     }
 
-    /// Pings a silent server, and gives the connection up after too long a silence. Returns when to check again.
+    /// Pings a silent server, and gives the connection up after too long a silence, or if a subscription is not confirmed for
+    /// as long. Returns when to check again.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.connection.check_master()?;
         self.names.retry_refused();
+        let oldest = self.expected.iter().find_map(|expected| match expected {
+            Expected::Change(_, sent) => Some(*sent),
+            Expected::Pong | Expected::Marks => None,
+        });
+        if let Some(ms) = self
+            .servers
+            .settings
+            .times
+            .unanswered_ms(oldest.filter(|_| is_silent))
+        {
+            return Err(RedisError::Unconfirmed(ms).into());
+        }
         let (times, expected) = (&self.servers.settings.times, &mut self.expected);
         let pings = || expected.push_back(Expected::Pong);
         match self.connection.watch(times, is_silent, pings) {
@@ -320,7 +334,7 @@ impl PubSubSession<'_, '_> {
 
     /// Takes the name whose confirmation is due. Returns `None` if the confirmation is for another name or command.
     fn expected_name(&mut self, command: Confirmed, name: &Value) -> Option<Arc<str>> {
-        let Some(Expected::Change(change)) = self.expected.front_mut() else {
+        let Some(Expected::Change(change, _)) = self.expected.front_mut() else {
             return None;
         };
         let Value::Bulk(name) = name else {
@@ -352,7 +366,7 @@ impl PubSubSession<'_, '_> {
                 self.marks_refused(words);
                 return Ok(());
             }
-            Some(Expected::Change(change)) => change,
+            Some(Expected::Change(change, _)) => change,
             None => return Err(self.wrong(words)),
         };
         if is_temporary(words) {

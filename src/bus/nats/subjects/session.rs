@@ -218,10 +218,15 @@ impl<'a> SubjectsSession<'a> {
         }
     }
 
-    /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
+    /// Pings a silent server, and looks elsewhere if the silence goes on. Gives the connection up if a subscription is not
+    /// confirmed for too long. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
+        let oldest = self.asked.front().filter(|_| is_silent);
+        if let Some(ms) = nats.times.unanswered_ms(oldest.map(|oldest| oldest.sent)) {
+            return Err(NatsError::Unconfirmed(ms).into());
+        }
         if self.source.is_restored && self.search.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }
