@@ -226,6 +226,7 @@ impl Market {
             ("early", self.early),
             ("unreadable", self.unreadable),
             ("pairs_max", 0),
+            ("long_symbol", 0),
         ];
         assert_eq!(counted, BTreeMap::from(want));
     }

@@ -42,6 +42,10 @@ const GRID_US: u64 = 10_000;
 /// The most that a trade may be ahead of the clock, so that early trades open only few candles.
 const EARLY_MS_MAX: i64 = 10_000;
 
+/// The longest symbol with candles, bytes: no client can name a longer one, because ten UTF-16 units in upper case have at
+/// most six bytes each.
+const SYMBOL_BYTES_MAX: usize = 60;
+
 /// The time between two searches for symbols that can be forgotten, while there is no room for a new symbol.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
 
@@ -103,10 +107,12 @@ enum Dropped {
     Unreadable,
     /// The limit on pairs of a symbol and an interval is reached.
     PairsMax,
+    /// The symbol is longer than any that a client can name.
+    LongSymbol,
 }
 
 /// Labels of [`Dropped`], in its order.
-const REASONS: [&str; 4] = ["late", "early", "unreadable", "pairs_max"];
+const REASONS: [&str; 5] = ["late", "early", "unreadable", "pairs_max", "long_symbol"];
 
 /// Counters of candles, for metrics.
 #[derive(Debug, Default)]
@@ -331,6 +337,9 @@ impl Candles {
 
     /// Reads a trade that a candle may take, unless it is too late.
     fn read(&self, now: Now, relayed: RelayedTrade<'_>) -> Result<Trade, Dropped> {
+        if relayed.symbol.len() > SYMBOL_BYTES_MAX {
+            return Err(Dropped::LongSymbol);
+        }
         let trade = Trade::read(relayed.message).ok_or(Dropped::Unreadable)?;
         match trade.at_ms > now.unix_ms() + EARLY_MS_MAX {
             true => Err(Dropped::Early),
