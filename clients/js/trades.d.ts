@@ -37,6 +37,8 @@ export interface Candle {
   trades: number;
   /** The candle is final. A closed candle comes once. */
   closed: boolean;
+  /** The gateway did not get all trades since `start`, so the candle may lack some. */
+  partial?: true;
 }
 
 /** The server's response to a request for symbols; a request may have the symbols of several subscriptions. */

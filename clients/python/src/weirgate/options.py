@@ -55,6 +55,8 @@ class Candle(TypedDict):
     """Number of trades."""
     closed: bool
     """The candle is final. A closed candle comes once."""
+    partial: NotRequired[bool]
+    """The gateway did not get all trades since `start`, so the candle may lack some."""
 
 
 class ChannelMessage(TypedDict, Generic[Data]):
