@@ -21,6 +21,9 @@ _FULL = re.compile(r"would exceed maximum")
 _SHARED = re.compile(r"per user|^Server limit|too many symbols")
 # A name that the server has granted, and that its bus refuses for now.
 _BARRED = re.compile(r"Refused by the bus: (.*)", re.DOTALL)
+# Within a second of this error trades drops further messages without one.
+_OVER_RATE = "Rate limit exceeded"
+_AFTER_DROP_MS = 1_100.0
 # What a name brings if the server keeps no messages of it.
 _SHORT = ("retained", "live")
 # Why the newest messages of a name have not come: reasons that pass, and all.
@@ -946,6 +949,12 @@ class TradesCore(SubscriberCore):
     is_serial = True
     part_max = 5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The request that the server has dropped for the rate of the client, and when it goes again.
+        self._dropped: Request | None = None
+        self._repeat_at = math.inf
+
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [name.upper() for name in super().names(names)]
 
@@ -961,6 +970,24 @@ class TradesCore(SubscriberCore):
     def candles(self) -> dict[str, list[str]]:
         """The symbols with candles granted on this connection, by interval."""
         return {interval: symbols for interval in ("1s", "1m", "5m") if (symbols := self.live(interval))}
+
+    def changed(self, status: Status) -> None:
+        if status not in ("open", "stale"):
+            self._repeat_at = math.inf
+        super().changed(status)
+
+    def handle_timer(self, now: float) -> None:
+        super().handle_timer(now)
+        if now >= self._repeat_at:
+            self._repeat_at = math.inf
+            if self._dropped is not None:
+                self._dropped.is_sent = False
+                self._flush()
+
+    def poll_deadline(self) -> float | None:
+        due_at = super().poll_deadline()
+        due_at = min(math.inf if due_at is None else due_at, self._repeat_at)
+        return None if due_at == math.inf else due_at
 
     def receive(self, message: Any, kept: bool) -> None:
         self.hear(message)
@@ -979,7 +1006,12 @@ class TradesCore(SubscriberCore):
             return self._emit("welcome", data)
         request = self._asked()
         if type == "error":
-            return self._refuse_request(request, "refused", message.get("message"))
+            why = message.get("message")
+            if request is not None and why == _OVER_RATE:
+                # A drop refuses no request. The dropped message may be another one, which the program has sent: then the response
+                # comes.
+                self._dropped, self._repeat_at, request = request, self.now + _AFTER_DROP_MS, None
+            return self._refuse_request(request, "refused", why)
         interval, current = data.get("interval"), data.get("currentSubscriptions", [])
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))
