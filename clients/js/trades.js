@@ -38,11 +38,11 @@ export class Trades extends Subscriber {
   }
 
   receive(received) {
-    const { type, message, data, timestamp, pos } = received;
+    const { type, message, data, timestamp, recv_us, pos } = received;
     this.hear(received);
     if (type === "trade") {
       this.deliver(String(data?.symbol).toUpperCase(), "", data, data, timestamp);
-      return this.emit("trade", data, { timestamp });
+      return this.emit("trade", data, { timestamp, ...(recv_us && { recv_us }) });
     }
     if (type === "candle") {
       this.deliver(data.symbol, data.interval, data, data);

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -948,6 +948,8 @@ class TradesCore(SubscriberCore):
     kind = "trade"
     is_serial = True
     part_max = 5
+    stamps: Mapping[str, Any] = {}
+    """The times of the newest trade: of the broadcast (`timestamp`) and, with `--stamp`, of the arrival (`recv_us`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -994,6 +996,7 @@ class TradesCore(SubscriberCore):
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
             symbol = data.get("symbol") if isinstance(data, dict) else None
+            self.stamps = message
             self.deliver(str(symbol).upper(), "", data, data, timestamp)
             return self._emit("trade", data, timestamp)
         if type == "candle":
