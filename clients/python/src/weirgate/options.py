@@ -236,7 +236,7 @@ class ChannelsOptions(SubscriberOptions, HistoryOptions, Generic[Data], total=Fa
 
 class DevicesOptions(SessionOptions, ResumeOptions, total=False):
     device_id: str
-    """The id in the address. Without an id the device calls `identify`."""
+    """The id in the address. Without an id the token names the device, or the device calls `identify`."""
     on_push: Callable[[Push], object]
     on_identify: Callable[[dict[str, Any]], object]
     """The gateway requests `identify`."""
