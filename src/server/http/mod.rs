@@ -51,14 +51,14 @@ mod unwritten;
 
 pub(crate) use admin::Admin;
 pub use body::{BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
-pub use caller::ClientAccess;
+pub(crate) use caller::ClientAccess;
 pub use client_modules::ClientModule;
 pub(crate) use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};
 pub use page::{FrontPage, PageParts};
 pub use plane::{HttpHandle, HttpPlane};
 pub(crate) use readiness::ReadyLimits;
-pub use settings::HttpSettings;
+pub(crate) use settings::HttpSettings;
 pub(crate) use site::TakeOver;
 pub use site::{Answer, Handler, LateAnswer, RequestParts, Route, Site};
 
