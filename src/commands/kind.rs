@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
+use crate::auth::{Acl, Identity, TokenNameLimits};
 use weirgate_server::run::{Prepare, Prepared, RunError};
 use weirgate_server::settings::{Check, Checked, Rows};
-use weirgate_wire::auth::{Acl, Identity, Refusal, TokenNameLimits};
+use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Finding;
 
 /// A gateway as one value.

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::Value;
+use weirgate::auth::Authenticator;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{
     CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,
 };
 use weirgate_core::{BusEvent, BusMessage, FeedSettings, SessionKey};
-use weirgate_wire::auth::{Authenticator, Origins};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::base::Now;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use weirgate_wire::auth::{Token, TokenMarks};
+use weirgate_wire::auth::{Refusal, TokenMarks};
 use weirgate_wire::base::SplitMix64;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -58,7 +58,10 @@ fn what_chooses_nobody_is_refused_with_the_reason() {
             "{json}: {wrong}"
         );
     }
-    let long = format!(r#"{{"user":"{}"}}"#, "a".repeat(Token::BYTES_MAX + 1));
+    let long = format!(
+        r#"{{"user":"{}"}}"#,
+        "a".repeat(Refusal::TOKEN_BYTES_MAX + 1)
+    );
     assert!(Cut::read(long.as_bytes()).is_err());
     let mapped = cut(r#"{"address":"::ffff:192.0.2.1"}"#);
     assert_eq!(mapped.address, Some(IpAddr::from([192, 0, 2, 1])));

@@ -17,9 +17,10 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
 use super::names::Full;
+use crate::auth::Remembered;
 use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
-use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
+use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget};
 
 /// The most copies of a message for different patterns; each address may have one in any case.
 const COPIES_MAX: usize = 32;

@@ -24,6 +24,7 @@ use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
 use self::leaving::{Extent, UnsubscribingSymbols};
 use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
 use self::users::Users;
+use crate::auth::{Authenticator, Identity, RefusedToken, first_protocol};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of};
 use crate::gateways::shared::counts::Count;
 use crate::gateways::shared::history::{Follow, gets_newest, last_event_id, write_recovered};
@@ -35,7 +36,7 @@ use weirgate_core::{
     RetainedCut, SessionKey, TopicName, Wanted, earliest,
 };
 use weirgate_wire::RequestHead;
-use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::json::{ObjectWriter, TextList};
 
 /// Why a client may not hold further symbols.
@@ -377,7 +378,7 @@ impl Gateway for TradesGateway {
         head: &RequestHead<'_>,
     ) -> Admission<TradesClient> {
         let mut accepted = Accepted {
-            protocol: head.first_protocol(),
+            protocol: first_protocol(head),
             ..Accepted::default()
         };
         let tokens = &self.settings.authenticator;
