@@ -22,7 +22,7 @@ use std::sync::Arc;
 use self::candles::{Candles, Interval, Update};
 use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
 use self::leaving::{Extent, UnsubscribingSymbols};
-use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
+use self::request::{Accepts, BadRequest, SYMBOL_BYTES_MAX, Subscribe, TradesRequest};
 use self::users::Users;
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of};
 use crate::gateways::shared::counts::Count;
@@ -485,8 +485,11 @@ impl Gateway for TradesGateway {
             && let Some(frame) = publication.frame()
         {
             let symbol = publication.topic.as_str();
-            candles.take(core.now(), symbol, frame.body(), &mut self.updates);
-            self.publish_updates(core);
+            // No client can name a longer one, and the memory of candles is the number of symbols.
+            if symbol.len() <= SYMBOL_BYTES_MAX {
+                candles.take(core.now(), symbol, frame.body(), &mut self.updates);
+                self.publish_updates(core);
+            }
         }
     }
 

@@ -16,6 +16,8 @@ use weirgate_wire::json::{Json, JsonError, TextList};
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;
 /// The longest symbol, in UTF-16 code units, as the replaced gateway counted.
 const SYMBOL_UNITS_MAX: usize = 10;
+/// The most bytes of such a symbol in upper case, where a unit may become three characters of three bytes.
+pub(super) const SYMBOL_BYTES_MAX: usize = 9 * SYMBOL_UNITS_MAX;
 
 /// A well-formed request. Symbols are in upper case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -435,6 +437,14 @@ mod tests {
                 .to_owned(),
         );
         assert_eq!(parsed_with(&asked("subscribe_candles", many), true), want);
+    }
+
+    #[test]
+    fn a_symbol_in_upper_case_is_within_its_bytes() {
+        let bytes = |c: char| c.to_uppercase().map(char::len_utf8).sum::<usize>();
+        let unit_bytes = |c: char| bytes(c).div_ceil(c.len_utf16());
+        let most = (char::MIN..=char::MAX).map(unit_bytes).max();
+        assert!(most.is_some_and(|most| most * SYMBOL_UNITS_MAX <= SYMBOL_BYTES_MAX));
     }
 
     #[test]

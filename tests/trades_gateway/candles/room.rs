@@ -32,6 +32,19 @@ fn the_pairs_of_a_symbol_and_an_interval_are_limited() {
     assert_eq!(bench.stats.candles.pairs.get(), 6, "A still has trades");
 }
 
+/// The name of a channel may have some thousand bytes, which would be kept as long as the candles.
+#[test]
+fn symbols_that_no_client_can_name_have_no_candles() {
+    let mut bench = Bench::new(with_candles(3 * 2), Limits::default());
+    for n in 0..10 {
+        bench.trade(&format!("{n}{}", "x".repeat(90)), 0, "1");
+    }
+    assert_eq!(bench.stats.candles.pairs.get(), 0);
+    bench.trade("ẞ".repeat(10).as_str(), 0, "1");
+    assert_eq!(bench.stats.candles.pairs.get(), 3);
+    assert_eq!(bench.dropped("pairs_max"), 0);
+}
+
 /// Clients choose the names that they watch, so these must not take the room of symbols with trades.
 #[test]
 fn watched_symbols_without_trades_take_no_room() {
