@@ -10,12 +10,12 @@ use super::error::{RedisError, Stop, is_temporary, shown_trimmed};
 use super::marks::MarkedFeed;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
-use crate::NAME_NOT_UTF8;
 use crate::ledger::SubscriptionChange;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::requests::Names;
 use crate::socket::Waiter;
+use crate::{NAME_TOO_LONG, name_of};
 use weirgate_core::{BusEvent, BusMessage, Place, SkippedMessage, Subscription};
 use weirgate_wire::base::Now;
 
@@ -215,7 +215,7 @@ impl PubSubSession<'_, '_> {
             Value::Bulk(channel) => channel,
             Value::Cut(_) => {
                 let place = self.place_of_cut(&subscription)?;
-                return self.skip(subscription, place, "a name that is too long");
+                return self.skip(subscription, place, NAME_TOO_LONG);
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
@@ -232,11 +232,11 @@ impl PubSubSession<'_, '_> {
         let Some(place) = self.place(&subscription, &channel) else {
             return Ok(());
         };
-        let (subject, pattern) = match (subscription.is_pattern, str::from_utf8(&channel)) {
+        let (subject, pattern) = match (subscription.is_pattern, name_of(&channel)) {
             (false, _) => (subscription.name, None),
             // The ledger knows only the requested names.
             (true, Ok(channel)) => (channel.into(), Some(subscription.name)),
-            (true, Err(_)) => return self.skip(subscription, place, NAME_NOT_UTF8),
+            (true, Err(why)) => return self.skip(subscription, place, why),
         };
         self.relay.link.send(BusEvent::Message(BusMessage {
             pattern,

@@ -112,6 +112,17 @@ impl HeldPatterns {
         within.map(|pattern| pattern.name.clone()).collect()
     }
 
+    /// The patterns of the kept feed that match only names that `outer` matches too.
+    pub(super) fn of_feed_within(&self, syntax: NameSyntax, outer: &TopicName) -> Vec<TopicName> {
+        let of_feed = self
+            .patterns
+            .values()
+            .filter(|pattern| pattern.cover.is_none());
+        let names = of_feed.map(|pattern| &pattern.name);
+        let is_within = |name: &&TopicName| syntax.contains(outer.as_str(), name.as_str());
+        names.filter(is_within).cloned().collect()
+    }
+
     /// The patterns that match the name of a message that came through `cover`, in the order of the copies.
     pub(super) fn matching(
         &mut self,

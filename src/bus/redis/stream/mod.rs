@@ -25,24 +25,36 @@ pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{RedisStreamReader, StreamReadError};
 use super::error::{RedisError, Stop};
-use super::resp::ReadLimits;
+use super::resp::{EntryField, ReadLimits};
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::kept::{SourceProgress, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
-use crate::{BusInterest, LinkTimes};
+use crate::{BusInterest, LinkTimes, NAME_BYTES_MAX};
 use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
 const ITEMS_MAX: usize = 1_024;
+
+/// The fields of an entry. Of a name no more is read than clients may get.
+const ENTRY_FIELDS: [EntryField; 2] = [
+    EntryField {
+        name: CHANNEL,
+        bytes_max: NAME_BYTES_MAX,
+    },
+    EntryField {
+        name: DATA,
+        bytes_max: usize::MAX,
+    },
+];
 
 /// The limits for answers about a stream with payloads of up to so many bytes.
 pub(super) const fn read_limits(payload_bytes_max: usize) -> ReadLimits {
     ReadLimits {
         bulk_bytes_max: payload_bytes_max,
         items_max: ITEMS_MAX,
-        entry_fields: &[CHANNEL, DATA],
+        entry_fields: &ENTRY_FIELDS,
         singly: false,
     }
 }

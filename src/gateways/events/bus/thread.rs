@@ -176,7 +176,7 @@ impl BusThread {
     }
 
     fn handle_event(&mut self, event: BusEvent) {
-        self.connection.taken.give_back(event.payload_bytes());
+        self.connection.taken.give_back(event.message_bytes());
         let now = self.to_loop.clock.now();
         match event {
             BusEvent::Message(message) => {
