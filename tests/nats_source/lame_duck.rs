@@ -109,7 +109,7 @@ fn a_silent_address_beside_it_delays_no_message() {
     });
     let began = Instant::now();
     for number in 0..40 {
-        say(&client, "a", &number.to_string());
+        say(&client, "a", number.to_string());
         assert_eq!(source.next(), format!("a: {number}"));
     }
     assert!(
