@@ -123,14 +123,18 @@ async def test_a_busy_redis_delivers_everything_when_it_is_done(kind, started, s
     await until(lambda: weirgate.ready_status() == 200, 10, "ready again")
 
 
-@pytest.fixture
-def group(started, tmp_path):
-    """A master, its replica, and a sentinel that makes the replica the master once the master is away for a second."""
-    master = RedisServer()
-    replica = RedisServer("--replicaof", "127.0.0.1", str(master.port))
+@pytest.fixture(params=["127.0.0.1", "localhost"])
+def group(request, started, tmp_path):
+    """A master, its replica, and a sentinel that makes the replica the master once the master is away for a second. All
+    name one another by address, or by host name."""
+    host = request.param
+    master = RedisServer("--replica-announce-ip", host)
+    replica = RedisServer("--replicaof", host, str(master.port), "--replica-announce-ip", host)
     started.extend([master, replica])
     port, config = free_port(), tmp_path / "sentinel.conf"
-    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {master.port} 1\n"
+    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
+                      "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+                      f"sentinel monitor main {host} {master.port} 1\n"
                       "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n")
     with replica.client() as connection:
         wait_for(lambda: connection.info("replication")["master_link_status"] == "up", "a replica that follows")
@@ -162,6 +166,9 @@ async def test_a_failover_that_loses_the_tail(kind, group, start_weirgate):
     threads = [threading.Thread(target=publisher, args=(master, kind, stop, before))]
     threads[0].start()
     await clients[0].wait_for(lambda c: len(c.prices) > 50, 20, "some data")
+    # weirgate asks the sentinel each second.
+    await asyncio.sleep(2.5)
+    assert scrape(weirgate).sum("weirgate_bus_gaps_total") == 0
     # The master dies with what it has not sent.
     await asyncio.to_thread(master.kill)
     stop.set()

@@ -13,22 +13,31 @@ struct Group {
 
 impl Group {
     fn start() -> Self {
+        Self::start_at("127.0.0.1", "")
+    }
+
+    /// Starts a group that knows its servers by `host`; `more` are further lines for the first two sentinels.
+    fn start_at(host: &str, more: &str) -> Self {
         let master = RedisServer::start();
-        let replica = RedisServer::start_with(&format!("replicaof 127.0.0.1 {}", master.port()));
+        let replica = RedisServer::start_with(&format!(
+            "replicaof {host} {}\nreplica-announce-ip {host}",
+            master.port()
+        ));
         let mut replica_client = replica.client();
         eventually("the replica follows", || {
             info(&mut replica_client, "replication").contains("master_link_status:up")
         });
         let config = format!(
-            "sentinel monitor {MASTER} 127.0.0.1 {} 2\n\
+            "sentinel resolve-hostnames yes\n\
+             sentinel monitor {MASTER} {host} {} 2\n\
              sentinel down-after-milliseconds {MASTER} 1000\n\
              sentinel failover-timeout {MASTER} 2000\n\
-             requirepass watch",
+             requirepass watch\n",
             master.port()
         );
-        let sentinels: Vec<_> = (0..3)
-            .map(|_| RedisServer::start_sentinel(&config))
-            .collect();
+        let sentinels: Vec<_> = [more, more, ""]
+            .map(|more| RedisServer::start_sentinel(&format!("{config}{more}")))
+            .into();
         for sentinel in &sentinels {
             let mut client = sentinel.client_as(":watch@");
             eventually("the sentinels know one another and the replica", || {
@@ -77,6 +86,13 @@ fn run_on(group: &Group) -> Running {
     source
 }
 
+fn request_failover(group: &Group) {
+    let mut sentinel = group.sentinels[0].client_as(":watch@");
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("FAILOVER").arg(MASTER);
+    command.query::<()>(&mut sentinel).expect("a failover");
+}
+
 fn comes_from_the_new_master(group: &Group, source: &Running) {
     assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
     let mut client = group.replica.client();
@@ -100,13 +116,23 @@ fn the_failover_of_a_dead_master_is_followed() {
 fn a_failover_that_somebody_asked_for_is_followed() {
     let group = Group::start();
     let source = run_on(&group);
-    let mut sentinel = group.sentinels[0].client_as(":watch@");
-    let mut command = redis::cmd("SENTINEL");
-    command.arg("FAILOVER").arg(MASTER);
-    command.query::<()>(&mut sentinel).expect("a failover");
+    request_failover(&group);
     let fault = source.fault();
     assert!(fault.contains("another server is the master"), "{fault}");
     comes_from_the_new_master(&group, &source);
+}
+
+/// Two sentinels say `localhost`, and one says `127.0.0.1`.
+#[test]
+fn a_master_with_a_host_name_is_kept_until_a_failover() {
+    let group = Group::start_at("localhost", "sentinel announce-hostnames yes");
+    let source = run_on(&group);
+    source.nothing_comes_for(Duration::from_secs(5));
+    request_failover(&group);
+    let fault = source.fault();
+    assert!(fault.contains("another server is the master"), "{fault}");
+    comes_from_the_new_master(&group, &source);
+    source.nothing_comes_for(Duration::from_secs(5));
 }
 
 #[test]

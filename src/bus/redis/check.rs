@@ -8,7 +8,7 @@ use super::error::{RedisError, shown_trimmed};
 use super::marks::NO_POSITIONS;
 use super::resp::Value;
 use super::role::{hello_field, says_lone_master};
-use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
+use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, name_same_server, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
 use super::stream::{STATE, read_limits};
 use crate::socket::Waiter;
@@ -109,8 +109,10 @@ fn master(
             }
         }
     }
-    let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
-    if addresses.iter().any(|one| Some(one) != addresses.first()) {
+    if let Some((first, more)) = masters.split_first()
+        && !more.iter().all(|one| name_same_server(first, one))
+    {
+        let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
         let text = format!(
             "the sentinels name different masters: {}",
             addresses.join(", ")

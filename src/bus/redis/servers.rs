@@ -128,13 +128,8 @@ impl RedisServers {
             source,
         };
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let found = match endpoint.socket {
-            Some(_) => Ok(vec![NO_ADDRESS]),
-            None => (endpoint.host.as_str(), endpoint.port)
-                .to_socket_addrs()
-                .map(Iterator::collect),
-        };
-        let addresses = self.failed.in_order(found.map_err(unreachable)?);
+        let found = addresses(endpoint).map_err(unreachable)?;
+        let addresses = self.failed.in_order(found);
         let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut last = unreachable(none);
         for address in addresses {
@@ -177,7 +172,7 @@ impl RedisServers {
 
     fn watch(mut self, connection: &Connection<'_>) -> Result<(), RedisError> {
         let (mut waiter, _) = waiter("the watch over sentinels")?;
-        let server = connection.server();
+        let server = connection.endpoint.clone();
         let has_moved = Arc::clone(&connection.has_moved);
         let watch = move || {
             // The other reference is dropped with the connection.
@@ -185,7 +180,7 @@ impl RedisServers {
                 thread::sleep(WATCH_INTERVAL);
                 // Absent sentinels say nothing about the master.
                 let found = self.find_master(&mut waiter);
-                if found.is_ok_and(|found| found.address() != server) {
+                if found.is_ok_and(|found| !name_same_server(&found, &server)) {
                     has_moved.store(true, Relaxed);
                     return;
                 }
@@ -277,6 +272,31 @@ impl RedisServers {
     }
 }
 
+/// The addresses of a server. The name lookup can take long.
+fn addresses(endpoint: &RedisEndpoint) -> io::Result<Vec<SocketAddr>> {
+    match endpoint.socket {
+        Some(_) => Ok(vec![NO_ADDRESS]),
+        None => Ok((endpoint.host.as_str(), endpoint.port)
+            .to_socket_addrs()?
+            .collect()),
+    }
+}
+
+/// Whether two sentinels name the same master. One may name it by a host name and the other by an address, and the text
+/// of an address is not unique. The name lookup can take long.
+pub(super) fn name_same_server(one: &RedisEndpoint, other: &RedisEndpoint) -> bool {
+    if one.port != other.port {
+        return false;
+    }
+    // Whatever address the name has by now.
+    if one.host.eq_ignore_ascii_case(&other.host) {
+        return true;
+    }
+    let [ours, theirs] = [one, other].map(|endpoint| addresses(endpoint).unwrap_or_default());
+    let mut ours = ours.iter().map(|address| address.ip().to_canonical());
+    ours.any(|ip| theirs.iter().any(|their| their.ip().to_canonical() == ip))
+}
+
 /// The TLS of the client, from its files; `None` if neither the server nor a sentinel has TLS.
 fn read_tls(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
     let sentinels_tls = settings.sentinels.iter().any(|sentinel| sentinel.tls);
@@ -298,5 +318,41 @@ fn address(items: &[Value]) -> Option<(String, u16)> {
             Some((host, port))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_has_many_names() {
+        let same = |[one, other]: [(&str, u16); 2]| {
+            let [one, other] = [one, other].map(|(host, port)| RedisEndpoint::new(host, port));
+            assert_eq!(
+                name_same_server(&one, &other),
+                name_same_server(&other, &one)
+            );
+            name_same_server(&one, &other)
+        };
+        for hosts in [
+            ["127.0.0.1", "127.0.0.1"],
+            ["localhost", "127.0.0.1"],
+            ["localhost", "LocalHost"],
+            ["::1", "0:0:0:0:0:0:0:1"],
+            ["::ffff:127.0.0.1", "127.0.0.1"],
+            ["nowhere.invalid", "Nowhere.invalid"],
+        ] {
+            assert!(same(hosts.map(|host| (host, 1))), "{hosts:?}");
+            assert!(!same([(hosts[0], 1), (hosts[1], 2)]), "{hosts:?}");
+        }
+        for hosts in [
+            ["127.0.0.1", "127.0.0.2"],
+            ["localhost", "127.0.0.2"],
+            ["nowhere.invalid", "elsewhere.invalid"],
+            ["nowhere.invalid", "127.0.0.1"],
+        ] {
+            assert!(!same(hosts.map(|host| (host, 1))), "{hosts:?}");
+        }
     }
 }
