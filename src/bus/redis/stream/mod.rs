@@ -103,10 +103,10 @@ impl RedisStreamSource {
     /// # Errors
     /// As of [`Self::new`].
     pub fn with_pages(mut self) -> Result<(Self, BusInterest), RedisError> {
-        let settings = self.servers.settings.clone();
+        // Both ask the same sentinel first.
+        let servers = self.servers.clone();
         let (status, progress) = (Arc::clone(&self.status), self.progress.clone());
-        let (pages, interest) =
-            RedisStreamPages::new(settings, &self.reader.key, status, progress)?;
+        let (pages, interest) = RedisStreamPages::new(servers, &self.reader.key, status, progress)?;
         self.pages = Some(pages);
         Ok((self, interest))
     }
