@@ -133,16 +133,7 @@ impl PubSubSession<'_, '_> {
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.connection.check_master()?;
         self.names.retry_refused();
-        let oldest = self.expected.iter().find_map(|expected| match expected {
-            Expected::Change(_, sent) => Some(*sent),
-            Expected::Pong | Expected::Marks => None,
-        });
-        if let Some(ms) = self
-            .servers
-            .settings
-            .times
-            .unanswered_ms(oldest.filter(|_| is_silent))
-        {
+        if is_silent && let Some(ms) = self.unconfirmed_ms() {
             return Err(RedisError::Unconfirmed(ms).into());
         }
         let (times, expected) = (&self.servers.settings.times, &mut self.expected);
@@ -151,6 +142,15 @@ impl PubSubSession<'_, '_> {
             Some(next) => Ok(next),
             None => self.probe(),
         }
+    }
+
+    /// For how many milliseconds the oldest subscription has not been confirmed, if that is too long.
+    fn unconfirmed_ms(&self) -> Option<u64> {
+        let oldest = self.expected.iter().find_map(|expected| match expected {
+            Expected::Change(_, sent) => Some(*sent),
+            Expected::Pong | Expected::Marks => None,
+        });
+        self.servers.settings.times.unanswered_ms(oldest)
     }
 
     /// Handles too long a silence: the server is busy, or the link is dead. Returns when to check again.

@@ -17,8 +17,8 @@ pub(super) struct EntryFields {
 enum FieldPart {
     #[default]
     Name,
-    /// The value of this field; `None`: of a field that does not count.
-    Value(Option<(Value, EntryField)>),
+    /// The value of the field of this name, with its most bytes; `None`: of a field that does not count.
+    Value(Option<(Value, usize)>),
 }
 
 impl EntryFields {
@@ -26,7 +26,7 @@ impl EntryFields {
     pub(super) fn bytes_max(&self, kept: &[EntryField]) -> usize {
         match &self.next {
             FieldPart::Name => kept.iter().map(|kept| kept.name.len()).max().unwrap_or(0),
-            FieldPart::Value(Some((_, kept))) => kept.bytes_max,
+            FieldPart::Value(Some((_, bytes_max))) => *bytes_max,
             FieldPart::Value(None) => 0,
         }
     }
@@ -37,8 +37,8 @@ impl EntryFields {
             FieldPart::Name => {
                 let is_it =
                     |kept: &&EntryField| matches!(&part, Value::Bulk(name) if *name == kept.name);
-                let kept = kept.iter().find(is_it).copied();
-                FieldPart::Value(kept.map(|kept| (part, kept)))
+                let bytes_max = kept.iter().find(is_it).map(|kept| kept.bytes_max);
+                FieldPart::Value(bytes_max.map(|bytes_max| (part, bytes_max)))
             }
             FieldPart::Value(name) => {
                 if let Some((name, _)) = name {
