@@ -10,6 +10,7 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod cursor;
 mod forgotten;
 mod found;
 mod missed;
@@ -22,6 +23,7 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use self::cursor::{KeptCursor, KeptHead};
 use self::forgotten::ForgottenNewest;
 use self::found::{At, FoundCopies, Known};
 pub(crate) use self::missed::KeptPage;
@@ -31,15 +33,15 @@ use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 use self::topics::{KnownTopics, TopicIndex};
 pub(super) use self::wanted::FrameBudget;
-use self::wanted::{After, MATCH_STEPS_MAX, Matching, Unwanted, WantedNames, rank_of};
+use self::wanted::{MATCH_STEPS_MAX, Matching, Unwanted, WantedNames, rank_of};
 pub use self::wanted::{Outcome, Wanted};
 use super::brings::Reach;
 use super::frame_bytes::Keeper;
 use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
-    Body, Content, CopyFor, CopyPosition, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits,
-    HistoryStats, IfMissing, NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
+    Body, Content, CopyFor, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats,
+    IfMissing, NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{MatchBudget, NamePatterns};
@@ -413,36 +415,22 @@ impl History {
         self.numbers.newest()
     }
 
-    /// The next messages of the wanted names after a position, or from the oldest on, oldest first: as many as fit, and as a
-    /// step of a search finds.
+    /// The next messages of the wanted names after a cursor, oldest first: as many as fit, and as a step of a search finds.
     ///
     /// # Errors
-    /// Messages after the position are missing, or the search is too long.
+    /// Messages after the cursor are missing, or the search is too long.
     pub(super) fn page(
         &mut self,
-        since: Option<CopyPosition>,
+        cursor: &KeptCursor,
         wanted: &[Wanted],
         if_missing: IfMissing,
         budget: FrameBudget,
     ) -> Result<KeptPage, NotRecovered> {
-        const START: After = After {
-            number: 0,
-            copy: CopyRank::LAST,
-        };
-        let must_be_whole = if_missing == IfMissing::Fail;
-        let since = match since.map(|since| self.numbers.find_position(since)) {
-            None => START,
-            Some(Err(why)) if must_be_whole || why == NotRecovered::Ahead => return Err(why),
-            // All that is kept is newer, or of another epoch of the feed.
-            Some(Err(_)) => START,
-            Some(Ok(since)) => {
-                let judge = |wanted: &Wanted| self.judge(since.number_for(wanted), wanted);
-                if must_be_whole {
-                    wanted.iter().try_for_each(judge)?;
-                }
-                since
-            }
-        };
+        let since = self.find_cursor(cursor, if_missing)?;
+        if if_missing == IfMissing::Fail {
+            let judge = |wanted: &Wanted| self.judge(since.number_for(wanted), wanted);
+            wanted.iter().try_for_each(judge)?;
+        }
         let names = WantedNames::new(wanted.iter());
         let known = &self.known_topics;
         let mut unwanted = Unwanted::new(&names, known);
@@ -462,11 +450,21 @@ impl History {
         let before = self.memory();
         let mut page = KeptPage {
             is_last: rest == Ok(None),
+            has_skipped: wanted
+                .iter()
+                .any(|wanted| since.number_for(wanted) < self.forgotten_of(wanted)),
             counts: vec![0; wanted.len()],
             ..KeptPage::default()
         };
         let next = rest.ok().flatten();
-        let looked_at = next.and_then(|next| self.position_before(next));
+        let looked_at = next.and_then(|next| self.cursor_before(next));
+        let last = copies.last();
+        page.reached = looked_at.or_else(|| {
+            last.and_then(|&(at, name)| match at {
+                At::Entry(at) => Some(self.cursor_after(&self.entries[at], name.rank())),
+                At::NewestOnly(_) => None,
+            })
+        });
         for (at, name) in copies {
             let unlimited = FrameBudget {
                 bytes_max: usize::MAX,
@@ -478,19 +476,15 @@ impl History {
                 page.counts[at] += 1;
             }
         }
-        page.reached = looked_at.or_else(|| page.messages.position());
         self.forget_made(before);
         Ok(page)
     }
 
-    /// The position behind the message before the one with this number.
-    fn position_before(&self, number: u64) -> Option<CopyPosition> {
+    /// The cursor after the message before the one with this number.
+    fn cursor_before(&self, number: u64) -> Option<KeptCursor> {
         let before = self.first_entry(number).checked_sub(1)?;
-        let entry = self.entries.get(before)?;
-        Some(CopyPosition {
-            position: entry.position,
-            copy: CopyRank::LAST,
-        })
+        let before = self.entries.get(before)?;
+        Some(self.cursor_after(before, CopyRank::LAST))
     }
 
     /// Whether the messages after a position are known; if not, why.

@@ -9,7 +9,7 @@
 use super::core::Core;
 use super::history::{FrameBudget, Missed, merge_charge};
 use super::session::Session;
-use super::{CopyPosition, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
+use super::{KeptCursor, KeptHead, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
 use weirgate_wire::admission::Quota;
 
 /// While more bytes of missed messages, and of those that came meanwhile, wait for a client, further ones of the latter
@@ -27,7 +27,7 @@ const KEPT_PAGE_BYTES: usize = 256 * 1024;
 pub enum IfMissing {
     /// There is no page.
     Fail,
-    /// The page begins with the oldest message that is kept.
+    /// The page begins with the oldest message that is kept and that the client does not have.
     Skip,
 }
 
@@ -75,16 +75,23 @@ impl Core {
         self.charge_messages(recipient.key, missed, charged)
     }
 
-    /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of
-    /// them: at most a page, and what a step of a search finds, which goes out with [`send_missed`](Self::send_missed).
-    /// If it is the last one, the gateway joins the client in the same call.
+    /// How far this instance has read the stream, for clients that get all kept messages; nowhere without a history, or
+    /// while it is being filled.
+    pub fn kept_head(&self) -> KeptHead {
+        let history = self.history.as_ref().filter(|_| !self.is_filling);
+        history.map(|history| history.head()).unwrap_or_default()
+    }
+
+    /// The next kept messages of these names after a cursor, for a client that gets all of them: at most a page, and what a
+    /// step of a search finds, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway
+    /// joins the client in the same call.
     ///
     /// # Errors
     /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
     pub fn kept_page(
         &mut self,
         key: SessionKey,
-        since: Option<CopyPosition>,
+        cursor: &KeptCursor,
         wanted: &[Wanted],
         if_missing: IfMissing,
     ) -> Result<KeptPage, NotRecovered> {
@@ -98,7 +105,7 @@ impl Core {
         };
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let mut page = history.page(since, wanted, if_missing, budget)?;
+        let mut page = history.page(cursor, wanted, if_missing, budget)?;
         self.charge_messages(key, &mut page.messages, 0)?;
         Ok(page)
     }

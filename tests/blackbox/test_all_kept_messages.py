@@ -128,6 +128,9 @@ class RedisFeed(Feed):
     async def trim(self, count):
         self.client.xtrim("answers", maxlen=count, approximate=False)
 
+    async def make_anew(self):
+        self.client.delete("answers")
+
     async def break_connections(self):
         self.client.client_kill_filter(_type="normal", skipme=True)
 
@@ -151,6 +154,10 @@ class JetStreamFeed(Feed):
 
     async def trim(self, count):
         await self.jetstream.purge_stream("ANSWERS", keep=count)
+
+    async def make_anew(self):
+        await self.jetstream.delete_stream("ANSWERS")
+        await self.open()
 
     async def break_connections(self):
         await self.client.close()
@@ -268,6 +275,28 @@ async def test_what_is_trimmed_under_the_reading_is_said(open_feed):
     numbers = page.numbers()
     assert numbers == sorted(set(numbers)) and numbers[0] == 0 and numbers[-1] == 3_999 and len(numbers) < 4_000
     assert (page.ends[0]["count"], page.ends[0]["cut"]) == (len(numbers), "window")
+
+
+@pytest.mark.parametrize("then", [0, 5], ids=["empty", "published"])
+@pytest.mark.parametrize("how", ["trimmed", "anew"])
+async def test_a_stream_that_loses_all_under_the_reading_ends_and_says_it(open_feed, how, then):
+    """The client lacks messages, whatever became of the stream: not "epoch", of which it lacks none."""
+    feed = await open_feed()
+    page = await page_that_stands(feed, 4_000)
+    await (feed.trim(0) if how == "trimmed" else feed.make_anew())
+    await feed.publish(range(4_000, 4_000 + then))
+    page.reads.set()
+    await page.has(10, seconds=15)
+    await feed.publish([5_000])
+    await until(lambda: page.numbers()[-1] == 5_000, 10, "a live message")
+    page.task.cancel()
+    numbers = page.numbers()
+    old = [n for n in numbers if n < 4_000]
+    assert old == sorted(set(old)) and len(old) < 4_000, "each once"
+    # A recreated stream may bring some twice.
+    new = set(range(4_000, 4_000 + then)) | {5_000}
+    assert new == {n for n in numbers if n >= 4_000} and numbers.count(5_000) == 1
+    assert [end["cut"] for end in page.ends] == ["window"], page.ends
 
 
 async def test_the_bus_is_away_in_the_middle(open_feed):

@@ -1,6 +1,8 @@
 //! `"last":"all"`: every message that the stream keeps of a name, from the stream and from the history, each once, and
 //! what is missing is said. The names of an event stream come together, on a WebSocket each comes by itself.
 
+mod anew;
+
 use weirgate_core::{Gateway as _, Point, RetainedCut, StoredId};
 use weirgate_wire::admission::Quota;
 

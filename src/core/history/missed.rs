@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+use super::cursor::KeptCursor;
 use super::found::Known;
 use super::search::Search;
 use super::wanted::Outcome;
-use crate::{CopyPosition, CopyRank, Frame, NotRecovered, RetainedCut, TopicName};
+use crate::{CopyRank, Frame, NotRecovered, RetainedCut, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ChunkedQueue;
 
@@ -45,21 +46,17 @@ pub struct Missed {
 pub struct KeptPage {
     /// The messages. There may be none, because a long search goes on with the next page.
     pub messages: Missed,
-    /// The position from which the next page goes on; `None` for that of this page.
-    pub reached: Option<CopyPosition>,
+    /// From where the next page goes on; `None`: as this page.
+    pub reached: Option<KeptCursor>,
     /// Whether there are no others now.
     pub is_last: bool,
+    /// Whether messages between the cursor and this page were forgotten.
+    pub has_skipped: bool,
     /// How many there are for each of the wanted names.
     pub counts: Vec<u64>,
 }
 
 impl Missed {
-    /// The position of the last message.
-    pub(super) fn position(&self) -> Option<CopyPosition> {
-        let (_, frame) = self.runs.last()?.back()?;
-        frame.copy_position()
-    }
-
     /// Whether nothing was missed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0 && self.search.is_none()

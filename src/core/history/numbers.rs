@@ -37,6 +37,8 @@ pub(super) struct MessageNumbers {
     pub(super) head: u64,
     /// Positions with a lower number are from before a loss.
     floor: u64,
+    /// The newest position from before that loss.
+    before_loss: Option<Position>,
 }
 
 impl MessageNumbers {
@@ -62,6 +64,7 @@ impl MessageNumbers {
 
     /// Handles a loss: messages after the newest may be missing, and no earlier position is good.
     pub(super) fn gap(&mut self) {
+        self.before_loss = self.newest().or(self.before_loss);
         self.newest_mark = None;
         self.ids = ChunkedQueue::default();
         self.is_after_loss = true;
@@ -88,6 +91,16 @@ impl MessageNumbers {
         };
         self.head = number;
         Some(number)
+    }
+
+    /// The number of the newest loss; 0: there was none.
+    pub(super) fn loss(&self) -> u64 {
+        self.floor
+    }
+
+    /// The newest position from before that loss.
+    pub(super) fn before_loss(&self) -> Option<Position> {
+        self.before_loss
     }
 
     /// Whether positions count from marks, not in a stream.

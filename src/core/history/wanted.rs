@@ -337,13 +337,26 @@ impl<'a> Matching<'a> {
 }
 
 /// The number of the last message that a client got, and the last copy of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct After {
     pub(super) number: u64,
     pub(super) copy: CopyRank,
 }
 
+/// Before all messages.
+impl Default for After {
+    fn default() -> Self {
+        Self::all_of(0)
+    }
+}
+
 impl After {
+    /// After all copies of this message.
+    pub(super) fn all_of(number: u64) -> Self {
+        let copy = CopyRank::LAST;
+        Self { number, copy }
+    }
+
     /// The number of the newest message of which the client has the copy for a name.
     pub(super) fn number_for(self, wanted: &Wanted) -> u64 {
         match wanted.rank() <= self.copy {

@@ -4,8 +4,11 @@
 //! A page comes from the history as soon as the history has everything after the client's position; the last page of
 //! the history and the client's join are one call of the gateway, so nothing is missing between them and nothing comes
 //! twice. What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients,
-//! the pages and the bytes. A message that the client has already is left out, by its position, however often the
-//! stream is asked.
+//! the pages and the bytes. A message that the client has already is left out: of the stream by its position, however often
+//! the stream is asked, of the history by the history's number ([`KeptCursor`]), whatever is lost meanwhile.
+//!
+//! A replay has an end: a stream that brings nothing new is asked so many times, one that is made anew twice, and what the
+//! history has is walked over once.
 //!
 //! The names of an event stream come together, in the order of the feed, because a position applies to all of them. On
 //! a WebSocket each name comes by itself, from a position of its own: its messages are between those of other names,
@@ -29,8 +32,8 @@ use super::patterns::matcher;
 use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
 use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
-    Content, CopyPosition, CopyRank, Core, Frame, IfMissing, NotRecovered, Outcome, Point,
-    Position, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+    Content, CopyPosition, CopyRank, Core, Frame, IfMissing, KeptCursor, KeptHead, NotRecovered,
+    Outcome, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -87,15 +90,15 @@ pub(super) struct Replay {
     scope: TopicName,
     /// Whether the question that the client has, or goes on with, is for these names too.
     is_asked: bool,
-    since: Option<CopyPosition>,
-    /// The newest message that this instance had read when the present question was asked, which brings all up to it.
-    pub(super) reached: Option<Position>,
+    cursor: KeptCursor,
     /// The messages are in the history: there is no stream, or it has been read.
     is_read: bool,
     /// Nothing more comes from the stream.
     is_over: bool,
-    /// Whatever is there is sent: messages between are missing.
+    /// The history lacks messages that do not come from the stream either.
     is_cut_short: bool,
+    /// The client got a page behind messages that the history had forgotten.
+    has_skipped: bool,
     is_paused: bool,
     /// The pauses since the last page.
     pauses: u32,
@@ -103,10 +106,22 @@ pub(super) struct Replay {
     short_reads: u32,
     /// The question before was refused, or had no answer in time.
     had_no_answer: bool,
-    /// Whether the stream was read from its beginning because the position was of another epoch of it.
+    /// Whether the stream is read from its beginning because the position was of another epoch of it.
     has_begun_anew: bool,
-    cut: Option<RetainedCut>,
+    cut: ReplayCut,
     memory: Permit,
+}
+
+/// Why messages are missing.
+#[derive(Clone, Copy, Debug, Default)]
+struct ReplayCut(Option<RetainedCut>);
+
+impl ReplayCut {
+    /// Notes a reason. The first one stays, but for [`RetainedCut::Epoch`]: with it no message is missing.
+    fn note(&mut self, cut: RetainedCut) {
+        let before = self.0.filter(|before| *before != RetainedCut::Epoch);
+        self.0 = before.or(Some(cut));
+    }
 }
 
 /// A name of which a client gets all kept messages.
@@ -184,7 +199,7 @@ impl Replay {
             // The stream says whether the position is one of its own.
             NotRecovered::Ahead if !self.is_read && !self.is_over => WithoutPage::Waits,
             NotRecovered::Ahead | NotRecovered::Large if self.pauses >= PAUSES_MAX => {
-                self.cut = self.cut.or(Some(RetainedCut::Limit));
+                self.cut.note(RetainedCut::Limit);
                 WithoutPage::Ends
             }
             NotRecovered::Ahead | NotRecovered::Large => {
@@ -193,14 +208,14 @@ impl Replay {
                 WithoutPage::Rests
             }
             NotRecovered::Off => {
-                self.cut = Some(RetainedCut::Off);
+                self.cut.note(RetainedCut::Off);
                 WithoutPage::Ends
             }
             // The stream has what the history lacks.
             _ if !self.is_over => WithoutPage::Waits,
             _ if !self.is_cut_short => {
                 self.is_cut_short = true;
-                self.cut = self.cut.or(Some(RetainedCut::Limit));
+                self.cut.note(RetainedCut::Limit);
                 WithoutPage::Again
             }
             _ => WithoutPage::Ends,
@@ -223,17 +238,17 @@ impl Replay {
             names,
             scope,
             is_asked: false,
-            since,
-            reached: None,
+            cursor: KeptCursor::after(since),
             is_read: false,
             is_over: false,
             is_cut_short: false,
+            has_skipped: false,
             is_paused: false,
             pauses: 0,
             short_reads: 0,
             had_no_answer: false,
             has_begun_anew: false,
-            cut: None,
+            cut: ReplayCut::default(),
             memory,
         }
     }
@@ -269,18 +284,9 @@ impl Replay {
         !self.is_paused && !self.is_over
     }
 
-    /// The id of the last message that the client has, and the last copy of it.
-    fn stored(&self) -> Option<(StoredId, CopyRank)> {
-        let since = self.since?;
-        match since.position.point {
-            Point::Stored(id) => Some((id, since.copy)),
-            Point::Counted { .. } => None,
-        }
-    }
-
     /// Where the stream is read from: before a message of which the client has only some copies.
     fn after(&self) -> Option<StoredId> {
-        let (id, copy) = self.stored()?;
+        let (id, copy) = self.cursor.stored()?;
         match copy == CopyRank::LAST {
             true => Some(id),
             false => None,
@@ -296,31 +302,36 @@ impl Replay {
             return;
         }
         self.short_reads = if is_short { self.short_reads + 1 } else { 0 };
-        let is_other_epoch = cut == Some(RetainedCut::Epoch) && self.since.is_some();
-        if is_other_epoch && !self.has_begun_anew {
-            // The position says nothing of this stream, which is read from its beginning on; but only once, or a reading
-            // that is wrong about it would have no end.
-            (self.since, self.cut, self.is_read) = (None, cut, false);
-            self.has_begun_anew = true;
-            return;
+        self.is_over |= self.short_reads >= SHORT_READS_MAX;
+        match cut {
+            Some(RetainedCut::Epoch) => return self.read_other_epoch(),
+            Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed) => {
+                self.is_over = true;
+            }
+            _ => self.cursor.read_all(),
         }
         self.is_read = true;
-        self.cut = self.cut.or(cut);
-        let is_refused = matches!(
-            cut,
-            Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed)
-        );
-        self.is_over |= is_refused || self.short_reads >= SHORT_READS_MAX;
-        let reached = self.reached.map(|position| CopyPosition {
-            position,
-            copy: CopyRank::LAST,
-        });
-        if let Some(reached) = reached.filter(|_| !is_refused)
-            && let Point::Stored(id) = reached.position.point
-            && self.stored().is_none_or(|has| has < (id, CopyRank::LAST))
-        {
-            self.since = Some(reached);
+        if let Some(cut) = cut {
+            self.cut.note(cut);
         }
+    }
+
+    /// Handles a position of another epoch of the stream: it says nothing of this stream, which is read from its beginning
+    /// on. But only once, or a stream that is made anew all the time, and a reading that is wrong about it, would have no
+    /// end.
+    fn read_other_epoch(&mut self) {
+        // What the earlier epoch had is gone, and only what this instance has read of it is known.
+        let has_all = !self.has_begun_anew && self.cursor.has_all_before_loss();
+        self.cut.note(match has_all {
+            true => RetainedCut::Epoch,
+            false => RetainedCut::Window,
+        });
+        self.cursor.read_anew();
+        if mem::replace(&mut self.has_begun_anew, true) {
+            self.cursor.read_all();
+            self.is_over = true;
+        }
+        self.is_read = self.is_over;
     }
 }
 
@@ -350,10 +361,11 @@ impl RetainedClient {
     pub(super) fn begin_reading(
         &mut self,
         scope: &TopicName,
-        reached: Option<Position>,
+        head: KeptHead,
     ) -> Option<Option<StoredId>> {
         let mut begins = None;
-        if self.read_in(scope).next().is_none() {
+        let is_same = self.read_in(scope).next().is_some();
+        if !is_same {
             let replays = self.replay.replays.range_mut::<str, _>(names_in(scope));
             for (_, replay) in replays.filter(|(_, replay)| replay.asks_bus()) {
                 let after = replay.after();
@@ -361,7 +373,7 @@ impl RetainedClient {
             }
         }
         for replay in self.read_in_mut(scope) {
-            replay.reached = reached;
+            replay.cursor.ask(head, is_same);
         }
         begins
     }
@@ -375,7 +387,7 @@ impl RetainedClient {
     ) {
         let is_for = |replay: &&mut Replay| subject.is_none_or(|subject| replay.is_for(subject));
         for replay in self.read_in_mut(scope).filter(is_for) {
-            replay.cut.get_or_insert(cut);
+            replay.cut.note(cut);
         }
     }
 }
@@ -662,7 +674,7 @@ impl ChannelsGateway {
             return AfterLook::Waits;
         };
         let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
-        let may_be_there = replay.since.is_some() || replay.is_read || replay.is_over;
+        let may_be_there = replay.cursor.position().is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
             return AfterLook::Waits;
@@ -672,11 +684,14 @@ impl ChannelsGateway {
             true => IfMissing::Skip,
             false => IfMissing::Fail,
         };
-        let page = core.kept_page(key, replay.since, &wanted, if_missing);
+        let page = core.kept_page(key, &replay.cursor, &wanted, if_missing);
         match page {
             Ok(page) => {
                 replay.pauses = 0;
-                replay.since = page.reached.or(replay.since);
+                replay.cursor = page.reached.unwrap_or(replay.cursor);
+                // A second time, the client is slower than the feed: it would never come to the end.
+                let is_left_behind =
+                    page.has_skipped && mem::replace(&mut replay.has_skipped, true);
                 for (name, count) in replay.names.iter_mut().zip(page.counts) {
                     name.count += count;
                 }
@@ -685,7 +700,7 @@ impl ChannelsGateway {
                 let is_empty = page.messages.is_empty();
                 core.send_missed(key, page.messages);
                 self.retained.leave_if_unread(&scope, key);
-                match page.is_last {
+                match page.is_last || is_left_behind {
                     true => self.end_replay(core, key, client, name),
                     false if is_empty => return AfterLook::Look,
                     false => return AfterLook::Page,
@@ -710,7 +725,7 @@ impl ChannelsGateway {
         name: &TopicName,
     ) {
         if let Some(replay) = self.retained.remove_replay(name, key) {
-            self.go_live(core, key, client, &replay.names, replay.cut);
+            self.go_live(core, key, client, &replay.names, replay.cut.0);
             self.names.update_stats(&self.stats, core.memberships());
         }
     }
@@ -765,12 +780,12 @@ impl ChannelsGateway {
                 continue;
             }
             let (replayed, mut replay) = replay.remove_entry();
-            let has = replay.stored();
+            let has = replay.cursor.stored();
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {
                 let is_new = has.is_none_or(|has| has < (id, name.rank()));
                 if is_new && value.body.is_too_large_for(content) {
-                    replay.cut.get_or_insert(RetainedCut::Large);
+                    replay.cut.note(RetainedCut::Large);
                 }
                 if !is_new || !value.body.is_for(content) {
                     continue;
@@ -792,8 +807,7 @@ impl ChannelsGateway {
                 name.count += 1;
             }
             if has.is_none_or(|has| has < (id, CopyRank::LAST)) {
-                let copy = CopyRank::LAST;
-                replay.since = Some(CopyPosition { position, copy });
+                replay.cursor.read(position);
             }
             waiter.replay.replays.insert(replayed, replay);
         }

@@ -442,8 +442,7 @@ impl ChannelsGateway {
         }
         let now_us = core.now().mono_us;
         retained.split_slow(now_us);
-        let reached = core.position();
-        retained.grant_shares(now_us, reached, |name| names.is_refused(name));
+        retained.grant_shares(now_us, core.kept_head(), |name| names.is_refused(name));
         for key in retained.undrained.drain(..) {
             core.request_drained(key);
         }

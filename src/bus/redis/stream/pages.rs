@@ -453,19 +453,18 @@ impl RedisStreamPages {
         let needed = reading.needed(answer.progress);
         let is_gone = taken.entries == 0 && reading.after.is_some();
         let is_last = !taken.may_follow;
-        let had_needed = |state: &StreamProof| {
-            let last = state.counters.as_ref().map(|counters| counters.last);
-            state.is_there == Some(true) || last >= needed
-        };
+        let last_of = |state: &StreamProof| Some(state.counters.as_ref()?.last);
+        let had_needed =
+            |state: &StreamProof| state.is_there == Some(true) || last_of(state) >= needed;
         if is_last && taken.newest < needed && !answer.state.as_ref().is_some_and(had_needed) {
             return self.wait_for_server(reading, answer.progress, is_gone, link);
         }
         reading.behind = None;
-        if is_gone {
-            return link.send(reading.end(Some(RetainedCut::Epoch)));
-        }
         if is_last {
-            return link.send(reading.end(None));
+            // It is the same stream, which was trimmed, perhaps to the last entry that was read.
+            let last = answer.state.as_ref().and_then(last_of);
+            let lacks_some = is_gone && last != reading.after;
+            return link.send(reading.end(lacks_some.then_some(RetainedCut::Window)));
         }
         if reading.is_full() {
             reading.is_paused = true;
@@ -501,7 +500,10 @@ impl RedisStreamPages {
         if now.duration_since(behind.since) >= BEHIND_MAX {
             return match is_gone {
                 // The source has not seen the entry either, or will soon see that the stream is another one.
-                true => link.send(reading.end(Some(RetainedCut::Epoch))),
+                true => {
+                    let cut = reading.cut.or(Some(RetainedCut::Epoch));
+                    link.send(reading.end(cut))
+                }
                 false => self.refuse(reading, &error.to_string(), link),
             };
         }

@@ -6,7 +6,7 @@ use super::Retained;
 use super::client::{RetainedClient, Share, ValuesState};
 use super::sought::Sought;
 use super::unanswered::Unanswered;
-use weirgate_core::{Position, SessionKey, TopicName};
+use weirgate_core::{KeptHead, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::NameSyntax;
 
@@ -121,7 +121,7 @@ impl Retained {
     pub(super) fn grant_shares(
         &mut self,
         now_us: u64,
-        reached: Option<Position>,
+        head: KeptHead,
         is_refused: impl Fn(&TopicName) -> bool,
     ) {
         while let Some((since_us, key)) = self.shares.first().copied()
@@ -138,7 +138,7 @@ impl Retained {
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            asked.extend(self.begin_share(key, now_us, reached, &is_refused));
+            asked.extend(self.begin_share(key, now_us, head, &is_refused));
         }
         for (name, cursor_id) in asked {
             self.ask_next(&name, cursor_id);
@@ -150,7 +150,7 @@ impl Retained {
         &mut self,
         key: SessionKey,
         now_us: u64,
-        reached: Option<Position>,
+        head: KeptHead,
         is_refused: impl Fn(&TopicName) -> bool,
     ) -> Vec<(TopicName, u64)> {
         let Some(waiter) = self.clients.get_mut(&key) else {
@@ -179,7 +179,7 @@ impl Retained {
                 self.questions.ready(number, now_us);
                 continue;
             }
-            let begins = waiter.begin_reading(&name, reached);
+            let begins = waiter.begin_reading(&name, head);
             let Some(wanted) = waiter.names.get_mut(&name) else {
                 continue;
             };

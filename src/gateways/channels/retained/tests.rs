@@ -1,6 +1,7 @@
 use super::super::leaving::Spent;
 use super::questions::OPEN_MAX;
 use super::*;
+use weirgate_core::KeptHead;
 use weirgate_wire::admission::ClientAddr;
 
 const A: TopicName = TopicName::fixed("a");
@@ -25,7 +26,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares(0, None, |_| false);
+    retained.grant_shares(0, KeptHead::default(), |_| false);
     let asked = |request| match request {
         RetainedRequest::Ask { name, number, .. } => Some((name, number)),
         _ => None,
@@ -187,7 +188,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares(0, None, |_| false);
+    retained.grant_shares(0, KeptHead::default(), |_| false);
     let (name, number) = (names[0].clone(), 1);
     let requests: Vec<_> = std::iter::from_fn(|| retained.next_request(|_| None)).collect();
     assert!(matches!(
@@ -197,7 +198,7 @@ fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
     assert_eq!(requests[1..], [RetainedRequest::Forget { name, number }]);
     // It goes on once its client has taken the page.
     retained.values_taken(client(0), ClientAddr::Unix);
-    retained.grant_shares(0, None, |_| false);
+    retained.grant_shares(0, KeptHead::default(), |_| false);
     let asked = |request| matches!(request, RetainedRequest::Ask { number: 258, .. });
     assert!(retained.next_request(|_| None).is_some_and(asked));
     for slot in 0..=last {
@@ -218,7 +219,7 @@ fn wants(
     for key in mem::take(&mut retained.undrained) {
         retained.values_taken(key, client_addr);
     }
-    retained.grant_shares(0, None, |_| false);
+    retained.grant_shares(0, KeptHead::default(), |_| false);
     std::iter::from_fn(|| retained.next_request(|_| None)).collect()
 }
 

@@ -1,0 +1,180 @@
+//! How far a client has got all kept messages of names: in the stream by the bus's id, in the history by the
+//! history's own number. The numbers go on over losses and over streams that are made anew, so no entry of the history is
+//! sent twice; an id says nothing after either.
+
+use super::wanted::After;
+use super::{History, KeptMessage};
+use crate::{CopyPosition, CopyRank, IfMissing, NotRecovered, Point, Position, StoredId};
+
+/// How far this instance has read the stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptHead {
+    /// The newest message; `None` while none is known, as after a loss.
+    position: Option<Position>,
+    /// The newest message that was read before the newest loss.
+    before_loss: Option<Position>,
+    /// The history's number of the newest message.
+    number: u64,
+    /// The history's number of the newest loss.
+    loss: u64,
+}
+
+/// How far a client has got all kept messages of names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptCursor {
+    /// The last message of the stream that the client has; `None`: the stream is read from its beginning.
+    position: Option<CopyPosition>,
+    /// The client gets no entry of the history up to here.
+    after: After,
+    found_by: FoundBy,
+    /// How far this instance had read when the present question to the bus began.
+    asked: KeptHead,
+    /// Whether the question has brought a message.
+    has_brought: bool,
+}
+
+/// How the place of a cursor in the history is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum FoundBy {
+    /// By the position.
+    #[default]
+    Position,
+    /// By the position, which this instance has yet to read.
+    PositionAhead,
+    /// By the number, until another loss than this one.
+    Number { loss: u64 },
+}
+
+impl KeptCursor {
+    /// After this message of the stream, or from its beginning on.
+    pub fn after(position: Option<CopyPosition>) -> Self {
+        Self {
+            position,
+            ..Self::default()
+        }
+    }
+
+    /// The last message of the stream that the client has.
+    pub fn position(&self) -> Option<CopyPosition> {
+        self.position
+    }
+
+    /// The id of that message, and the last copy of it.
+    pub fn stored(&self) -> Option<(StoredId, CopyRank)> {
+        let at = self.position?;
+        match at.position.point {
+            Point::Stored(id) => Some((id, at.copy)),
+            Point::Counted { .. } => None,
+        }
+    }
+
+    /// Begins a question to the bus, or goes on with one (`is_same`).
+    pub fn ask(&mut self, head: KeptHead, is_same: bool) {
+        self.asked = head;
+        self.has_brought &= is_same;
+    }
+
+    /// The question has brought a message.
+    pub fn read(&mut self, position: Position) {
+        let copy = CopyRank::LAST;
+        self.position = Some(CopyPosition { position, copy });
+        (self.found_by, self.has_brought) = (FoundBy::Position, true);
+    }
+
+    /// The question has brought all that this instance had read when it began.
+    pub fn read_all(&mut self) {
+        self.pass_asked();
+        let reached = self.asked.position.map(|position| CopyPosition {
+            position,
+            copy: CopyRank::LAST,
+        });
+        let reached_id = Self::after(reached).stored();
+        let is_beyond = match reached_id {
+            Some(_) => self.stored() > reached_id,
+            None => self.has_brought,
+        };
+        if is_beyond {
+            self.found_by = FoundBy::PositionAhead;
+        } else {
+            self.position = reached.or(self.position);
+            self.found_by = FoundBy::Number {
+                loss: self.asked.loss,
+            };
+        }
+    }
+
+    /// The position is of another epoch of the stream, which is read from its beginning on.
+    pub fn read_anew(&mut self) {
+        self.pass_asked();
+        (self.position, self.found_by) = (None, FoundBy::Position);
+    }
+
+    /// Whether the client has all that this instance had read before the newest loss, so that it lacks nothing of an earlier
+    /// epoch of the stream.
+    pub fn has_all_before_loss(&self) -> bool {
+        let has_all = |at: CopyPosition| {
+            at.copy == CopyRank::LAST && Some(at.position) == self.asked.before_loss
+        };
+        self.position.is_some_and(has_all)
+    }
+
+    fn pass_asked(&mut self) {
+        self.after = self.after.max(After::all_of(self.asked.number));
+    }
+}
+
+impl History {
+    /// How far the stream was read.
+    pub(crate) fn head(&self) -> KeptHead {
+        KeptHead {
+            position: self.numbers.newest(),
+            before_loss: self.numbers.before_loss(),
+            number: self.numbers.head,
+            loss: self.numbers.loss(),
+        }
+    }
+
+    /// A cursor after a copy of an entry.
+    pub(super) fn cursor_after(&self, entry: &KeptMessage, copy: CopyRank) -> KeptCursor {
+        let KeptMessage {
+            number, position, ..
+        } = *entry;
+        KeptCursor {
+            position: Some(CopyPosition { position, copy }),
+            after: After { number, copy },
+            found_by: FoundBy::Number {
+                loss: self.numbers.loss(),
+            },
+            ..KeptCursor::default()
+        }
+    }
+
+    /// The entries that come before those of a cursor.
+    ///
+    /// # Errors
+    /// It is not known whether the history has all that follows. If the missing are skipped: the client is ahead.
+    pub(super) fn find_cursor(
+        &self,
+        cursor: &KeptCursor,
+        if_missing: IfMissing,
+    ) -> Result<After, NotRecovered> {
+        let found = match (cursor.found_by, cursor.position) {
+            (FoundBy::Number { loss }, _) if loss == self.numbers.loss() => Ok(cursor.after),
+            (FoundBy::Number { .. }, _) => Err(NotRecovered::Gap),
+            (_, None) => Err(NotRecovered::Window),
+            (FoundBy::PositionAhead, _) if self.numbers.newest().is_none() => {
+                Err(NotRecovered::Ahead)
+            }
+            (_, Some(position)) => self.numbers.find_position(position),
+        };
+        match found {
+            Ok(found) => Ok(found.max(cursor.after)),
+            Err(why) if if_missing == IfMissing::Fail || why == NotRecovered::Ahead => Err(why),
+            // All that is kept is newer.
+            Err(NotRecovered::Window) => Ok(cursor.after),
+            Err(_) if matches!(cursor.found_by, FoundBy::Number { .. }) => Ok(cursor.after),
+            // Which entries are older is not known, but for those that have come since the question.
+            Err(_) => Ok(cursor.after.max(After::all_of(cursor.asked.number))),
+        }
+    }
+}
