@@ -285,3 +285,61 @@ fn a_stream_made_anew_with_the_ids_of_before_is_a_loss_and_is_read_from_its_firs
         }
     }
 }
+
+#[test]
+fn a_check_warns_of_each_right_without_which_trims_count_as_losses() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let rights = "resetchannels -@all +ping +info +xread +xrange +xrevrange ~ticks";
+    let needs = RedisNeeds {
+        stream: Some(KEY.to_owned()),
+        ..RedisNeeds::default()
+    };
+    let warnings = |user: &str, more: &[&str], client: &mut redis::Connection| {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(user).arg("on").arg(">p");
+        acl.arg(rights.split(' ').collect::<Vec<_>>()).arg(more);
+        let () = acl.query(client).expect("a user");
+        let found = needs.check(&settings(&server.url_as(&format!("{user}:p"))));
+        let counters = |finding: &&Finding| matches!(finding, Finding::Warning(text) if text.contains("counters"));
+        found.iter().filter(counters).count()
+    };
+    for has_stream in [false, true] {
+        if has_stream {
+            add(&mut client, &[], "0");
+        }
+        for (user, more, count) in [
+            ("no", &[][..], 1),
+            ("script", &["+eval_ro"], 1),
+            ("counters", &["+xinfo|stream"], 1),
+            ("both", &["+eval_ro", "+xinfo|stream"], 0),
+        ] {
+            assert_eq!(
+                warnings(user, more, &mut client),
+                count,
+                "{user} {has_stream}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_without_a_stream_is_said_to_be_one() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let () = redis::cmd("SET")
+        .arg(KEY)
+        .arg("0")
+        .query(&mut client)
+        .expect("set");
+    let (events, _) = read(settings(&server.url()));
+    let down = events.recv_timeout(PATIENCE).expect("an outage");
+    let BusEvent::Down(words) = down else {
+        panic!("{down:?}");
+    };
+    assert!(
+        words.contains("ticks") && words.contains("--stream"),
+        "{words}"
+    );
+    assert!(!words.contains("password"), "{words}");
+}

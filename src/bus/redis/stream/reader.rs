@@ -31,10 +31,11 @@
 mod answers;
 mod known;
 
+pub(in crate::redis) use self::answers::StreamProof;
 use self::answers::{
     LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
 };
-pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
+pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
