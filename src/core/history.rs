@@ -492,6 +492,11 @@ impl History {
         self.numbers.find(since).map(|_| ())
     }
 
+    /// Whether a position of a client may be one from before a loss, although its id was read since.
+    pub(super) fn may_be_before_loss(&self, position: Position) -> bool {
+        self.numbers.may_be_before_loss(position)
+    }
+
     /// The number of the newest message.
     pub(super) fn newest_number(&self) -> u64 {
         self.numbers.head

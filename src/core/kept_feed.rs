@@ -84,6 +84,13 @@ impl Core {
         history.is_some_and(|history| history.has_read(id))
     }
 
+    /// Whether a position of a client may be one from before a loss of the stream, although a message with its id was read
+    /// since.
+    pub fn may_be_before_loss(&self, position: Position) -> bool {
+        let history = self.history.as_ref();
+        history.is_some_and(|history| history.may_be_before_loss(position))
+    }
+
     /// Handles names that the feed has got: what was published of them before did not come.
     pub fn note_new_names(&mut self, names: NamePatterns) {
         if let Some(history) = &mut self.history {

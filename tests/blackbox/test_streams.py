@@ -280,6 +280,36 @@ async def test_a_redis_stream_made_anew_with_lower_ids_is_sent_from_its_first_en
     await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 20, "the loss")
 
 
+async def test_a_position_of_a_redis_stream_before_is_no_position_of_the_one_with_the_same_ids(start, redis_server):
+    feed = OnRedis(CHANNELS, redis_server)
+    one = start(feed)
+    await ready(one)
+    client, _ = await subscribe(one, feed, ["A"])
+    redis = redis_server.client()
+    outcome = lambda answer, member: answer[member][feed.kind.channel("A")]
+
+    def anew(*prices):
+        pipe = redis.pipeline(transaction=True)
+        pipe.delete(KEY)
+        for at, price in enumerate(prices, 1):
+            pipe.xadd(KEY, {"channel": feed.kind.channel("A"), "data": json.dumps({"price": price})}, id=f"{at}-1")
+        pipe.execute()
+
+    anew(1, 2)
+    await got(client, 2)
+    old = client.pos
+    anew(3, 4, 5)
+    assert await got(client, 5) == [1, 2, 3, 4, 5]
+    await client.wait_for(lambda c: any(status.get("lost") for status in c.statuses), 20, "the loss")
+    new = client.pos
+    _, answer = await subscribe(one, feed, ["A"], since=old)
+    assert outcome(answer, "why") == "gap"
+    everything, answer = await subscribe(one, feed, ["A"], since=old, last="all")
+    assert await got(everything, 3) == [3, 4, 5] and outcome(answer, "why") == "gap"
+    _, answer = await subscribe(one, feed, ["A"], since=new)
+    assert outcome(answer, "recovered") is True
+
+
 class ClockAhead(Link):
     """A link on which the server's clock seems to be an hour ahead, until it is right."""
 

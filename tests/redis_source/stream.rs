@@ -236,3 +236,110 @@ fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
         }
     }
 }
+
+/// A publisher who numbers the entries begins again, so the last entry that was read has the id of another one.
+#[test]
+fn a_stream_made_anew_with_the_ids_of_before_is_a_loss_and_is_read_from_its_first_entry() {
+    const BYTES_MAX: usize = 40_000;
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let rights = "resetchannels -@all +ping +info +xread +xrange +xrevrange ~ticks";
+    for (user, more) in [("few", ""), ("all", "+eval_ro +xinfo|stream")] {
+        let words = rights.split(' ').chain(more.split_terminator(' '));
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(user).arg("on").arg(">p");
+        let () = acl
+            .arg(words.collect::<Vec<_>>())
+            .query(&mut client)
+            .expect("a user");
+        // The last one is cut. Above 4 KiB, the script answers with a sample.
+        for pad in [0, 3_000, 5_000, BYTES_MAX + 1] {
+            let mut anew = |count: u64, name: char| {
+                let mut pipe = redis::pipe();
+                pipe.atomic().cmd("DEL").arg(KEY);
+                for n in 1..=count {
+                    let data = format!("{name}{n}{}", "x".repeat(pad));
+                    let fields = ["channel", "a", "more", "y", "data", "z", "data", &data];
+                    pipe.cmd("XADD").arg(KEY).arg(format!("{n}-1")).arg(&fields);
+                }
+                let _: Vec<redis::Value> = pipe.query(&mut client).expect("added");
+            };
+            anew(5, 'o');
+            let mut settings = settings(&server.url_as(&format!("{user}:p")));
+            settings.payload_bytes_max = BYTES_MAX;
+            let (events, status) = read(settings);
+            until(&events, 5);
+            assert!(matches!(events.recv_timeout(PATIENCE), Ok(BusEvent::Up)));
+            // More than a check of the last entry, which is the same.
+            thread::sleep(Duration::from_millis(2_500));
+            anew(8, 'n');
+            let seen = until(&events, 8);
+            let seen = seen.iter().filter_map(|event| event.split('x').next());
+            let came = (1..=8).map(|n| format!("a: n{n}"));
+            let expected = ["CaughtUp", "Gap"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(came);
+            assert!(seen.eq(expected), "{user} {pad}");
+            assert_eq!(status.reconnects(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_check_warns_of_each_right_without_which_trims_count_as_losses() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let rights = "resetchannels -@all +ping +info +xread +xrange +xrevrange ~ticks";
+    let needs = RedisNeeds {
+        stream: Some(KEY.to_owned()),
+        ..RedisNeeds::default()
+    };
+    let warnings = |user: &str, more: &[&str], client: &mut redis::Connection| {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(user).arg("on").arg(">p");
+        acl.arg(rights.split(' ').collect::<Vec<_>>()).arg(more);
+        let () = acl.query(client).expect("a user");
+        let found = needs.check(&settings(&server.url_as(&format!("{user}:p"))));
+        let counters = |finding: &&Finding| matches!(finding, Finding::Warning(text) if text.contains("counters"));
+        found.iter().filter(counters).count()
+    };
+    for has_stream in [false, true] {
+        if has_stream {
+            add(&mut client, &[], "0");
+        }
+        for (user, more, count) in [
+            ("no", &[][..], 1),
+            ("script", &["+eval_ro"], 1),
+            ("counters", &["+xinfo|stream"], 1),
+            ("both", &["+eval_ro", "+xinfo|stream"], 0),
+        ] {
+            assert_eq!(
+                warnings(user, more, &mut client),
+                count,
+                "{user} {has_stream}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_without_a_stream_is_said_to_be_one() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let () = redis::cmd("SET")
+        .arg(KEY)
+        .arg("0")
+        .query(&mut client)
+        .expect("set");
+    let (events, _) = read(settings(&server.url()));
+    let down = events.recv_timeout(PATIENCE).expect("an outage");
+    let BusEvent::Down(words) = down else {
+        panic!("{down:?}");
+    };
+    assert!(
+        words.contains("ticks") && words.contains("--stream"),
+        "{words}"
+    );
+    assert!(!words.contains("password"), "{words}");
+}

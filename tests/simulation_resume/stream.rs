@@ -143,7 +143,7 @@ impl Stream {
                 ))
             }
             ["XREAD", "COUNT", "1", "STREAMS", KEY, "$"] => Value::Nil,
-            ["EVAL_RO", _, "1", KEY, after] => self.state(id_of(after)),
+            ["EVAL_RO", _, "1", KEY, after, _] => self.state(id_of(after), items, bytes_max),
             ["XRANGE", KEY, from, "+", "COUNT", count] => {
                 let from = id_of(from);
                 let first = self.entries.partition_point(|(id, _)| *id < from);
@@ -172,20 +172,22 @@ impl Stream {
     }
 
     /// Whether an entry is there, and the counters.
-    fn state(&self, after: StoredId) -> Value {
+    fn state(&self, after: StoredId, items: &[Item], bytes_max: usize) -> Value {
         let number = |number: usize| Value::Integer(number.try_into().expect("small"));
         let id = |id: StoredId| bulk(&format!("{}-{}", id.major, id.minor));
-        let is_there = self.entries.iter().any(|(id, _)| *id == after);
+        let found = self.entries.iter().find(|(id, _)| *id == after);
+        let sample = found.map_or_else(Vec::new, |(_, at)| sample(&items[*at], bytes_max));
         let first = self.entries.front().map_or(after, |(id, _)| *id);
         let counters = [
             number(self.added),
             number(self.len()),
             id(first),
             id(self.last),
+            bulk("0-0"),
         ];
         let counters = counters.into_iter().filter(|_| self.added > 0);
-        let state = [number(is_there.into())].into_iter().chain(counters);
-        Value::Array(state.collect())
+        let head = [number(found.is_some().into()), Value::Array(sample)];
+        Value::Array(head.into_iter().chain(counters).collect())
     }
 }
 
@@ -204,14 +206,33 @@ fn bulk(text: &str) -> Value {
 /// An entry as the connection hands it over: fields that do not count are left out, and what is too long is cut behind
 /// the first byte over the limit.
 fn entry(id: StoredId, item: &Item, bytes_max: usize) -> Value {
+    let id = format!("{}-{}", id.major, id.minor);
+    Value::Array(vec![bulk(&id), Value::Array(fields(item, bytes_max))])
+}
+
+fn fields(item: &Item, bytes_max: usize) -> Vec<Value> {
     let data = match item.payload.len() > bytes_max {
         true => Value::Cut(item.payload[..=bytes_max].to_vec()),
         false => Value::Bulk(item.payload.clone()),
     };
-    let fields = match item.channel.is_empty() {
+    match item.channel.is_empty() {
         true => vec![bulk("data"), data],
         false => vec![bulk("channel"), bulk(&item.channel), bulk("data"), data],
+    }
+}
+
+/// The sample of the fields, as the reader's script makes it; no payload here is so long that only parts of it count.
+fn sample(item: &Item, bytes_max: usize) -> Vec<Value> {
+    let length = |value: &Value| match value {
+        Value::Bulk(bytes) | Value::Cut(bytes) => bytes.len().try_into().expect("small"),
+        _ => 0,
     };
-    let id = format!("{}-{}", id.major, id.minor);
-    Value::Array(vec![bulk(&id), Value::Array(fields)])
+    let fields = fields(item, bytes_max);
+    let fields = fields.chunks_exact(2);
+    fields
+        .flat_map(|field| {
+            let lengths = [&field[0], &field[1]].map(|part| Value::Integer(length(part)));
+            lengths.into_iter().chain([field[1].clone()])
+        })
+        .collect()
 }

@@ -11,12 +11,14 @@ use super::role::{bulk_field, says_lone_master};
 use super::sentinels::name_same_server;
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
-use super::stream::{STATE, read_limits};
+use super::stream::{STATE, StreamProof, read_limits};
 use crate::socket::Waiter;
 use crate::{Answers, names_to_check};
 use weirgate_core::Subscription;
 use weirgate_wire::base::Finding;
 
+/// What Redis answers to `XINFO STREAM` without a stream. Whether the user may use the command is found out first.
+const NO_KEY: &str = "ERR no such key";
 /// The longest silence of the server while it is asked about names.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -156,28 +158,49 @@ fn read_stream(
         vec!["XREVRANGE", key, "+", "-", "COUNT", "1"],
         vec!["XRANGE", key, "+", "+"],
         vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
-        vec!["EVAL_RO", STATE, "1", key, "0-0"],
     ];
-    let mut answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
-    let state = answers.split_off(commands.len() - 1).pop();
-    let refused = answers.iter().find_map(|answer| match answer {
-        Value::Error(words) => Some(shown_trimmed(words)),
-        _ => None,
-    });
+    let answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
+    let refused = answers.iter().find_map(refusal);
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
     found.push(match refused {
         Some(reason) => Finding::Error(format!("cannot read the stream {key}: {reason}")),
         None if is_empty => Finding::Warning(format!("the stream {key} has no entry")),
         None => Finding::Good(format!("may read the stream {key}")),
     });
-    if let Some(Value::Error(words)) = state {
+    if let Some(reason) = no_counters(connection, key)? {
         found.push(Finding::Warning(format!(
-            "may not ask for the counters of the stream {key} ({}; Redis 7.0, +eval_ro +xinfo|stream): what is \
-             trimmed after it was read counts as lost",
-            shown_trimmed(&words)
+            "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream): what is \
+             trimmed after it was read counts as lost"
         )));
     }
     Ok(())
+}
+
+/// Why the script does not return the counters of the stream, if it does not. It hides what `XINFO` answers.
+fn no_counters(connection: &mut Connection<'_>, key: &str) -> Result<Option<String>, RedisError> {
+    let commands = [
+        vec!["EVAL_RO", STATE, "1", key, "0-0"],
+        vec!["XINFO", "STREAM", key],
+    ];
+    let answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
+    let [state, info] = &answers[..] else {
+        return Ok(None);
+    };
+    Ok(match (state, info) {
+        (Value::Error(_), _) => refusal(state),
+        (_, Value::Error(words)) if words.starts_with(NO_KEY) => None,
+        (_, Value::Error(_)) => refusal(info),
+        (Value::Array(items), _) if StreamProof::read(items).counters.is_some() => None,
+        _ => Some("the server does not have all of them".to_owned()),
+    })
+}
+
+/// The words of a refusal.
+fn refusal(answer: &Value) -> Option<String> {
+    match answer {
+        Value::Error(words) => Some(shown_trimmed(words)),
+        _ => None,
+    }
 }
 
 /// Checks names by subscribing to them; the connection is closed right after.

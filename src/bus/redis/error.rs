@@ -54,6 +54,18 @@ pub enum RedisError {
         /// The server's words.
         reason: String,
     },
+    /// The settings or the server: the key of the stream has a value of another type.
+    #[error(
+        "the key {key} of Redis at {server} is no stream ({reason}); check --stream and the database"
+    )]
+    NoStream {
+        /// Host and port.
+        server: String,
+        /// The key.
+        key: String,
+        /// The server's words.
+        reason: String,
+    },
     /// The server: a response does not fit the command.
     #[error("Redis at {server} answers wrongly: {reason}")]
     Wrong {

@@ -33,6 +33,11 @@ pub(super) struct MessageNumbers {
     ids: ChunkedQueue<StoredId>,
     /// Messages before the first of the ids were lost.
     is_after_loss: bool,
+    /// The highest first part and the highest second part of all ids.
+    highest: StoredId,
+    /// As [`Self::highest`], of the ids from before the last loss. Another message may have such an id in a stream that was
+    /// made anew.
+    highest_before_loss: StoredId,
     /// The number of the newest message.
     pub(super) head: u64,
     /// Positions with a lower number are from before a loss.
@@ -66,6 +71,7 @@ impl MessageNumbers {
     pub(super) fn gap(&mut self) {
         self.before_loss = self.newest().or(self.before_loss);
         self.newest_mark = None;
+        self.highest_before_loss = self.highest;
         self.ids = ChunkedQueue::default();
         self.is_after_loss = true;
         // A number for the loss, above every earlier position.
@@ -85,6 +91,10 @@ impl MessageNumbers {
             Point::Stored(id) => {
                 debug_assert!(self.ids.back().is_none_or(|newest| *newest < id));
                 self.feed_hash = Some(position.feed_hash);
+                self.highest = StoredId {
+                    major: self.highest.major.max(id.major),
+                    minor: self.highest.minor.max(id.minor),
+                };
                 self.ids.push_back(id);
                 self.head + 1
             }
@@ -130,12 +140,27 @@ impl MessageNumbers {
         Some(Position::counted(feed_hash, mark, self.head - number))
     }
 
-    /// The number of the message at a position, and its last copy that the client got.
+    /// The number of the message at a position of a client, and its last copy that the client got.
     pub(super) fn find(&self, since: &str) -> Result<After, NotRecovered> {
-        self.find_position(CopyPosition::parse(since).ok_or(NotRecovered::Bad)?)
+        let since = CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
+        match self.may_be_before_loss(since.position) {
+            true => Err(NotRecovered::Gap),
+            false => self.find_position(since),
+        }
     }
 
-    /// As [`Self::find`], of a position that was read before.
+    /// Whether the message at a position of a client may be one from before a loss, although a message with this id was read
+    /// since: a Redis stream that is made anew may give an id again. JetStream does not, by its times.
+    pub(super) fn may_be_before_loss(&self, position: Position) -> bool {
+        let Point::Stored(id) = position.point else {
+            return false;
+        };
+        let is_low = id.major <= self.highest_before_loss.major
+            && id.minor <= self.highest_before_loss.minor;
+        is_low && self.check_feed(position).is_ok() && self.ids.binary_search(&id).is_ok()
+    }
+
+    /// As [`Self::find`], of a position in what was read since the last loss.
     pub(super) fn find_position(&self, since: CopyPosition) -> Result<After, NotRecovered> {
         let CopyPosition { position, copy } = since;
         let number = match position.point {

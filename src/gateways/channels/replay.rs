@@ -557,14 +557,16 @@ impl ChannelsGateway {
     /// Checks whether the position of a request, if it has one, may be one of the kept feed.
     ///
     /// # Errors
-    /// It is no position, or one of another feed.
+    /// It is no position, or one of another feed, or perhaps one of a stream before.
     pub(super) fn check_since(&self, core: &Core, since: Option<&str>) -> Outcome {
         let feed_hash = core.position().map(|position| position.feed_hash);
-        let is_good = |since: &str| {
-            let parsed = CopyPosition::parse(since);
-            parsed.is_some_and(|at| feed_hash.is_none_or(|hash| hash == at.position.feed_hash))
+        let Some(since) = since else {
+            return Ok(());
         };
-        match since.is_none_or(is_good) {
+        let since = CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
+        let position = since.position;
+        match feed_hash.is_none_or(|hash| hash == position.feed_hash) {
+            true if core.may_be_before_loss(position) => Err(NotRecovered::Gap),
             true => Ok(()),
             false => Err(NotRecovered::Bad),
         }

@@ -21,21 +21,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::pages::RedisStreamPages;
-pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{RedisStreamReader, StreamReadError};
-use super::error::{RedisError, Stop};
+pub(super) use self::reader::{STATE, StreamProof};
+use super::error::{RedisError, Stop, shown_trimmed};
 use super::resp::{EntryField, ReadLimits};
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::kept::{SourceProgress, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
+use crate::server_words::shown;
 use crate::socket::Waiter;
 use crate::{BusInterest, LinkTimes, NAME_BYTES_MAX};
 use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
 const ITEMS_MAX: usize = 1_024;
+/// The code of the error for a key that has no stream.
+const WRONG_TYPE: &str = "WRONGTYPE";
 
 /// The fields of an entry. Of a name no more is read than clients may get.
 const ENTRY_FIELDS: [EntryField; 2] = [
@@ -147,6 +150,13 @@ impl RedisStreamSource {
                     StreamReadError::Wrong(reason) => connection.wrong(reason),
                     StreamReadError::Behind => RedisError::Behind(connection.server()),
                     StreamReadError::CatchingUp => RedisError::CatchingUp(connection.server()),
+                    StreamReadError::Refused(words) if words.starts_with(WRONG_TYPE) => {
+                        RedisError::NoStream {
+                            server: connection.server(),
+                            key: shown(&self.reader.key),
+                            reason: shown_trimmed(&words),
+                        }
+                    }
                     StreamReadError::Refused(words) => {
                         connection.refused("to read the stream", &words)
                     }

@@ -1,7 +1,8 @@
 //! Reads a Redis stream over all connections: chooses the next commands, and interprets the answers. Pure.
 //!
 //! The reader has to know whether entries were trimmed before it could read them. If the last entry that it read is
-//! still in the stream, nothing after it was trimmed; so each answer is checked against this entry. While there is much
+//! still in the stream, nothing after it was trimmed; so each answer is checked against this entry, by its id and its
+//! content: a stream that was made anew may give the same id to another entry. While there is much
 //! to read, each answer begins with the last entry of the answer before, and the parser returns the entries one by one.
 //! At the end of the stream, the reader asks for the last entry after each answer.
 //!
@@ -30,8 +31,11 @@
 mod answers;
 mod known;
 
-use self::answers::{Replication, WrittenTo, additions, info_line, next_id, stream_entries};
-pub(super) use self::answers::{StreamEntry, StreamProof, entries, id_text, message};
+pub(in crate::redis) use self::answers::StreamProof;
+use self::answers::{
+    LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
+};
+pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
@@ -54,11 +58,19 @@ const PROOF_BYTES_MAX: usize = 4 * 1024;
 /// If the server does not accept [`STATE`] and the last entry is large, only every tenth answer without an entry is
 /// checked.
 const IDLE_PROOFS: u32 = 10;
-/// A script that returns whether an entry is there, and the counters of the stream, without the values of an entry. Not
-/// every user may run it, and a server before Redis 7.0 cannot.
+/// A script that returns whether an entry is there, a sample of its fields, and the counters of the stream. Not every user may
+/// run it, and a server before Redis 7.0 cannot. The sample has the lengths of the name and of the value, and the
+/// [sampled](known::sampled) value, of each field that counts; it is empty unless `ARGV[2]` gives the longest value that the
+/// parser keeps.
 pub(in crate::redis) const STATE: &str = "\
     local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
-    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id'],s['max-deleted-entry-id']}";
+    local e,p,at,m=redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),{},{},tonumber(ARGV[2]) \
+    local f=m and e[1] and e[1][2] or {} \
+    for n=1,#f,2 do local k,v=f[n],f[n+1] if k=='channel' or k=='data' then \
+    at[k]=at[k] or #p if #v>m then v=v:sub(1,m) end \
+    local b=v if #v>4096 then b='' for c=0,15 do local o=math.floor(c*(#v-256)/15) b=b..v:sub(o+1,o+256) end end \
+    p[at[k]+1]=#k p[at[k]+2]=#v p[at[k]+3]=b end end \
+    return {#e,p,s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id'],s['max-deleted-entry-id']}";
 
 /// The fields of an entry.
 pub(super) const CHANNEL: &[u8] = b"channel";
@@ -69,6 +81,8 @@ pub(super) const DATA: &[u8] = b"data";
 pub struct RedisStreamReader {
     pub(super) key: String,
     history_ms: u64,
+    /// The longest value of an entry that the parser keeps, bytes: one more than a payload may have.
+    value_bytes_max: usize,
     /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,
     step: ReadStep,
@@ -79,8 +93,13 @@ pub struct RedisStreamReader {
     has_begun: bool,
     /// The next entry to read is the first one after this id.
     after: StoredId,
-    /// Whether the entry `after` was read. It is then in the stream, unless it was trimmed or deleted.
-    was_read: bool,
+    /// The entry `after`, if it was read. It is then in the stream, unless it was trimmed or deleted.
+    last_read: Option<EntryPrint>,
+    /// `last_read` when the commands were made: the answers are about this entry.
+    asked_about: Option<EntryPrint>,
+    /// An answer has shown that the stream was deleted and made anew since `last_read` was read, or that another server has
+    /// another stream. Nothing else proves the contrary: a loss is reported, and the new stream is read.
+    is_anew: bool,
     /// The newest entry that was handed over, or the newest of the stream if it has a lower id.
     reached: Option<StoredId>,
     /// The size of the largest of the recent entries, bytes; falls by an eighth with each smaller entry.
@@ -179,6 +198,7 @@ impl RedisStreamReader {
         Self {
             key: key.to_owned(),
             history_ms,
+            value_bytes_max: payload_bytes_max.saturating_add(1),
             held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
             may_ask_state: true,
             ..Self::default()
@@ -208,7 +228,9 @@ impl RedisStreamReader {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (key, after) = (&self.key[..], id_text(self.after));
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
-        let (mut asks_state, mut asks_entry) = (true, self.was_read);
+        self.asked_about = self.last_read;
+        let was_read = self.last_read.is_some();
+        let (mut asks_state, mut asks_entry) = (true, was_read);
         let mut commands: Vec<Vec<String>> = match &mut self.step {
             ReadStep::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
@@ -220,8 +242,8 @@ impl RedisStreamReader {
             ReadStep::CatchUp { asked, .. } => {
                 asks_entry = false;
                 let count = ANSWER_BYTES / self.entry_bytes.max(1);
-                *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(self.was_read);
-                let from = match self.was_read {
+                *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(was_read);
+                let from = match was_read {
                     true => after.clone(),
                     false => id_text(next_id(self.after)),
                 };
@@ -229,7 +251,7 @@ impl RedisStreamReader {
                 vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
             }
             ReadStep::Wait => {
-                asks_state = is_large || self.needs_counters || !self.was_read;
+                asks_state = is_large || self.needs_counters || !was_read;
                 asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
                 let mut commands = vec![words(&[
@@ -241,12 +263,13 @@ impl RedisStreamReader {
                 commands
             }
         };
-        self.asks_additions = !self.was_read && !matches!(self.step, ReadStep::CatchUp { .. });
+        self.asks_additions = !was_read && !matches!(self.step, ReadStep::CatchUp { .. });
         if self.asks_additions {
             commands.insert(0, words(&["INFO", "commandstats"]));
         }
         if asks_state && self.may_ask_state {
-            commands.push(words(&["EVAL_RO", STATE, "1", key, &after]));
+            let bytes_max = self.value_bytes_max.to_string();
+            commands.push(words(&["EVAL_RO", STATE, "1", key, &after, &bytes_max]));
         } else if asks_entry {
             commands.push(words(&["XRANGE", key, &after, &after]));
         }
@@ -308,7 +331,8 @@ impl RedisStreamReader {
                 // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let counted = self.counted;
-                let state = self.state(answers.next())?;
+                let is_other = self.is_other(&server);
+                let state = self.state(answers.next(), is_other)?;
                 let newest_id = newest.map(|newest| newest.id);
                 if let Some(behind) = self.behind(&server, &replication, newest_id, state, now_ms) {
                     // The counters of a server that is left say nothing of the one before.
@@ -322,7 +346,7 @@ impl RedisStreamReader {
                 Ok(())
             }
             ReadStep::CatchUp { .. } => {
-                let state = self.state(answers.next())?;
+                let state = self.state(answers.next(), false)?;
                 self.end_catch_up_answer(state, now_ms, out);
                 Ok(())
             }
@@ -336,7 +360,7 @@ impl RedisStreamReader {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
                     false => None,
                 };
-                let state = self.state(answers.next())?;
+                let state = self.state(answers.next(), false)?;
                 self.read(entries, state, out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
@@ -366,25 +390,47 @@ impl RedisStreamReader {
         self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
     }
 
-    /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state.
-    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<StreamProof, StreamReadError> {
-        let state = match answer {
-            None => StreamProof::default(),
+    /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state. Finds out
+    /// whether the stream is the one that was read.
+    fn state(
+        &mut self,
+        answer: Option<(Value, usize)>,
+        is_other_server: bool,
+    ) -> Result<StreamProof, StreamReadError> {
+        let items = match answer {
+            None => return Ok(StreamProof::default()),
             Some((Value::Error(_), _)) if self.may_ask_state => {
                 self.may_ask_state = false;
-                StreamProof::default()
+                return Ok(StreamProof::default());
             }
-            Some((answer, _)) => StreamProof::read(&entries(answer)?),
+            Some((answer, _)) => entries(answer)?,
         };
+        let mut state = StreamProof::read(&items);
+        if let Some(asked) = self.asked_about
+            && state.is_there == Some(true)
+        {
+            let found =
+                LastEntry::read(&items).map(|entry| self.known.last_print(asked.id, &entry));
+            let is_it = found == Some(asked);
+            self.is_anew |= !is_it;
+            state.is_there = Some(is_it);
+        }
         if let Some(counters) = state.counters {
             self.needs_counters =
                 counters.length < ENTRIES_MAX as u64 || state.is_there == Some(false);
-            // Neither number falls while a stream exists, so the stream was deleted and made anew. Forgets the count
-            // now, because later the new stream may reach the numbers of the old one.
-            self.counted
+            // Neither number falls while a stream exists. Forgets the count now, because later the new stream may reach the
+            // numbers of the old one.
+            let fallen = self
+                .counted
                 .take_if(|counted| counters.added < counted.added || counters.last < counted.id);
+            self.is_anew |= fallen.is_some() && self.asked_about.is_some() && !is_other_server;
         }
         Ok(state)
+    }
+
+    /// Whether this connection is the first one to the server, which is not, or perhaps not, the one of before.
+    fn is_other(&self, server: &Option<String>) -> bool {
+        !self.is_same_server && (server.is_none() || *server != self.server)
     }
 
     /// Notes how far the history of writes is at the server that is read, which has all entries that were read.
@@ -413,7 +459,7 @@ impl RedisStreamReader {
         state: StreamProof,
         now_ms: u64,
     ) -> Option<StreamReadError> {
-        let is_other = !self.is_same_server && (server.is_none() || *server != self.server);
+        let is_other = self.is_other(server);
         let last = state.counters.map(|counters| counters.last).max(newest);
         if !self.has_begun || !is_other || last.unwrap_or_default() >= self.after {
             self.behind_since_ms = None;
@@ -432,7 +478,10 @@ impl RedisStreamReader {
     /// Whether nothing was added to the empty stream since the last answer.
     fn added_nothing(&self, server: Option<&String>, additions: Option<u64>) -> bool {
         let is_same_server = server.is_some() && server == self.server.as_ref();
-        !self.was_read && is_same_server && additions.is_some() && additions == self.additions
+        self.last_read.is_none()
+            && is_same_server
+            && additions.is_some()
+            && additions == self.additions
     }
 
     /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.
@@ -444,11 +493,11 @@ impl RedisStreamReader {
         now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) {
-        if state.is_there.is_none() && self.was_read {
+        if state.is_there.is_none() && self.last_read.is_some() {
             // The server refused the script. The next inspection asks for the entry itself.
             return;
         }
-        let is_other = !self.is_same_server && (server.is_none() || server != self.server);
+        let is_other = self.is_other(&server);
         if is_other {
             self.counted = None;
         }
@@ -461,7 +510,7 @@ impl RedisStreamReader {
         self.count_from(state);
         // An `XRANGE` from the last entry on proves that nothing was lost. Without this entry, the counters of the
         // stream have to show it.
-        let is_gone = self.was_read && state.is_there == Some(false);
+        let is_gone = self.last_read.is_some() && state.is_there == Some(false);
         self.step = if is_gone { ReadStep::Wait } else { CATCH_UP };
         if self.old_until.is_none() {
             self.report_caught_up(out);
@@ -470,7 +519,10 @@ impl RedisStreamReader {
 
     /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
     fn is_proved(&self, state: StreamProof, entries: &[StreamEntry]) -> bool {
-        if state.is_there == Some(true) && self.was_read {
+        if self.is_anew {
+            return false;
+        }
+        if state.is_there == Some(true) && self.last_read.is_some() {
             return true;
         }
         let counted = self.counted.filter(|counted| counted.id == self.after);
@@ -521,7 +573,7 @@ impl RedisStreamReader {
     }
 
     /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
-    /// missing.
+    /// missing; or the stream was made anew, and may have new entries with lower ids.
     fn go_on(
         &mut self,
         newest: Option<EntryPrint>,
@@ -530,9 +582,10 @@ impl RedisStreamReader {
         out: &mut Vec<KeptEvent>,
     ) {
         out.push(KeptEvent::Lost);
-        (self.was_read, self.counted) = (false, None);
+        (self.last_read, self.counted) = (None, None);
+        let is_anew = std::mem::take(&mut self.is_anew);
         let newest_or_first = newest.map_or_else(StoredId::default, |newest| newest.id);
-        if newest_or_first > self.after {
+        if newest_or_first > self.after && !is_anew {
             return;
         }
         self.reached = newest.map(|newest| newest.id);
@@ -545,13 +598,13 @@ impl RedisStreamReader {
         }
         self.after = newest_or_first;
         if newest.is_some() {
-            self.was_read = true;
+            self.last_read = newest;
             out.push(KeptEvent::Head(self.after));
         }
     }
 
-    /// After which id reading goes on in a stream whose `newest` entry has a lower id than the last one that was read:
-    /// it was made anew, or another server's clock is behind. Begins with the history, so that no new entry is left out;
+    /// After which id reading goes on in a stream that was made anew, or whose `newest` entry has a lower id than the last one
+    /// that was read because another server's clock is behind. Begins with the history, so that no new entry is left out;
     /// those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
     /// server, which may only lack the last entries, if the entries are older than those that are known.
     fn start_below(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
@@ -588,9 +641,9 @@ impl RedisStreamReader {
                 false => Ok(()),
             };
         }
-        if self.was_read {
+        if self.last_read.is_some() {
             // The first entry has been handed over before, if it is the right one.
-            *is_proved = entry.id == self.after;
+            *is_proved = self.last_read == Some(self.known.print(&entry));
             return Ok(());
         }
         *is_proved = true;
@@ -598,8 +651,8 @@ impl RedisStreamReader {
         self.entry(entry, out)
     }
 
-    /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry,
-    /// inspects the stream again. If the answer has fewer entries than were asked for, the end of the stream is
+    /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, or the
+    /// stream turns out to be another one, inspects the stream again. If the answer has fewer entries than were asked for, the end of the stream is
     /// reached: reports that, and waits for new entries. Otherwise asks for more.
     fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let ReadStep::CatchUp {
@@ -610,7 +663,7 @@ impl RedisStreamReader {
         else {
             return;
         };
-        if !is_proved && self.was_read {
+        if (!is_proved || self.is_anew) && self.last_read.is_some() {
             self.step = ReadStep::Inspect;
             return;
         }
@@ -647,15 +700,16 @@ impl RedisStreamReader {
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
-        if self.was_read && state.is_there.is_none() && !entries.is_empty() {
+        let was_read = self.last_read.is_some();
+        if was_read && state.is_there.is_none() && !entries.is_empty() {
             // These entries were not checked. Reads them again, beginning with the last read entry.
             self.step = CATCH_UP;
             return Ok(());
         }
-        let is_gone = self.was_read && state.is_there == Some(false);
+        let is_gone = was_read && (state.is_there == Some(false) || self.is_anew);
         if is_gone && !self.is_proved(state, &entries) {
             let has_counters = state.counters.is_some() || !self.may_ask_state;
-            if entries.is_empty() || !has_counters {
+            if self.is_anew || entries.is_empty() || !has_counters {
                 // If the stream was made anew, its ids may be smaller, so an inspection comes first.
                 self.step = ReadStep::Inspect;
                 return Ok(());
@@ -663,7 +717,7 @@ impl RedisStreamReader {
             out.push(KeptEvent::Lost);
             self.counted = None;
         }
-        self.counted = self.counted.filter(|_| self.was_read);
+        self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);
         if entries.len() >= self.held_max {
             self.step = CATCH_UP;
@@ -685,7 +739,7 @@ impl RedisStreamReader {
         if id <= self.after {
             return Err(StreamReadError::Wrong("an entry out of order"));
         }
-        (self.after, self.was_read, self.idle) = (id, true, 0);
+        (self.after, self.last_read, self.idle) = (id, Some(print), 0);
         self.reached = Some(id);
         if let Some(counted) = &mut self.counted
             && id > counted.id

@@ -82,6 +82,27 @@ fn nothing_before_a_loss_of_a_stream_is_found() {
     );
 }
 
+/// Publishers who number the entries of a Redis stream by themselves begin with 1 again.
+#[test]
+fn a_position_whose_id_was_given_again_after_a_loss_is_from_before_it() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    for major in 1..=5 {
+        bench.store("a", "old", stored(major, 1));
+    }
+    assert_eq!(bench.missed(&["a"], stored(5, 1)), Ok(Vec::new()));
+    bench.history.note(Now::default(), FeedNotice::Hole);
+    for major in 1..=8 {
+        bench.store("a", &major.to_string(), stored(major, 1));
+    }
+    for major in 1..=5 {
+        assert_eq!(
+            bench.missed(&["a"], stored(major, 1)),
+            Err(NotRecovered::Gap)
+        );
+    }
+    assert_eq!(bench.missed(&["a"], stored(6, 1)).unwrap(), ["7", "8"]);
+}
+
 /// A message that was replaced before it was read does not come either, and a clock may have been set back between two
 /// messages.
 #[test]

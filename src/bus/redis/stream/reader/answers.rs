@@ -7,15 +7,23 @@ use weirgate_core::StoredId;
 
 /// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::redis::stream) struct StreamProof {
+pub(in crate::redis) struct StreamProof {
     /// Whether the last read entry is there; `None` if that was not asked, or was refused.
     pub(in crate::redis::stream) is_there: Option<bool>,
-    pub(in crate::redis::stream) counters: Option<Counters>,
+    pub(in crate::redis) counters: Option<Counters>,
+}
+
+/// What an answer has of the entry that it was asked for.
+pub(super) enum LastEntry<'a> {
+    /// The names and values of its fields, of `XRANGE`.
+    Whole(&'a [Value]),
+    /// The lengths of name and value, and the sampled value, of each field, of [`STATE`](super::STATE).
+    Sample(&'a [Value]),
 }
 
 /// The counters of a stream: `XINFO STREAM` of Redis 7.0.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::redis::stream) struct Counters {
+pub(in crate::redis) struct Counters {
     pub(super) added: u64,
     pub(super) length: u64,
     pub(super) first: StoredId,
@@ -137,14 +145,28 @@ impl Replication {
 
 impl StreamProof {
     /// Reads the answer to the script, or to `XRANGE`, which has the last read entry if it is still there.
-    pub(in crate::redis::stream) fn read(items: &[Value]) -> Self {
+    pub(in crate::redis) fn read(items: &[Value]) -> Self {
         let (is_there, counters) = match items {
-            [Value::Integer(found), counters @ ..] => (*found > 0, Counters::read(counters)),
+            [Value::Integer(found), _, counters @ ..] => (*found > 0, Counters::read(counters)),
             range => (!range.is_empty(), None),
         };
         Self {
             is_there: Some(is_there),
             counters,
+        }
+    }
+}
+
+impl<'a> LastEntry<'a> {
+    /// Reads the answer to the script, or to `XRANGE`.
+    pub(super) fn read(items: &'a [Value]) -> Option<Self> {
+        match items {
+            [Value::Integer(_), Value::Array(sample), ..] => Some(Self::Sample(sample)),
+            [Value::Array(entry)] => match &entry[..] {
+                [_, Value::Array(fields)] => Some(Self::Whole(fields)),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct StreamServer {
     /// Whether the server has counters, and the user may ask for them.
     pub(super) has_counters: bool,
     pub(super) entry_bytes: usize,
+    /// Whether all entries have the same content.
+    pub(super) is_monotone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub(super) enum ModelStep {
     Night,
     /// The stream is deleted and made anew, and its ids are smaller.
     Anew,
+    /// The stream is deleted and made anew, and its ids begin again.
+    AnewFromFirst,
     /// Another server takes over: without so many of the newest entries, and if true, with a clock that is behind.
     FailOver(u8, bool),
     /// The reader's connection ends.
@@ -67,12 +71,18 @@ impl StreamServer {
             is_replica: false,
             has_counters: true,
             entry_bytes: 100,
+            is_monotone: false,
         }
     }
 
     fn add(&mut self) {
         self.last.minor += ID_STEP;
-        self.entries.push_back((self.last, self.next_serial));
+        let serial = if self.is_monotone {
+            0
+        } else {
+            self.next_serial
+        };
+        self.entries.push_back((self.last, serial));
         self.next_serial += 1;
         self.added += 1;
     }
@@ -106,6 +116,10 @@ impl StreamServer {
                 self.added = 0;
                 self.last_deleted = StoredId::default();
                 self.last.major -= 1_000;
+            }
+            ModelStep::AnewFromFirst => {
+                self.step(&ModelStep::Anew);
+                self.last = Self::new().last;
             }
             ModelStep::FailOver(count, is_behind) => {
                 let count = usize::from(*count).min(self.entries.len());
@@ -152,7 +166,7 @@ impl StreamServer {
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
-            ["EVAL_RO", STATE, "1", "ticks", after] => match self.has_counters {
+            ["EVAL_RO", STATE, "1", "ticks", after, _] => match self.has_counters {
                 true => self.state(id(after)),
                 false => Value::Error("NOPERM".to_owned()),
             },
@@ -212,7 +226,7 @@ impl StreamServer {
     fn state(&self, after: StoredId) -> Value {
         let number = |number: u64| Value::Integer(number.try_into().expect("small"));
         let id = |id: StoredId| Value::Bulk(id_text(id).into_bytes());
-        let found = self.entries.iter().any(|(id, _)| *id == after);
+        let found = self.entries.iter().find(|(id, _)| *id == after);
         let none = StoredId { major: 0, minor: 0 };
         let first = self.entries.front().map_or(none, |(id, _)| *id);
         let counters = [
@@ -223,12 +237,32 @@ impl StreamServer {
             id(self.last_deleted),
         ];
         let counters = counters.into_iter().filter(|_| self.added > 0);
-        Value::Array([number(found.into())].into_iter().chain(counters).collect())
+        let found_number = number(found.is_some().into());
+        let sample = found.map_or_else(Vec::new, |(_, serial)| sample(*serial));
+        let head = [found_number, Value::Array(sample)];
+        Value::Array(head.into_iter().chain(counters).collect())
     }
 }
 
+fn fields(serial: u64) -> [String; 6] {
+    ["channel", "a", "more", "x", "data", &serial.to_string()].map(str::to_owned)
+}
+
+fn bulk(text: &str) -> Value {
+    Value::Bulk(text.as_bytes().to_vec())
+}
+
 fn entry((id, serial): &(StoredId, u64)) -> Value {
-    let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
-    let fields = ["channel", "a", "more", "x", "data", &serial.to_string()].map(bulk);
+    let fields = fields(*serial).map(|part| bulk(&part));
     Value::Array(vec![bulk(&id_text(*id)), Value::Array(fields.to_vec())])
+}
+
+/// The sample of [`STATE`].
+fn sample(serial: u64) -> Vec<Value> {
+    let length = |text: &str| Value::Integer(text.len().try_into().expect("small"));
+    let fields = fields(serial);
+    let fields = fields.chunks_exact(2);
+    fields
+        .flat_map(|field| [length(&field[0]), length(&field[1]), bulk(&field[1])])
+        .collect()
 }
