@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use open::{NOW, open, settle};
+use weirgate::auth::{Acl, Authenticator};
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::trades::feed::TradesFeed;
@@ -19,7 +20,7 @@ use weirgate_core::{
     BusEvent, BusMessage, Core, Feed, FeedNotice, FeedSettings, FrameBytes, Gateway, HistoryLimits,
     Hub, Limits, Mark, Place, Position,
 };
-use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
+use weirgate_wire::auth::NameSyntax;
 
 const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,

@@ -35,7 +35,7 @@ AGAIN = os.environ.get("AGAIN") == "1"
 # More failed tests than so many are no accident.
 AGAIN_MAX = 3
 # They take longest, so they begin first.
-LONG = ["pytest", "simulation", "nats_source", "node", "commands", "weirgate", "abuse", "redis_source", "fuzz"]
+LONG = ["pytest", "simulation", "nats_source", "node", "commands", "weirgate", "abuse", "redis_source", "fuzz", "weirgate_server"]
 PYTEST_PATHS = ["tests/contracts", "tests/blackbox", "tests/page", "clients/python/tests"]
 QUICK_PROGRAMS = ["--lib", "--bins", "--test", "hub_rules", "--test", "simulation"]
 QUICK_SEEDS = "100"

@@ -37,6 +37,7 @@ mod channels_gateway {
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use weirgate::auth::{Acl, Authenticator};
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
@@ -45,7 +46,7 @@ use weirgate_core::{
     BusEvent, BusMessage, CloseReason, Feed, FeedSettings, HistoryLimits, Limits, Mark, PageCursor,
     Place, Position, ReadPart, SessionKey, Subscription,
 };
-use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
+use weirgate_wire::auth::{NamePatterns, NameSyntax, Origins};
 use world::World;
 
 const SECOND: u64 = 1_000_000;

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
+use weirgate::auth::{Acl, Authenticator, Identity, Rights, RightsCheck, TokenNameLimits};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
@@ -25,9 +26,7 @@ use weirgate_core::{
 };
 use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_wire::admission::{ConnectionPermit, Quota, Transport};
-use weirgate_wire::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
-};
+use weirgate_wire::auth::{NameSyntax, Origins};
 use weirgate_wire::base::Now;
 use world::World;
 use world::client::{Compressor, frame, request_with};

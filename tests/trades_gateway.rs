@@ -16,12 +16,13 @@ mod trades_gateway {
 
 use std::sync::Arc;
 
+use weirgate::auth::{Authenticator, KeyRing, KeySet};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate_core::{
     BusEvent, BusMessage, Feed, FeedSettings, FrameBytes, Limits, Place, SessionKey,
 };
-use weirgate_wire::auth::{Authenticator, KeyRing, KeySet, Origins};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::base::Secret;
 use world::World;
 use world::client::{frame, request};

@@ -5,6 +5,7 @@ mod world;
 
 use std::sync::Arc;
 
+use weirgate::auth::Acl;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::Broadcast;
@@ -17,7 +18,7 @@ use weirgate_core::{
     BusEvent, BusMessage, Feed, FeedSettings, Gateway, HubStats, Limits, Publication, SessionKey,
     StreamPosition,
 };
-use weirgate_wire::auth::{Acl, NameSyntax, Origins};
+use weirgate_wire::auth::{NameSyntax, Origins};
 use weirgate_wire::base::Now;
 use world::client::NO_TAKEOVER;
 use world::{Output, Random, World};

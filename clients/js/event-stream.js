@@ -125,9 +125,10 @@ export class EventStream extends Shape {
     // Without a time: it would be the time of this machine, and not of the server.
     if (action === "ping") return { type: "pong", requestId };
     if (event !== "identify") return undefined;
+    // Without an id it is a probe: a token may have named the device.
     const id = data?.device_id;
-    const isKnown = this.#url.searchParams.get("device_id") === id || this.#kept.some((one) => one.message.data?.device_id === id);
-    return isKnown ? { type: "response", event, request_id, data, error: null } : undefined;
+    const isKnown = !id || this.#url.searchParams.get("device_id") === id || this.#kept.some((one) => one.message.data?.device_id === id);
+    return isKnown ? { type: "error", event, request_id, data: null, error: { code: "unknown_event", message: "Unknown event 'identify'", details: null } } : undefined;
   }
 
   #reopen() {

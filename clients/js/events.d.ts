@@ -10,13 +10,14 @@ export interface Push<Data = any> {
 /** The gateway knows the device. */
 export interface Identification {
   device_id: string;
-  /** After a request with a position: whether all missed pushes follow. If false, no missed push follows. */
+  /** After a request with a position: whether all missed pushes follow. If false, no missed push follows; if the server says nothing
+      (`off`), the client adds this itself. */
   recovered?: boolean;
   why?: Why;
 }
 
 export interface DevicesOptions<Data = any> extends SessionOptions<Devices<Data>>, ResumeOptions {
-  /** The id in the address. Without an id the device calls `identify`. */
+  /** The id in the address. Without an id the token names the device, or the device calls `identify`. */
   deviceId?: string;
   onPush?: (push: Push<Data>) => void;
   /** The gateway requests `identify`. */

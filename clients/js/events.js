@@ -7,7 +7,7 @@ export class Devices extends Session {
   }
 
   get query() {
-    return { ...super.query, device_id: this.options.deviceId, since: this.options.deviceId && this.position };
+    return { ...super.query, device_id: this.options.deviceId, since: this.position };
   }
   opened() {
     this.isResuming = Boolean(this.position);
@@ -38,14 +38,14 @@ export class Devices extends Session {
     if (type === "event") return this.emit("push", { event, data });
     // Responses come in the order of the requests: a message refused unread is the oldest in flight.
     const request = request_id !== null ? this.asked(request_id) : event === "gateway" ? this.asked() : undefined;
-    // Later connections identify by the address.
-    if (event === "identify") {
+    if (event === "identify" && !error) {
+      // Later connections identify by the address. The id of a token is that of its user: the next token may be another user's.
+      if (request_id !== null) this.options.deviceId = data.device_id;
+      // A server that says nothing about the position sends nothing that was missed.
+      const identification = this.isResuming && !("recovered" in data) ? { ...data, recovered: false, why: "off" } : data;
       this.isResuming = false;
-      if (!error) {
-        this.options.deviceId = data.device_id;
-        this.goOn(pos, data.recovered);
-        this.acknowledge("identified", data);
-      }
+      this.goOn(pos, data.recovered);
+      this.acknowledge("identified", identification);
     }
     if (error) this.refuse(request, error.code, error.message, error.details);
     else request?.resolve(data);

@@ -60,8 +60,9 @@ export function latencyOf(client, { pingMs = 60_000 } = {}) {
     if (isUp) plan(FIRST_MS * driver.random());
   };
   const status = () => begin(client.status === "open" || client.status === "stale");
-  const received = ({ detail, timestamp }) => {
-    const message = timestamp ? { timestamp } : detail, stamp = stampOf(message);
+  const received = (event) => {
+    // Of trades the event has the times.
+    const message = event.timestamp ? event : event.detail, stamp = stampOf(message);
     // What the subscription brings from before it, such as missed messages, is old and not late.
     const isLive = trips.length && !message.retained && stamp - best().offset >= subscribedAt;
     if (isLive) latency.ms = latency.ageOf(message);

@@ -37,7 +37,8 @@ export interface Channel<Data, Message> {
   stale: boolean;
   /** How often the bus has lost messages so far. */
   lost: number;
-  /** Whether the last resume of the name has missed nothing; undefined before the first, and without a history on the server. */
+  /** Whether the last resume of the name has missed nothing; undefined before the component's first. Without a history on the server,
+      each reconnection is a resume that may have missed something. */
   recovered: boolean | undefined;
   /** Of channels: what the name brings, as the server has said last. */
   brings: Brings | undefined;

@@ -23,12 +23,21 @@ export function useFeed(source, deps = []) {
 export function useChannel(client, name) {
   return useStore((take) => {
     if (!client) return () => {};
+    const [own] = client.names(name);
+    let recovered;
     const show = (news) => {
-      const { status, bus, lost, recovered: all } = client, recovered = all?.[name] ?? (Object(all) === all ? undefined : all);
+      const { status, bus, lost } = client;
       take({ status, client, bus, stale: status !== "open", lost, recovered, brings: client.brings?.[name], error: Object.values(sub.refused)[0], ...news });
     };
     const sub = client.subscribe(name, (value, message) => show({ value, message }));
-    const leave = listen(client, ["status", "subscribed", "bus", "error"], () => show());
+    // `client.recovered` is of the newest response, which may be about other names.
+    const heard = ({ type, detail }) => {
+      const all = detail?.recovered, said = Object(all) === all ? all[own] : all;
+      const isOwn = type === "subscribed" && (detail.subscribed ?? detail.channels).includes(own);
+      if (isOwn && typeof said === "boolean") recovered = said;
+      show();
+    };
+    const leave = listen(client, ["status", "subscribed", "bus", "error"], heard);
     show();
     return () => {
       leave();

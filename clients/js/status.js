@@ -53,7 +53,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     coming: show,
     retained: show,
     subscribed({ detail: { recovered, why, brings } }) {
-      const all = Object.entries(Object(recovered) === recovered ? recovered : { "the symbols": recovered });
+      const all = Object.entries(Object(recovered) === recovered ? recovered : { [kind === "push" ? "the pushes" : "the symbols"]: recovered });
       // Last values show what has changed meanwhile.
       const lost = all.filter(([name, is]) => is === false && brings?.[name]?.from !== "retained");
       const reasons = new Set(lost.map(([name]) => why?.[name] ?? why));
@@ -71,6 +71,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
       happened("missing", "gap", (count) => `Missing messages: ${count}; this client was too slow for them, or the bus has lost them.`, last - first + 1);
     },
   };
+  listeners.identified = listeners.subscribed;
   if (latency) listeners[kind] = () => latency.ms > lateMs && happened("late", "late", () => `Messages come more than ${lateMs} ms late.`);
   for (const [type, listener] of Object.entries(listeners)) client.addEventListener(type, listener);
   show();

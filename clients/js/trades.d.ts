@@ -37,6 +37,8 @@ export interface Candle {
   trades: number;
   /** The candle is final. A closed candle comes once. */
   closed: boolean;
+  /** The gateway did not get all trades since `start`, so the candle may lack some. */
+  partial?: true;
 }
 
 /** The server's response to a request for symbols; a request may have the symbols of several subscriptions. */
@@ -50,14 +52,15 @@ export interface TradesAcknowledgement {
 }
 
 export interface TradesOptions extends SubscriberOptions<Trades>, HistoryOptions<TradesAcknowledgement> {
-  /** `timestamp`: time of the broadcast by the gateway, Unix time in ms. */
-  onTrade?: (trade: Trade, timestamp: number) => void;
+  /** `timestamp`: time of the broadcast by the gateway, Unix time in ms. `recv_us`: with `--stamp`, when the trade arrived there, Unix
+      time in microseconds. */
+  onTrade?: (trade: Trade, timestamp: number, recv_us?: number) => void;
   onCandle?: (candle: Candle) => void;
   onWelcome?: (welcome: TradesWelcome) => void;
 }
 
 export interface TradesEvents extends HistoryEvents<TradesAcknowledgement> {
-  trade: FeedEvent<Trade, { timestamp: number }>;
+  trade: FeedEvent<Trade, { timestamp: number; recv_us?: number }>;
   candle: FeedEvent<Candle>;
   welcome: FeedEvent<TradesWelcome>;
 }

@@ -1,7 +1,13 @@
 import { Subscriber } from "./subscriber.js";
 
+/** Within a second of this error the server drops further messages without one. */
+const OVER_RATE = "Rate limit exceeded";
+const AFTER_DROP_MS = 1_100;
+
 /** `weirgate trades`. */
 export class Trades extends Subscriber {
+  #repetition;
+
   get kind() {
     return "trade";
   }
@@ -13,6 +19,10 @@ export class Trades extends Subscriber {
   }
   names(symbols) {
     return [symbols].flat().map((symbol) => symbol.toUpperCase());
+  }
+  changed(status) {
+    if (status !== "open" && status !== "stale") this.driver.cancel(this.#repetition);
+    super.changed(status);
   }
   message(action, symbols, _, interval, more) {
     return { ...(interval ? { action: `${action}_candles`, symbols, interval } : { action, symbols }), ...more };
@@ -28,11 +38,11 @@ export class Trades extends Subscriber {
   }
 
   receive(received) {
-    const { type, message, data, timestamp, pos } = received;
+    const { type, message, data, timestamp, recv_us, pos } = received;
     this.hear(received);
     if (type === "trade") {
       this.deliver(String(data?.symbol).toUpperCase(), "", data, data, timestamp);
-      return this.emit("trade", data, { timestamp });
+      return this.emit("trade", data, { timestamp, ...(recv_us && { recv_us }) });
     }
     if (type === "candle") {
       this.deliver(data.symbol, data.interval, data, data);
@@ -41,7 +51,7 @@ export class Trades extends Subscriber {
     if (type === "status") return this.reported(received);
     if (data?.connectionId) return this.emit("welcome", data);
     const request = this.asked();
-    if (type === "error") return this.refuse(request, "refused", message);
+    if (type === "error") return this.refuse(message === OVER_RATE ? this.#repeat(request) : request, "refused", message);
     const { subscribed, currentSubscriptions = [], interval } = data ?? {};
     const action = type === "pong" ? "ping" : subscribed ? "subscribe" : "unsubscribe";
     const { message: asked } = request ?? {};
@@ -52,5 +62,11 @@ export class Trades extends Subscriber {
     if (!subscribed || interval) return;
     this.goOn(pos, data.recovered, asked, [data.why ?? "off"]);
     this.acknowledge("subscribed", acknowledgement);
+  }
+
+  /** A drop refuses no request. The dropped message may be another one, which the program has sent: then the response comes. */
+  #repeat(request) {
+    this.driver.cancel(this.#repetition);
+    this.#repetition = this.driver.after(AFTER_DROP_MS, () => request && this.asked() === request && this.put("send", request.text));
   }
 }

@@ -45,6 +45,34 @@ use self::outage::LinkTimes;
 pub use self::publisher::Publisher;
 pub use self::requests::BusInterest;
 
-/// Why a message is skipped and counted as bad: clients know names as text, and bytes that are no text would become the
-/// text of other names too.
+/// The most bytes of the name of a message. Whatever keeps or encodes a message relies on this limit: a name is in the history,
+/// in tables and, up to six times as long, in each frame. Names of over 512 bytes come only by clients' patterns. A NATS server
+/// has about the same limit by default, Redis has none.
+pub const NAME_BYTES_MAX: usize = 4 * 1024;
+
+/// Why a message is skipped and counted as bad.
+const NAME_TOO_LONG: &str = "a name of over 4,096 bytes";
+/// The same of a name that is no text: clients know names as text, and the bytes would become the text of other names too.
 const NAME_NOT_UTF8: &str = "a name that is not UTF-8";
+
+/// Returns the name of a message, as clients know it.
+///
+/// # Errors
+/// Why the message is skipped.
+fn name_of(bytes: &[u8]) -> Result<&str, &'static str> {
+    check_length(bytes)?;
+    str::from_utf8(bytes).map_err(|_| NAME_NOT_UTF8)
+}
+
+/// As [`name_of`], without a copy.
+fn into_name(bytes: Vec<u8>) -> Result<String, &'static str> {
+    check_length(&bytes)?;
+    String::from_utf8(bytes).map_err(|_| NAME_NOT_UTF8)
+}
+
+fn check_length(name: &[u8]) -> Result<(), &'static str> {
+    match name.len() {
+        0..=NAME_BYTES_MAX => Ok(()),
+        _ => Err(NAME_TOO_LONG),
+    }
+}

@@ -28,8 +28,18 @@ pub struct LinkTimes {
     /// The time that a server may take to say anything after the ping. Afterwards the bus counts as away, and
     /// a second connection shows whether the server is busy or only the link is dead.
     pub ping_timeout_ms: u64,
-    /// The silence after which a link is given up, even if no second connection has had an answer either.
+    /// The silence after which a link is given up, even if no second connection has had an answer either. Also the longest
+    /// wait for the confirmation of a subscription on a link that is not silent.
     pub silence_max_ms: u64,
+}
+
+impl LinkTimes {
+    /// For how many milliseconds the oldest request, sent at `sent`, has had no answer, if that is too long. Must be asked
+    /// only when there is nothing to read. Bytes alone do not show that a link works in both directions.
+    pub(super) fn unanswered_ms(&self, sent: Option<Instant>) -> Option<u64> {
+        let waited_ms = sent?.elapsed().as_millis() as u64;
+        (waited_ms >= self.silence_max_ms).then_some(waited_ms)
+    }
 }
 
 impl Default for LinkTimes {

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 
+use crate::auth::{Acl, Identity, TokenNameLimits};
 use weirgate_server::run::{Prepare, Prepared, RunError};
 use weirgate_server::settings::{Check, Checked, Rows};
-use weirgate_wire::auth::{Acl, Identity, Refusal, TokenNameLimits};
+use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Finding;
 
 /// A gateway as one value.
@@ -148,8 +149,14 @@ pub(crate) struct Dialect {
     pub example: &'static str,
     /// Whether a message is the gateway's greeting of a new client.
     pub is_greeting: fn(&str) -> bool,
-    /// The messages that subscribe to these names.
-    pub subscribe: fn(&[String]) -> Vec<String>,
+    /// The message that subscribes to these names, at most [`names_per_request`](Self::names_per_request).
+    pub subscribe: fn(&[String]) -> String,
+    /// The most names in a subscribe request.
+    pub names_per_request: usize,
+    /// Whether a request with several names is refused whole, because of any of them.
+    pub refuses_whole: bool,
+    /// What to do if all names are refused, for people.
+    pub if_refused: &'static str,
     /// What a message says about the connection and its subscriptions, for people; `None` for data.
     pub status: fn(&str) -> Option<String>,
     /// What a message says about the bus behind the gateway, of which the requests of [`subscribe`](Self::subscribe) ask
@@ -176,7 +183,10 @@ impl Dialect {
         names: "",
         example: "",
         is_greeting: |_| false,
-        subscribe: |_| Vec::new(),
+        subscribe: |_| String::new(),
+        names_per_request: 1,
+        refuses_whole: false,
+        if_refused: "",
         status: |_| None,
         bus: |_| None,
         grants: |_| None,

@@ -9,14 +9,13 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::args::{For, arg, flag, value};
 use super::program::{Exit, chosen};
+use crate::auth::{Acl, ApiKey, Authenticator, Identity, KeyRing, Rights, Token, UnfilledName};
 use crate::commands::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::keys::KeyFiles;
 use weirgate_runtime::Clock;
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
-use weirgate_wire::auth::{
-    Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, Token, UnfilledName,
-};
+use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Now;
 
 /// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
@@ -277,7 +276,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
 
 fn token_from(input: impl Read) -> io::Result<Option<Token>> {
     let mut text = String::new();
-    let bytes_max = 2 * Token::BYTES_MAX as u64;
+    let bytes_max = 2 * Refusal::TOKEN_BYTES_MAX as u64;
     input.take(bytes_max).read_to_string(&mut text)?;
     Ok(Token::new(text.trim()))
 }

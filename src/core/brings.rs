@@ -86,7 +86,7 @@ pub enum RetainedCut {
     Limit,
     /// Subjects changed meanwhile that are too many to remember, so an older value could follow a newer message.
     Live,
-    /// Subjects are not UTF-8.
+    /// Subjects are no names for clients: not UTF-8, or too long.
     Unnamed,
     /// The bus does not give the values, or does not answer.
     Refused,

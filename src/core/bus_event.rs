@@ -110,11 +110,11 @@ impl BusEvent {
         }
     }
 
-    /// Bytes of a message's payload and of its text, if that was made; 0 for the other events.
-    pub fn payload_bytes(&self) -> usize {
+    /// Bytes of a message: its name, its payload, and the text of it, if that was made; 0 for the other events.
+    pub fn message_bytes(&self) -> usize {
         match self {
             Self::Message(message) | Self::LastValue { message, .. } => {
-                message.payload.len() + message.text.made_bytes()
+                message.subject.len() + message.payload.len() + message.text.made_bytes()
             }
             _ => 0,
         }

@@ -532,7 +532,7 @@ impl History {
                 self.memory.first_copied = self.memory.first_copied.min(number);
                 Some((number, frame))
             }
-            At::NewestOnly(topic) => self.newest_only.with(topic, copy),
+            At::NewestOnly(topic) => self.newest_only.with(topic, name, copy),
         };
         made.map_or(Ok(()), |(number, frame)| {
             missed.push((number, rank_of(pattern)), frame, budget.bytes_max)
@@ -641,8 +641,7 @@ impl History {
             }
         }
         while let Some(topic) = self.newest_only.older_than(now_us.saturating_sub(keep_us)) {
-            self.note_newest_forgotten(topic);
-            self.remove_newest_only(topic);
+            self.forget_newest_only(topic);
             if !turn.has_time() {
                 break;
             }
@@ -714,13 +713,21 @@ impl History {
     }
 
     /// If messages and copies need more memory: drops the oldest copy, which can be made again, as long as copies have more
-    /// than their share; otherwise forgets the oldest message. So no client can displace messages by asking for many
-    /// patterns. Returns false if nothing was forgotten.
+    /// than their share; forgets a newest message that stays, if these have more than theirs; otherwise forgets the oldest
+    /// message. So no client can displace messages by asking for many patterns. Returns false if nothing was forgotten.
     fn forget_one(&mut self, bytes_max: usize) -> bool {
         let copies_max = self.limits.bytes_max / COPIES_SHARE;
-        self.memory() > bytes_max
-            && (self.memory.copies > copies_max && self.drop_copies()
-                || self.forget_oldest(Short::Bytes))
+        if self.memory() <= bytes_max {
+            return false;
+        }
+        if self.memory.copies > copies_max && self.drop_copies() {
+            return true;
+        }
+        match self.newest_only.over() {
+            Some(topic) => self.forget_newest_only(topic),
+            None => return self.forget_oldest(Short::Bytes),
+        }
+        true
     }
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
@@ -753,9 +760,10 @@ impl History {
         let is_kept = short == Short::Bytes
             && entry.body.is_some()
             && self.known_topics.has_only_newest(topic);
-        if is_kept && self.newest_only.has_room(&entry) {
+        let name = self.known_topics.topic(topic);
+        if is_kept && self.newest_only.has_room(name, &entry) {
+            self.newest_only.add(topic, name, entry);
             self.known_topics.keep_newest_only(topic, number);
-            self.newest_only.add(topic, entry);
         } else {
             // Also one that was left out: the stream says of it that it is too large.
             if self.known_topics.has_only_newest(topic) {
@@ -879,16 +887,16 @@ impl History {
             body: Some(body.clone()),
             copies: Vec::new(),
         };
-        if !self.newest_only.has_room_for(client, &entry) {
+        if !self.newest_only.has_room_for(client, topic, &entry) {
             return Err(NotKept::NoRoom);
         }
         body.keep();
-        let topic = self
+        let index = self
             .known_topics
             .add(topic, time_of(body).unwrap_or(now.unix_us));
         // One from before a loss.
-        self.remove_newest_only(topic);
-        self.newest_only.add_read(client, topic, entry);
+        self.remove_newest_only(index);
+        self.newest_only.add_read(client, index, topic, entry);
         self.forget_excess();
         Ok(())
     }
@@ -902,12 +910,17 @@ impl History {
         let Some(topic) = self.newest_only.read_for_gone(has_clients) else {
             return false;
         };
-        self.note_newest_forgotten(topic);
-        self.remove_newest_only(topic);
+        self.forget_newest_only(topic);
         true
     }
 
-    /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
+    /// Forgets the newest message of a topic that stays.
+    fn forget_newest_only(&mut self, topic: TopicIndex) {
+        self.note_newest_forgotten(topic);
+        self.remove_newest_only(topic);
+    }
+
+    /// Removes the message of a topic that stays, because a newer one has come, or it is forgotten.
     fn remove_newest_only(&mut self, topic: TopicIndex) {
         if let Some(mut entry) = self.newest_only.remove(topic) {
             entry.drop_copies(&mut self.memory);

@@ -263,6 +263,14 @@ impl Body {
         }
     }
 
+    /// Memory, with all encodings and texts that were made by now.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.memory_bytes(),
+            Self::Message(message) => message.memory_bytes(),
+        }
+    }
+
     /// Whether clients of this kind get it.
     pub fn is_for(&self, content: Content) -> bool {
         match self {

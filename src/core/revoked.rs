@@ -38,6 +38,12 @@ impl Refusals {
         self.by_conditions.contains_key(&cut.key())
     }
 
+    /// Whether a refusal with exactly these conditions has not ended.
+    fn holds(&self, cut: &Cut, now: i64) -> bool {
+        let ends = self.by_conditions.get(&cut.key());
+        ends.is_some_and(|ends| now < ends.old)
+    }
+
     /// Adds a refusal. Of two with the same conditions the later ends hold; returns these.
     fn add(&mut self, cut: &Cut, ends: Ends) -> Ends {
         let before = self.remove(cut);
@@ -56,7 +62,7 @@ impl Refusals {
         Some(ends)
     }
 
-    /// Forgets refusals that have ended.
+    /// Forgets refusals that have ended, for room alone: a clock that is wrong for a moment would free users for good.
     fn prune(&mut self, now: i64) {
         while self.by_end.first().is_some_and(|(end, _)| *end <= now) {
             let Some((_, cut)) = self.by_end.pop_first() else {
@@ -145,14 +151,27 @@ struct Lists {
 }
 
 impl Lists {
+    fn len(&self) -> usize {
+        self.of_calls.len() + self.of_file.len()
+    }
+
+    fn prune(&mut self, now_unix_ms: i64) {
+        self.of_calls.prune(now_unix_ms);
+        self.of_file.prune(now_unix_ms);
+    }
+
     /// Adds what is refused after a cut. Returns the entry in the form for other processes.
     ///
     /// # Errors
     /// There is no room.
     fn add(&mut self, refused: &Cut, max: usize, now_unix_ms: i64) -> Result<Cut, Full> {
-        let entries = self.of_calls.len() + self.of_file.len();
-        if !self.of_calls.has(refused) && entries >= max {
-            return Err(Full(max));
+        if !self.of_calls.has(refused) {
+            if self.len() >= max {
+                self.prune(now_unix_ms);
+            }
+            if self.len() >= max {
+                return Err(Full(max));
+            }
         }
         let ends = Ends::of_call(refused, now_unix_ms);
         Ok(refused.ending(&self.of_calls.add(refused, ends)))
@@ -187,22 +206,23 @@ impl Revoked {
     /// # Errors
     /// There is no room.
     pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Cut, Full> {
-        self.pruned(now_unix_ms).add(refused, self.max, now_unix_ms)
+        self.write().add(refused, self.max, now_unix_ms)
     }
 
-    /// Adds all entries, as [`add`](Self::add) does. Entries that have ended take no room. Returns for how many others there
-    /// was none.
+    /// Adds all entries, as [`add`](Self::add) does. Returns for how many that have not ended there was no room.
     pub fn add_all(&self, now_unix_ms: i64, entries: Vec<Cut>) -> usize {
-        let mut lists = self.pruned(now_unix_ms);
+        let mut lists = self.write();
         let holds = |refused: &Cut| now_unix_ms < Ends::of_call(refused, now_unix_ms).old;
-        let holding = entries.into_iter().filter(holds);
-        let added = holding.map(|refused| lists.add(&refused, self.max, now_unix_ms));
-        added.filter(Result::is_err).count()
+        let left_out = entries.into_iter().filter(|refused| {
+            let added = lists.add(refused, self.max, now_unix_ms);
+            added.is_err() && holds(refused)
+        });
+        left_out.count()
     }
 
-    /// The entries of requests that hold, in the form for other processes.
-    pub fn of_calls(&self, now_unix_ms: i64) -> Vec<Cut> {
-        let lists = self.pruned(now_unix_ms);
+    /// The entries of requests, in the form for other processes.
+    pub fn of_calls(&self) -> Vec<Cut> {
+        let lists = self.read();
         let entries = lists.of_calls.by_conditions.iter();
         entries.map(|(cut, ends)| cut.ending(ends)).collect()
     }
@@ -210,10 +230,12 @@ impl Revoked {
     /// Takes a refusal with exactly these conditions back, and says what was found. A line of the file stays: the next
     /// reading would bring it again.
     pub fn lift(&self, cut: &Cut, now_unix_ms: i64) -> Lifted {
-        let mut lists = self.pruned(now_unix_ms);
+        let mut lists = self.write();
+        let was_refused = lists.of_calls.holds(cut, now_unix_ms);
+        lists.of_calls.remove(cut);
         Lifted {
-            was_refused: lists.of_calls.remove(cut).is_some(),
-            is_in_file: lists.of_file.has(cut),
+            was_refused,
+            is_in_file: lists.of_file.holds(cut, now_unix_ms),
         }
     }
 
@@ -227,8 +249,11 @@ impl Revoked {
         for cut in cuts {
             refusals.add(cut, Ends::of_line(cut, now_unix_ms));
         }
-        refusals.prune(now_unix_ms);
-        let mut lists = self.pruned(now_unix_ms);
+        let mut lists = self.write();
+        if refusals.len() + lists.of_calls.len() > self.max {
+            refusals.prune(now_unix_ms);
+            lists.prune(now_unix_ms);
+        }
         if refusals.len() + lists.of_calls.len() > self.max {
             return Err(Full(self.max));
         }
@@ -265,12 +290,8 @@ impl Revoked {
         (held.len(), newest.collect())
     }
 
-    /// The lists without the entries that have ended, so that these take no room.
-    fn pruned(&self, now_unix_ms: i64) -> RwLockWriteGuard<'_, Lists> {
-        let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
-        lists.of_calls.prune(now_unix_ms);
-        lists.of_file.prune(now_unix_ms);
-        lists
+    fn write(&self) -> RwLockWriteGuard<'_, Lists> {
+        self.lists.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Lists> {

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::{KeyFileError, KeyUrl, KeysInForce};
+use crate::auth::KeyRing;
 use crate::services::fetch::FetchError;
 use weirgate_runtime::{Clock, detached};
-use weirgate_wire::auth::KeyRing;
 
 /// The time between two regular fetches.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
@@ -276,9 +276,10 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
 
     use super::*;
+    use crate::auth::{Authenticator, Token};
     use crate::keys::KeyFiles;
     use weirgate_server::settings::{AuthSettings, KeySetUrl};
-    use weirgate_wire::auth::{Authenticator, ClaimRules, Refusal, Token};
+    use weirgate_wire::auth::{ClaimRules, Refusal};
 
     /// The times of the fetches until `end_ms`, with a look each 200 ms.
     fn times(end_ms: u64, is_good: impl Fn(u64) -> bool, asked: impl Fn(u64) -> bool) -> Vec<u64> {

@@ -1,6 +1,6 @@
 //! The keys of tokens, from settings, files and a URL. Changed files are read again.
 //!
-//! This module reads keys; [`weirgate_wire::auth`] decides how a key may be used. Used by
+//! This module reads keys; [`crate::auth`] decides how a key may be used. Used by
 //! the gateways with tokens and by `weirgate token inspect`.
 //!
 //! | file | has |
@@ -15,11 +15,11 @@ use std::time::Duration;
 mod fetches;
 
 pub(crate) use self::fetches::{KeyFetchStats, KeyFetches};
+use crate::auth::{KeyRing, KeySet};
 use crate::services::fetch::{Fetch, FetchError, FetchLimits};
 use weirgate_runtime::tls_roots;
 use weirgate_server::run::{Fingerprints, files};
 use weirgate_server::settings::{AuthSettings, KeySetUrl};
-use weirgate_wire::auth::{KeyRing, KeySet};
 
 /// Why there are no keys: an error of the operator. The text contains nothing of a key.
 #[derive(Debug, thiserror::Error)]

@@ -180,7 +180,7 @@ impl SourceLink {
     fn put(&self, mut event: BusEvent) -> Result<(), LoopGone> {
         self.read(&mut event);
         let bytes = self.bytes.as_ref();
-        if bytes.is_some_and(|bytes| !bytes.take(event.payload_bytes())) {
+        if bytes.is_some_and(|bytes| !bytes.take(event.message_bytes())) {
             return Err(LoopGone);
         }
         self.events.send(event).map_err(|_| LoopGone)?;
@@ -195,7 +195,7 @@ impl SourceLink {
     /// The loop is gone: the source ends.
     pub fn try_send(&self, mut event: BusEvent) -> Result<bool, LoopGone> {
         self.read(&mut event);
-        let bytes = event.payload_bytes();
+        let bytes = event.message_bytes();
         let room = self.bytes.as_ref();
         if room.is_some_and(|room| !room.try_take(bytes)) {
             return Ok(false);
@@ -266,7 +266,7 @@ mod tests {
             // Time for the source to fill the queue, if nothing prevents that.
             thread::sleep(Duration::from_millis(2));
             most = most.max(taken.held());
-            taken.give_back(event.payload_bytes());
+            taken.give_back(event.message_bytes());
             messages += 1;
         }
         assert_eq!(messages, 40);
@@ -304,22 +304,23 @@ mod tests {
             another.send(value(message(1))).expect("the loop is there");
         });
         assert!(sent.expect("a thread").join().is_ok());
-        let of = |event: &BusEvent| event.payload_bytes();
+        let of = |event: &BusEvent| event.message_bytes();
         let read: Vec<_> = events.try_iter().collect();
-        assert_eq!(read.iter().map(of).collect::<Vec<_>>(), [4, 0, 4, 4]);
-        assert_eq!(taken.held(), 12, "a text that was made takes room, too");
+        assert_eq!(read.iter().map(of).collect::<Vec<_>>(), [5, 0, 5, 5]);
+        let what = "a text that was made takes room, too, and a name";
+        assert_eq!(taken.held(), 15, "{what}");
     }
 
     #[test]
     fn a_bus_that_cannot_wait_learns_that_there_is_no_room() {
-        let (bytes, taken) = QueueBytes::new(10);
+        let (bytes, taken) = QueueBytes::new(13);
         let (sender, events) = bounded(2);
         let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
         assert_eq!(link.try_send(message(8)), Ok(true));
         assert_eq!(link.try_send(message(8)), Ok(false), "bytes");
         assert_eq!(link.try_send(message(1)), Ok(true));
         assert_eq!(link.try_send(message(1)), Ok(false), "messages");
-        assert_eq!(taken.held(), 9, "what was not sent holds nothing");
+        assert_eq!(taken.held(), 11, "what was not sent holds nothing");
         drop(events);
         assert_eq!(link.try_send(message(1)), Err(LoopGone));
     }

@@ -109,6 +109,11 @@ impl<'a> Json<'a> {
         Self(value.as_raw_str())
     }
 
+    /// Returns the text of the value, without the white space around it.
+    pub fn raw(self) -> &'a str {
+        trim(self.0)
+    }
+
     /// Returns the value under a path of member names; `None` if there is no such value.
     pub fn get(self, path: &[&str]) -> Option<LazyValue<'a>> {
         sonic_rs::get_from_str(self.0, path).ok()
@@ -233,7 +238,7 @@ impl Json<'_> {
 }
 
 /// The text without JSON's white space around it (RFC 8259 §2).
-pub(crate) fn trim(raw: &str) -> &str {
+fn trim(raw: &str) -> &str {
     raw.trim_matches([' ', '\t', '\n', '\r'])
 }
 

@@ -1,4 +1,4 @@
-//! What every other crate reads and writes with: codecs, tokens and rights, limits for clients. Bytes in, values out,
+//! What every other crate reads and writes with: codecs, names and patterns, limits for clients. Bytes in, values out,
 //! and back.
 //!
 //! Pure: no socket, clock, thread or file; the caller passes the time and the bytes. Knows no connection and no hub.
@@ -15,7 +15,7 @@
 //! | `frame_reader` | client bytes to whole, bounded, inflated frames |
 //! | [`space`] | the two spaces of HTTP around a name or a value |
 //! | [`json`] | the checks before any JSON parser; objects with their keys in the order of writing, dates |
-//! | [`auth`] | tokens and their keys, roles and patterns, origins |
+//! | [`auth`] | names and patterns of both buses, origins; why a token is refused |
 //! | [`admission`] | limits for clients: sums with a share for each address, rates, turns of addresses, addresses behind proxies |
 //! | [`base`] | an instant on both clocks, seeded numbers, budgets of log lines, texts for people |
 

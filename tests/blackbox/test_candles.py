@@ -1,5 +1,6 @@
 """`weirgate trades --candles`, from Redis to a client, by the real clock."""
 import asyncio
+import contextlib
 import json
 import random
 import subprocess
@@ -53,6 +54,28 @@ async def test_closed_candles_are_those_of_another_program_over_the_same_trades(
     assert sorted(map(line, closed)) == sorted(by_the_program(trades))
     assert running > 4
     assert scrape(weirgate).sum("weirgate_candle_trades_dropped_total") == 0
+
+
+async def test_candles_of_a_start_and_of_a_loss_say_so(start_weirgate, redis_server):
+    weirgate = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
+    async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
+        await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["A"], "interval": "1s"}))
+        with redis_server.client() as redis:
+            async def closed():
+                while True:
+                    redis.publish("channel:trade:A", json.dumps({"price": 1, "timestamp": now_ms()}))
+                    with contextlib.suppress(TimeoutError):
+                        message = json.loads(await asyncio.wait_for(client.recv(), 0.05))
+                        if message["type"] == "candle" and message["data"]["closed"]:
+                            return message["data"]
+            assert (await closed())["partial"], "of the second of the start"
+            assert "partial" not in await closed()
+            redis.client_kill_filter(_type="pubsub")
+            assert (await closed())["partial"]
+            for _ in range(5):
+                if "partial" not in (candle := await closed()):
+                    break
+            assert "partial" not in candle
 
 
 async def test_metrics_tell_of_candles_and_of_trades_that_candles_lack(start_weirgate, redis_server):

@@ -270,7 +270,7 @@ def test_redis_that_is_away_or_refuses(redis_server):
     assert status == 1 and has(lines, "error: Redis at", "no answer within 200 ms (--connect-timeout-ms)"), lines
 
 
-def test_each_sentinel_is_asked(sentinel, redis_server):
+def test_each_sentinel_is_asked(sentinel, start_sentinel, redis_server):
     away = free_port()
     env = {"REDIS_SENTINELS": f"127.0.0.1:{away},127.0.0.1:{sentinel}", "REDIS_SENTINEL_MASTER": "main"}
     status, lines = check("channels", **env)
@@ -279,6 +279,11 @@ def test_each_sentinel_is_asked(sentinel, redis_server):
     assert has(lines, f"ok: the sentinel at 127.0.0.1:{sentinel} answered in", f"main is at 127.0.0.1:{redis_server.port}")
     status, lines = check("channels", **env | {"REDIS_SENTINEL_MASTER": "other"})
     assert status == 1 and has(lines, 'error: no sentinel knows the master "other"'), lines
+    # This sentinel names a master that has failed.
+    stale = start_sentinel(away)
+    status, lines = check("channels", **env | {"REDIS_SENTINELS": f"127.0.0.1:{stale},127.0.0.1:{sentinel}"})
+    assert status == 0 and has(lines, "warning: the sentinels name different masters"), lines
+    assert has(lines, "ok: Redis", f"at 127.0.0.1:{redis_server.port} answered in"), lines
 
 
 # --- events

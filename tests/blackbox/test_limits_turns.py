@@ -1,5 +1,6 @@
 """Limits on what clients and the bus may send, and the closes of a turn."""
 import asyncio
+import json
 import signal
 
 import pytest
@@ -7,6 +8,7 @@ import websockets
 from bus import publisher
 from clients import connect, connect_many
 from prometheus import scrape
+from redis_gateways import BOTH, CHANNELS, publish, subscriber
 from waiting import until
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -58,3 +60,23 @@ async def test_bus_messages_over_a_limit_are_skipped_and_counted(nats, start_wei
     metrics = scrape(weirgate)
     assert metrics.sum("weirgate_bus_messages_bad_total", subject="market.flow") == 2
     await until(lambda: weirgate.log().count("bad message skipped") == 2, 5, "a line for each")
+
+
+@pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)
+async def test_messages_of_names_over_a_limit_are_skipped_and_counted(kind, redis_server, start_weirgate):
+    """A client may hold names of 512 bytes; longer ones come by its patterns, up to 4,096 bytes."""
+    weirgate = start_weirgate(kind.name, redis=redis_server).wait_ready()
+    exact = await subscriber(kind, weirgate, ["A"])
+    clients = [exact] + ([await subscriber(CHANNELS, weirgate, ["*"])] if kind is CHANNELS else [])
+    longest = 4_096 - len(kind.channel(""))
+    with redis_server.client() as redis:
+        for price, length in enumerate([longest, longest + 1, 5_000_000]):
+            redis.publish(kind.channel("\x01" * length), json.dumps({"price": price}))
+        publish(redis, kind, "A", 7)
+    for client, prices in zip(clients, [[7], [0, 7]]):
+        await client.wait_for(lambda c: c.prices[-1:] == [7], 10, "the message after them")
+        assert client.prices == prices
+    assert [client.missing for client in clients] == [0, 2][:len(clients)]
+    assert scrape(weirgate).sum("weirgate_bus_messages_bad_total") == 2
+    await until(lambda: weirgate.log().count("a name of over 4,096 bytes") == 2, 5, "a line for each")
+    assert max(map(len, weirgate.log().splitlines())) < 1_000

@@ -134,6 +134,10 @@ async def test_one_whose_http_is_late_keeps_its_clients(start_several):
         assert several.processes() == before
         ready = await asyncio.to_thread(several.ready)
         assert (ready["ready"], ready["processes_ready"]) == (False, COUNT - 1)
+        # A liveness probe gives up after two seconds, and would end the processes that are well.
+        began = time.monotonic()
+        assert (await asyncio.to_thread(several.supervisor.get, "/health"))[0] == 200
+        assert time.monotonic() - began < 2
     assert len(several.supervisor.lines_with("a process does not answer over HTTP", "process=1")) == 1
     await until(lambda: several.ready()["ready"], 10, "all ready again")
     counts = [client.messages for client in open_clients]

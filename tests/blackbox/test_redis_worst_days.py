@@ -123,21 +123,33 @@ async def test_a_busy_redis_delivers_everything_when_it_is_done(kind, started, s
     await until(lambda: weirgate.ready_status() == 200, 10, "ready again")
 
 
-@pytest.fixture
-def group(started, tmp_path):
-    """A master, its replica, and a sentinel that makes the replica the master once the master is away for a second."""
-    master = RedisServer()
-    replica = RedisServer("--replicaof", "127.0.0.1", str(master.port))
+@pytest.fixture(params=["127.0.0.1", "localhost"])
+def group(request, started, tmp_path):
+    """A master, its replica, and two sentinels. All name one another by address, or by host name. The second sentinel makes
+    the replica the master once the master is away for a second; the first is cut off from it, and stays with the old master."""
+    host = request.param
+    user = ["--user", "alone", "on", ">x", "resetchannels", "+@all", "-slaveof", "~*"]
+    master = RedisServer("--replica-announce-ip", host, *user)
+    replica = RedisServer("--replicaof", host, str(master.port), "--replica-announce-ip", host, *user)
     started.extend([master, replica])
-    port, config = free_port(), tmp_path / "sentinel.conf"
-    config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {master.port} 1\n"
-                      "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n")
     with replica.client() as connection:
         wait_for(lambda: connection.info("replication")["master_link_status"] == "up", "a replica that follows")
+    names = ["sentinel resolve-hostnames yes", "sentinel announce-hostnames yes"]
+    cut_off = ["sentinel auth-user main alone", "sentinel auth-pass main x"]
+    ports = [_sentinel(started, tmp_path / name, names, f"{host} {master.port} {quorum}", more)
+             for name, quorum, more in [("stale", 2, cut_off), ("good", 1, [])]]
+    return master, replica, ports
+
+
+def _sentinel(started, folder, names, master, more):
+    folder.mkdir()
+    port, config = free_port(), folder / "sentinel.conf"
+    config.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {folder}", *names, f"sentinel monitor main {master}",
+                                 "sentinel down-after-milliseconds main 1000", "sentinel failover-timeout main 2000", *more, ""]))
     started.append(Process([system_binary("redis-server", "redis-server"), config, "--sentinel"]))
     sentinel = redis.Redis(port=port, socket_timeout=5)
     wait_for(lambda: int(sentinel.sentinel_master("main")["num-slaves"]) == 1, "a sentinel that knows the replica")
-    return master, replica, port
+    return port
 
 
 def wait_for(condition, what, seconds=20):
@@ -154,14 +166,17 @@ def wait_for(condition, what, seconds=20):
 
 @both
 async def test_a_failover_that_loses_the_tail(kind, group, start_weirgate):
-    master, replica, sentinel = group
-    env = {"REDIS_SENTINELS": f"127.0.0.1:{sentinel}", "REDIS_SENTINEL_MASTER": "main"}
+    master, replica, sentinels = group
+    env = {"REDIS_SENTINELS": ",".join(f"127.0.0.1:{one}" for one in sentinels), "REDIS_SENTINEL_MASTER": "main"}
     weirgate = start_weirgate(kind.name, env=env).wait_ready()
     clients = await watchers(kind, weirgate)
     stop, before, after = threading.Event(), [], []
     threads = [threading.Thread(target=publisher, args=(master, kind, stop, before))]
     threads[0].start()
     await clients[0].wait_for(lambda c: len(c.prices) > 50, 20, "some data")
+    # weirgate asks a sentinel each second.
+    await asyncio.sleep(2.5)
+    assert scrape(weirgate).sum("weirgate_bus_gaps_total") == 0
     # The master dies with what it has not sent.
     await asyncio.to_thread(master.kill)
     stop.set()

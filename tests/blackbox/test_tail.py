@@ -108,7 +108,18 @@ async def test_a_tail_that_is_granted_nothing_ends_with_1(redis_server, start_we
                          "--print-acl of weirgate channels shows the table of roles, and --acl FILE replaces the table\n"), told
     trades = start_weirgate("trades", redis=redis_server).wait_ready()
     status, _, told = await tail("trades", "--subscribe", "A-NAME-THAT-IS-TOO-LONG", "--port", trades.port, *style)
-    assert status == 1 and "error: the gateway grants nothing" in told, told
+    assert status == 1 and told.endswith("error: the gateway grants nothing of --subscribe; check the symbols, and how many the gateway "
+                                         "(--symbols-max) or the token (maxSymbols) allows\n"), told
+
+
+async def test_a_refused_symbol_refuses_no_other(redis_server, start_weirgate, start_tail):
+    weirgate = start_weirgate("trades", redis=redis_server).wait_ready()
+    one = start_tail("trades", "--subscribe", "AAPL", "TOOLONGSYMBOL", "--count", 1, "--port", weirgate.port)
+    await one.says("refused: TOOLONGSYMBOL")
+    with redis_server.client() as redis:
+        redis.publish("channel:trade:AAPL", '{"symbol":"AAPL","price":1}')
+    assert [line["data"]["symbol"] for line in await one.prints(1)] == ["AAPL"]
+    assert one.wait(10) == 0
 
 
 async def test_a_token_is_sent_refused_in_words_and_hidden(redis_server, start_weirgate, start_tail):

@@ -2,7 +2,7 @@
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
-use weirgate_wire::auth::{ApiKey, KeyRing, KeySet};
+use weirgate::auth::{ApiKey, KeyRing, KeySet};
 use weirgate_wire::base::Secret;
 
 use super::*;

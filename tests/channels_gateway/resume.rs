@@ -1,6 +1,6 @@
 //! A client that comes back gets what it missed, or is told that it does not: names of the kept feed.
 
-use weirgate_core::{CopyRank, FeedNotice, Frame, FrameBytes};
+use weirgate_core::{CopyRank, FeedNotice, Frame, FrameBytes, SkippedMessage};
 
 use super::*;
 
@@ -500,6 +500,30 @@ fn a_message_that_is_left_out_is_a_hole_for_its_name_and_for_patterns() {
     assert_eq!(answer["recovered"]["market:x"], true);
     let (_, answer, _) = kept.comes_back(&[TICK, "market:*"], &at(1));
     assert_eq!(answer["recovered"], json!({TICK: true, "market:*": true}));
+}
+
+/// Its name is too long, or no text: nobody knows which narrower patterns match it.
+#[test]
+fn a_message_without_a_name_is_a_hole_for_each_pattern_that_may_match_it() {
+    let mut kept = Kept::new();
+    let names = [KEPT[0], "market:t*", TICK, KEPT[1]];
+    let members = names.map(|name| kept.member(&[name]).0);
+    let place = kept.message(TICK, "").place;
+    kept.bench.bus(BusEvent::Skipped(SkippedMessage {
+        subscription: Subscription::pattern(KEPT[0]),
+        place,
+        id: None,
+        why: "a name of over 4,096 bytes",
+    }));
+    for (key, missing) in members.into_iter().zip([1, 1, 0, 0]) {
+        kept.bench.ping(key);
+        assert_eq!(kept.bench.got(key)[0]["seq"], 3 + missing);
+    }
+    for name in &names[..2] {
+        assert_eq!(kept.why(name, &at(0)), "window");
+    }
+    let (_, answer, _) = kept.comes_back(&[TICK], &at(0));
+    assert_eq!(answer["recovered"][TICK], true);
 }
 
 /// A large message needs the memory of thousands of small ones, which are forgotten over several turns; the bus waits

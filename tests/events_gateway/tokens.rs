@@ -2,8 +2,8 @@
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
+use weirgate::auth::{ApiKey, Authenticator, KeyRing, KeySet};
 use weirgate_core::{Cut, CutRequest, HistoryLimits, Whom};
-use weirgate_wire::auth::{ApiKey, Authenticator, KeyRing, KeySet};
 use weirgate_wire::base::Secret;
 
 use super::*;

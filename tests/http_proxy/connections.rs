@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 use weirgate::gateways::events::EventsService;
-use weirgate_server::http::HttpSettings;
 use weirgate_wire::admission::Quota;
 
 use crate::rig::{Rig, accept, accept_within, assert_ends, get, ok, post, proxied};
@@ -42,10 +41,7 @@ fn a_kept_connection_that_was_closed_is_replaced() {
 
 #[test]
 fn what_clients_send_ahead_has_one_sum_of_which_an_address_has_its_share() {
-    let rig = Rig::with(
-        |settings| settings.held = Quota::new("http", 200_000),
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| settings.held = Quota::new("http", 200_000));
     let begin = |client: u8, bytes: usize| {
         let ip = IpAddr::from([192, 0, 2, client]);
         let with_head = get("/v1/jobs/x") + &"G".repeat(bytes);
@@ -180,13 +176,10 @@ fn a_service_may_be_at_https() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     for (host, status) in [("localhost", 200), ("127.0.0.1", 502)] {
-        let rig = Rig::with(
-            |settings| {
-                let (url, tls) = (format!("https://{host}:{port}"), Arc::new(tls.clone()));
-                settings.services[0] = proxied(EventsService::MEASUREMENT, &url, Some(tls));
-            },
-            HttpSettings::default(),
-        );
+        let rig = Rig::with(|settings| {
+            let (url, tls) = (format!("https://{host}:{port}"), Arc::new(tls.clone()));
+            settings.services[0] = proxied(EventsService::MEASUREMENT, &url, Some(tls));
+        });
         let mut client = rig.connect(get("/v1/jobs/x"));
         let stream = accept(&listener).stream;
         let session = ServerConnection::new(Arc::new(server.clone())).unwrap();
@@ -202,10 +195,7 @@ fn a_service_may_be_at_https() {
 
 #[test]
 fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do_not() {
-    let rig = Rig::with(
-        |settings| settings.limits.service_connections_max = 8,
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| settings.limits.service_connections_max = 8);
     let upload = |client: u8| {
         let post = post("/v1/jobs/up", "Content-Length: 100000", "x");
         let client = rig.connect_as([192, 0, 2, client].into(), post);
@@ -259,10 +249,7 @@ fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do
 #[test]
 fn an_answer_that_its_client_does_not_take_gives_way() {
     const BYTES: usize = 20_000_000;
-    let rig = Rig::with(
-        |settings| settings.limits.service_connections_max = 2,
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| settings.limits.service_connections_max = 2);
     let begin = |last: u8| {
         let client = rig.connect_as([192, 0, 2, last].into(), get("/v1/jobs/large"));
         let mut service = rig.accept();

@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weirgate::gateways::events::proxy::ProxySettings;
-use weirgate_server::http::HttpSettings;
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
 
@@ -145,7 +144,7 @@ fn each_request_is_counted_once_by_what_came_of_it() {
             settings.limits.service_connections_max = 1;
             settings.limits.silence_timeout_ms = 400;
         };
-        let rig = Rig::with(few, HttpSettings::default());
+        let rig = Rig::with(few);
         scene(&rig);
         rig.wait_for(&ended("measurement", outcome), 1.0);
         // Only the service itself says that it is away, and no body of a client.

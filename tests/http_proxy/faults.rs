@@ -5,11 +5,10 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate_server::http::HttpSettings;
 use weirgate_test_support::patient;
 use weirgate_wire::admission::{Quota, TrustedProxies};
 
-use crate::rig::{Client, Rig, accept, assert_ends, behind, get, ok, post};
+use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
 
 const UNREACHABLE: (u16, &str) = (502, r#"{"detail":"Upstream unreachable"}"#);
 const TIMEOUT: (u16, &str) = (504, r#"{"detail":"Upstream timeout"}"#);
@@ -19,10 +18,7 @@ fn impatient() -> Rig {
 }
 
 fn impatient_after(silence_timeout_ms: u64) -> Rig {
-    Rig::with(
-        |settings| settings.limits.silence_timeout_ms = silence_timeout_ms,
-        HttpSettings::default(),
-    )
+    Rig::with(|settings| settings.limits.silence_timeout_ms = silence_timeout_ms)
 }
 
 #[test]
@@ -250,13 +246,10 @@ fn a_client_that_goes_takes_its_request_with_it() {
 
 #[test]
 fn requests_beyond_the_connections_of_a_service_wait_for_one() {
-    let rig = Rig::with(
-        |settings| {
-            settings.limits.service_connections_max = 2;
-            settings.limits.silence_timeout_ms = 1_500;
-        },
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| {
+        settings.limits.service_connections_max = 2;
+        settings.limits.silence_timeout_ms = 1_500;
+    });
     let connect = |client: u8| rig.connect_as([192, 0, 2, client].into(), get("/v1/jobs/x"));
     let mut clients: Vec<_> = (0..3).map(connect).collect();
     let mut first = rig.accept();
@@ -382,10 +375,7 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
 
 #[test]
 fn over_their_limit_small_bodies_take_a_connection_first() {
-    let rig = Rig::with(
-        |settings| settings.held = Quota::new("http", 100_000),
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| settings.held = Quota::new("http", 100_000));
     let half = post("/v1/jobs/x", "Content-Length: 60000", "x");
     let mut first = rig.connect(&half);
     rig.wait_for(
@@ -429,10 +419,7 @@ fn over_their_limit_small_bodies_take_a_connection_first() {
 
 #[test]
 fn a_small_body_is_whole_before_it_takes_a_connection() {
-    let rig = Rig::with(
-        |settings| settings.limits.service_connections_max = 1,
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| settings.limits.service_connections_max = 1);
     let mut slow: Vec<_> = (0..3)
         .map(|_| rig.connect(post("/v1/jobs/slow", "Content-Length: 65536", "x")))
         .collect();
@@ -478,13 +465,10 @@ fn an_address_holds_as_many_connections_as_are_free_and_no_more() {
     let waits = r#"weirgate_proxy_address_waits_total{service="measurement"}"#;
     for trusted_proxies in [TrustedProxies::None, TrustedProxies::Any] {
         let is_behind_proxy = trusted_proxies == TrustedProxies::Any;
-        let rig = Rig::with(
-            |settings| {
-                settings.limits.service_connections_max = 3;
-                settings.limits.silence_timeout_ms = 2_000;
-            },
-            behind(trusted_proxies),
-        );
+        let rig = Rig::behind(trusted_proxies, |settings| {
+            settings.limits.service_connections_max = 3;
+            settings.limits.silence_timeout_ms = 2_000;
+        });
         let connect = |client: &str, path: &str, framing: &str| {
             let peer = if is_behind_proxy { "127.0.0.1" } else { client };
             let headers = format!("X-Forwarded-For: {client}{framing}");

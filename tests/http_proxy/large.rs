@@ -5,8 +5,6 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use weirgate_server::http::HttpSettings;
-
 use crate::rig::{Rig, post};
 
 /// Bytes of a body. `LARGE_BODY_MB` makes it more.
@@ -88,10 +86,7 @@ fn alone(name: &str, test: impl FnOnce()) {
 
 fn wait_with_uploads() {
     const COUNT: usize = 400;
-    let rig = Rig::with(
-        |settings| settings.limits.service_connections_max = 1,
-        HttpSettings::default(),
-    );
+    let rig = Rig::with(|settings| settings.limits.service_connections_max = 1);
     let head = post("/v1/jobs/x", "Content-Length: 1000000", "");
     let mut before = 0;
     let clients: Vec<_> = (0..=COUNT)

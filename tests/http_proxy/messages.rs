@@ -1,6 +1,6 @@
 //! Messages that a proxy easily changes, to the letter.
 
-use crate::rig::{Client, Rig, accept, behind, get, line, lines, ok, post, request};
+use crate::rig::{Client, Rig, accept, get, line, lines, ok, post, request};
 use weirgate_wire::admission::TrustedProxies;
 
 /// A request through the proxy, and its head at the service.
@@ -85,7 +85,7 @@ fn the_list_of_addresses_is_appended_to_whoever_sends_it() {
             true => TrustedProxies::Any,
             false => TrustedProxies::None,
         };
-        let rig = Rig::with(|_| {}, behind(trusted));
+        let rig = Rig::behind(trusted, |_| {});
         let forwarded = "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 3.3.3.3\r\n\
                          X-Forwarded-Proto: https\r\nX-Forwarded-Host: www.example";
         let (_, _, head) = asked(&rig, post("/v1/jobs/x", forwarded, ""));

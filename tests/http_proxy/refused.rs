@@ -1,7 +1,6 @@
 //! What never reaches a service.
 
 use weirgate::gateways::events::EventsService;
-use weirgate_server::http::HttpSettings;
 
 use crate::rig::{Rig, get, post, proxied, request};
 
@@ -64,13 +63,10 @@ fn paths_that_leave_the_table_are_refused() {
 #[test]
 fn a_base_path_opens_no_way_in() {
     for base in ["/base", "/gateway-services/simulation", "/a/b"] {
-        let rig = Rig::with(
-            |settings| {
-                let url = format!("http://127.0.0.1:9{base}/");
-                settings.services[1] = proxied(EventsService::SIMULATION, &url, None);
-            },
-            HttpSettings::default(),
-        );
+        let rig = Rig::with(|settings| {
+            let url = format!("http://127.0.0.1:9{base}/");
+            settings.services[1] = proxied(EventsService::SIMULATION, &url, None);
+        });
         for (path, status) in [
             ("/v1/simulation/gateway/handle", 404),
             ("/v1/simulation//internal/x", 404),

@@ -12,10 +12,11 @@ use weirgate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
 use weirgate::services::{Service, ServicesAway, Upstream};
-use weirgate_core::FeedStats;
+use weirgate_core::{FeedStats, Limits};
 use weirgate_runtime::Clock;
 use weirgate_server::build_info::BuildInfo;
-use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
+use weirgate_server::http::{Handover, HttpHandle, HttpPlane, Site};
+use weirgate_server::run::CommonSettings;
 use weirgate_server::telemetry::Telemetry;
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 use weirgate_wire::admission::{
@@ -48,7 +49,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
             proxied(events::EventsService::SIMULATION, simulation, None),
         ],
         limits: ProxyLimits::default(),
-        held: HttpSettings::default().held,
+        held: Limits::default().http_held,
         clock: Clock::start(),
         tokens: ProxyTokens::default(),
     }
@@ -83,24 +84,20 @@ fn telemetry(proxy: &Proxy, away: ServicesAway) -> Arc<Telemetry> {
     telemetry
 }
 
-/// Plain HTTP behind proxies that are trusted.
-pub(crate) fn behind(trusted_proxies: TrustedProxies) -> HttpSettings {
-    let access = ClientAccess {
-        trusted_proxies,
-        ..ClientAccess::default()
-    };
-    HttpSettings {
-        access: Arc::new(access),
-        ..HttpSettings::default()
-    }
-}
-
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self::with(|_| {}, HttpSettings::default())
+        Self::with(|_| {})
     }
 
-    pub(crate) fn with(change: impl FnOnce(&mut ProxySettings), http: HttpSettings) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut ProxySettings)) -> Self {
+        Self::behind(TrustedProxies::None, change)
+    }
+
+    /// Behind proxies that are trusted.
+    pub(crate) fn behind(
+        trusted_proxies: TrustedProxies,
+        change: impl FnOnce(&mut ProxySettings),
+    ) -> Self {
         let service = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (measurement, simulation) = (service(), service());
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
@@ -110,10 +107,9 @@ impl Rig {
         let services: Vec<_> = services.map(|proxied| proxied.service.clone()).collect();
         let away = ServicesAway::of(&services);
         let held = settings.held.clone();
-        let http = HttpSettings {
-            held: held.clone(),
-            ..http
-        };
+        let mut http = CommonSettings::default().http;
+        http.held = held.clone();
+        Arc::make_mut(&mut http.access).trusted_proxies = trusted_proxies;
         let proxy = Proxy::new(settings);
         let telemetry = telemetry(&proxy, away);
         let site = Site {

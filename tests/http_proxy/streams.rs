@@ -1,7 +1,7 @@
 //! What passes, and how it comes out.
 
 use crate::rig::{
-    BASE_PATH, Client, Rig, accept, assert_ends, behind, get, line, lines, ok, post, request,
+    BASE_PATH, Client, Rig, accept, assert_ends, get, line, lines, ok, post, request,
 };
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -331,7 +331,7 @@ fn answers_may_be_read_by_the_origin_that_asks_unless_the_service_says_otherwise
 
 #[test]
 fn a_trusted_proxy_is_believed() {
-    let rig = Rig::with(|_| {}, behind(TrustedProxies::Any));
+    let rig = Rig::behind(TrustedProxies::Any, |_| {});
     let mut client =
         rig.connect("GET /v1/jobs/x HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\n\r\n");
     let mut service = rig.accept();

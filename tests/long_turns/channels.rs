@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
+use weirgate::auth::{Acl, Authenticator, KeyRing, KeySet};
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
@@ -13,7 +14,7 @@ use weirgate_core::{
     BusEvent, BusMessage, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits, Hub,
     Limits, Mark, Place, Position, Publication, Subscription,
 };
-use weirgate_wire::auth::{Acl, Authenticator, KeyRing, KeySet, NamePatterns, NameSyntax};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::base::{Now, Secret};
 
 use super::acts::{Act, Outside, Request};

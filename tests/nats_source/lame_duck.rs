@@ -91,6 +91,33 @@ fn a_single_server_is_kept_until_it_ends() {
     assert_eq!(told[..2], ["Gap", "Down"]);
 }
 
+/// Each look for a successor waits a second for the second address, which accepts and says nothing.
+#[test]
+fn a_silent_address_beside_it_delays_no_message() {
+    let times = "lame_duck_grace_period: \"40s\"\nlame_duck_duration: \"60s\"";
+    let server = NatsServer::start_with(times);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound");
+    let (tried, tries) = bounded(1_000);
+    thread::spawn(move || silent.incoming().try_for_each(|stream| tried.send(stream)));
+    let source = run_with(&format!("{},nats://{address}", server.url()), &["a"]);
+    let client = client(&server.url());
+    let of_the_start = tries.len();
+    server.lame_duck();
+    eventually_within(PATIENCE, "the silent address is tried", || {
+        tries.len() > of_the_start
+    });
+    let began = Instant::now();
+    for number in 0..40 {
+        say(&client, "a", number.to_string());
+        assert_eq!(source.next(), format!("a: {number}"));
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "a second for each"
+    );
+}
+
 #[test]
 fn a_stream_moves_to_another_server_before_the_connection_ends() {
     let mut cluster = NatsCluster::start();

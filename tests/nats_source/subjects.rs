@@ -264,6 +264,31 @@ fn a_server_that_is_silent_for_too_long_is_left() {
     assert_eq!(source.next(), "a: 1");
 }
 
+/// Messages that come do not show that the requests of this side arrive.
+#[test]
+fn a_link_that_carries_messages_and_no_requests_is_left() {
+    let server = NatsServer::start_without_jetstream("");
+    let link = LinkProxy::to(server.address());
+    let source = run_subjects(impatient(&link.url()), 4_096);
+    source.until("CaughtUp");
+    source.interest.subscribe(subscription("a"));
+    source.until("+a");
+    link.make_one_way();
+    source.interest.subscribe(subscription("b"));
+    let client = client(&server.url());
+    let told = loop {
+        say(&client, "a", "1");
+        match source.next() {
+            message if message == "a: 1" => thread::sleep(Duration::from_millis(100)),
+            other => break other,
+        }
+    };
+    assert_eq!([told, source.next()], ["Gap", "Down"]);
+    let mut back = source.until("CaughtUp");
+    back.sort();
+    assert_eq!(back, ["+a", "+b", "CaughtUp", "Up"]);
+}
+
 /// What is published meanwhile waits in the sockets, and in the server once it goes on.
 #[test]
 fn a_server_that_stands_still_for_seconds_loses_nothing() {

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use weirgate_test_support::LinkProxy;
+
 use super::*;
 
 const MANY: usize = 10_000;
@@ -292,6 +294,33 @@ fn a_wish_on_a_dying_link_is_answered_by_the_outage() {
     assert_eq!(source.until("Gap"), ["Down", "Gap"]);
     link.swallow(false);
     assert_eq!(source.until("CaughtUp"), ["+a", "Up", "CaughtUp"]);
+}
+
+/// Messages that come do not show that the commands of this side arrive.
+#[test]
+fn a_link_that_carries_messages_and_no_commands_is_left() {
+    let server = RedisServer::start();
+    let link = LinkProxy::to(("127.0.0.1", server.port()));
+    let source = impatient(&link.url().replace("nats:", "redis:"));
+    link.make_one_way();
+    source.interest.subscribe(Subscription::channel("b"));
+    let mut client = server.client();
+    let told = loop {
+        publish(&mut client, "a", "1");
+        match source.next_short() {
+            message if message == "a: 1" => thread::sleep(Duration::from_millis(100)),
+            other => break other,
+        }
+    };
+    assert_eq!(told, "Gap");
+    let fault = source.fault();
+    assert!(
+        fault.contains("has not confirmed a subscription"),
+        "{fault}"
+    );
+    let mut back = source.until("CaughtUp");
+    back.sort();
+    assert_eq!(back, ["+a", "+b", "CaughtUp", "Up"]);
 }
 
 /// What came on names that stood already is followed by a loss like any other.

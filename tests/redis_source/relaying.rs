@@ -1,6 +1,7 @@
 //! Subscriptions that change while the source runs, and what comes through them.
 
 use super::*;
+use weirgate_bus::NAME_BYTES_MAX;
 
 #[test]
 fn what_is_published_after_a_confirmation_comes() {
@@ -155,15 +156,20 @@ fn payloads_of_any_bytes_and_any_size_stop_nothing() {
     // subscriber off for one of 32 MiB.)
     publish(&mut client, "x", vec![b'y'; 20_000_000]);
     assert!(source.next_message().payload == vec![b'y'; 1_000_001]);
-    // A channel whose name is no text, and one whose name is too long.
+    // A channel whose name is no text, and those whose names are too long.
     let mut command = redis::cmd("PUBLISH");
     command.arg(&[b'c', 0xff][..]).arg("named");
     command.query::<()>(&mut client).expect("published");
     assert_eq!(source.next_short(), "-*", "it is told");
-    publish(&mut client, &"n".repeat(1_000_001), "skipped");
-    assert_eq!(source.next_short(), "-*", "it is told");
-    publish(&mut client, "after", "all");
-    assert_eq!(source.next_short(), "after (*): all");
+    for bytes in [NAME_BYTES_MAX + 1, 500_000, 1_000_001] {
+        publish(&mut client, &"n".repeat(bytes), "skipped");
+        assert_eq!(source.next_short(), "-*", "it is told");
+    }
+    let long = "n".repeat(NAME_BYTES_MAX);
+    for name in [&long, "after"] {
+        publish(&mut client, name, "all");
+        assert_eq!(source.next_short(), format!("{name} (*): all"));
+    }
     assert_eq!(source.status.reconnects(), 0);
 }
 

@@ -89,7 +89,7 @@ struct Candle {
 }
 
 /// The message of a candle with these trades.
-fn message(pair: &Pair, start_ms: i64, trades: &[Trade], closed: bool) -> String {
+fn message(pair: &Pair, start_ms: i64, trades: &[Trade], closed: bool, partial: bool) -> String {
     let at = |trade: &&Trade| trade.at_ms;
     // Of equals the first is the smallest, and the last is the largest.
     let open = trades.iter().min_by_key(at).expect("a trade").price_cents;
@@ -105,7 +105,7 @@ fn message(pair: &Pair, start_ms: i64, trades: &[Trade], closed: bool) -> String
     format!(
         concat!(
             r#"{{"type":"candle","data":{{"symbol":"{}","interval":"{}","start":{},"open":{},"#,
-            r#""high":{},"low":{},"close":{},"volume":{},"trades":{},"closed":{}}}}}"#
+            r#""high":{},"low":{},"close":{},"volume":{},"trades":{},"closed":{}{}}}}}"#
         ),
         pair.1,
         INTERVALS[pair.0].0,
@@ -116,7 +116,8 @@ fn message(pair: &Pair, start_ms: i64, trades: &[Trade], closed: bool) -> String
         price(close),
         volume,
         trades.len(),
-        closed
+        closed,
+        if partial { r#","partial":true"# } else { "" }
     )
 }
 
@@ -124,6 +125,8 @@ fn message(pair: &Pair, start_ms: i64, trades: &[Trade], closed: bool) -> String
 #[derive(Debug, Default)]
 pub(super) struct Market {
     pub(super) grace_ms: i64,
+    /// The times in which the bus was away, and whether trades were lost; the last may go on.
+    away: Vec<(Now, Option<Now>, bool)>,
     candles: BTreeMap<Pair, BTreeMap<i64, Candle>>,
     late: u64,
     early: u64,
@@ -134,6 +137,8 @@ impl Market {
     pub(super) fn new(grace_ms: i64) -> Self {
         Self {
             grace_ms,
+            // Before the start.
+            away: vec![(Now::default(), None, true)],
             ..Self::default()
         }
     }
@@ -160,6 +165,34 @@ impl Market {
             candle.trades.push(trade.clone());
             candle.changed_us = now.mono_us;
         }
+    }
+
+    /// The bus is away, or back.
+    pub(super) fn note_bus(&mut self, now: Now, is_up: bool, has_lost: bool) {
+        match self.away.last_mut() {
+            Some((_, until, _)) if is_up => *until = Some(now),
+            _ => self.away.push((now, None, has_lost)),
+        }
+    }
+
+    /// Whether a message of a candle that was made at some time up to now may be, and has to be, partial; a closed candle
+    /// is made when it is closed.
+    fn partial(&self, now: Now, pair: &Pair, start_ms: i64, closed: bool) -> (bool, bool) {
+        let closes_ms = self.closes_ms(pair.0, start_ms);
+        let made_ms = if closed { closes_ms } else { now.unix_ms() };
+        let is_in = |from: Now, until: Option<Now>, has_lost, at_ms: i64| {
+            let until_ms = until.map_or(i64::MAX, Now::unix_ms);
+            from.unix_ms() <= at_ms && (until_ms > if has_lost { start_ms } else { at_ms })
+        };
+        let mut away = self.away.iter();
+        let must = away.any(|(from, until, lost)| is_in(*from, *until, *lost, made_ms));
+        let mut away = self.away.iter();
+        // A message that waits was made at any time before, a closed one up to a deadline later.
+        let may = away.any(|(from, until, _)| {
+            let until_ms = until.map_or(i64::MAX, Now::unix_ms);
+            from.unix_ms() <= made_ms + GRID_MS && until_ms >= start_ms
+        });
+        (may, must)
     }
 
     /// When a candle takes no more trades.
@@ -193,6 +226,7 @@ impl Market {
             ("early", self.early),
             ("unreadable", self.unreadable),
             ("pairs_max", 0),
+            ("long_symbol", 0),
         ];
         assert_eq!(counted, BTreeMap::from(want));
     }
@@ -325,7 +359,16 @@ impl Seen {
         let closed = data["closed"] == true;
         let trades = &market.candles[&pair][&start_ms].trades;
         assert!((1..=trades.len()).contains(&count), "{text}");
-        assert_eq!(text, message(&pair, start_ms, &trades[..count], closed));
+        let partial = data["partial"] == true;
+        let wanted = message(&pair, start_ms, &trades[..count], closed, partial);
+        assert_eq!(text, wanted);
+        let (may, must) = market.partial(now, &pair, start_ms, closed);
+        assert!(may || !partial, "{text}: {:?}", market.away);
+        assert!(
+            partial || !must || !closed && !fast,
+            "{text}: {:?}",
+            market.away
+        );
         let view = self.0.get_mut(&pair);
         let view = view.unwrap_or_else(|| panic!("not held: {text}"));
         if closed {

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
+use weirgate::auth::{Acl, Authenticator};
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
 use weirgate_core::{BusEvent, BusMessage, FeedSettings, SessionKey, Subscription};
-use weirgate_wire::auth::{Acl, Authenticator, NameSyntax};
+use weirgate_wire::auth::NameSyntax;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use crate::world::Random;

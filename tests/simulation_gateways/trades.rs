@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::Value;
+use weirgate::auth::Authenticator;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{
     CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,
 };
 use weirgate_core::{BusEvent, BusMessage, FeedSettings, SessionKey};
-use weirgate_wire::auth::{Authenticator, Origins};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::base::Now;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
@@ -83,20 +84,26 @@ pub(crate) struct Trades {
     stats: Arc<TradesStats>,
     /// If there are candles.
     market: Option<Market>,
+    is_away: bool,
     symbols: &'static [&'static str],
 }
 
 impl Trades {
+    /// An event of the bus without a message.
+    fn bus(bench: &mut Bench<Self>, event: BusEvent) {
+        let mut feed = bench.contract.feed.take().expect("a feed");
+        let publications = bench.publish(&mut feed, event);
+        bench.contract.feed = Some(feed);
+        bench.deliver(&publications);
+    }
+
     /// A trade of a symbol is published.
     fn make(bench: &mut Bench<Self>, channel: String, payload: Vec<u8>) {
         let message = BusMessage {
             pattern: Some("channel:trade:*".into()),
             ..BusMessage::new(channel, payload, bench.world.now)
         };
-        let mut feed = bench.contract.feed.take().expect("a feed");
-        let publications = bench.publish(&mut feed, BusEvent::Message(message));
-        bench.contract.feed = Some(feed);
-        bench.deliver(&publications);
+        Self::bus(bench, BusEvent::Message(message));
     }
 }
 
@@ -109,6 +116,7 @@ impl Contract for Trades {
         Self {
             feed: None,
             stats: Arc::default(),
+            is_away: true,
             market: has_candles.then(|| Market::new(random.pick(&[0, 500, 1_500]))),
             // With candles fewer, which then have more trades.
             symbols: if has_candles { &SYMBOLS[4..] } else { &SYMBOLS },
@@ -136,6 +144,7 @@ impl Contract for Trades {
             ..FeedSettings::default()
         };
         bench.contract.feed = Some(TradesFeed::new(settings, bench.world.frame_bytes.clone()));
+        turn_bus(bench);
         // At some moment of the longest interval.
         let us = bench.random.below(300 * SECOND);
         bench.world.now = bench.world.now.plus_us(us);
@@ -166,6 +175,9 @@ impl Contract for Trades {
     }
 
     fn outside(bench: &mut Bench<Self>) {
+        if bench.contract.market.is_some() && bench.random.chance(2) {
+            return turn_bus(bench);
+        }
         bench.number += 1;
         let n = bench.number;
         let symbol = bench.random.pick(bench.contract.symbols).to_uppercase();
@@ -260,6 +272,24 @@ impl Contract for Trades {
     fn check_empty(bench: &Bench<Self>) {
         assert!(bench.world.hub.gateway().is_idle());
     }
+}
+
+/// The bus goes away, with or without a loss, or comes back.
+fn turn_bus(bench: &mut Bench<Trades>) {
+    let is_up = bench.contract.is_away;
+    let has_lost = bench.random.chance(50);
+    bench.contract.is_away = !is_up;
+    let now = bench.world.now;
+    if let Some(market) = &mut bench.contract.market {
+        market.note_bus(now, is_up, has_lost);
+    }
+    if is_up {
+        return Trades::bus(bench, BusEvent::Up);
+    }
+    if has_lost {
+        Trades::bus(bench, BusEvent::Gap { lost: None });
+    }
+    Trades::bus(bench, BusEvent::Down(String::new()));
 }
 
 /// A request for symbols, and what has to be answered.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use weirgate::auth::{Acl, Authenticator};
 use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::{BusEvent, Feed, FeedSettings, FrameBytes, Gateway};
-use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
+use weirgate_wire::auth::{NamePatterns, NameSyntax, Origins};
 
 use crate::world::{Interests, Output};
 

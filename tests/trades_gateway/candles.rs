@@ -2,11 +2,13 @@
 
 mod day;
 mod order;
+mod partial;
 mod room;
 
 use serde_json::Value;
 use weirgate::gateways::trades::CandleSettings;
 use weirgate_core::{CloseReason, Gateway};
+use weirgate_wire::base::Now;
 
 use super::*;
 
@@ -42,7 +44,28 @@ impl Bench {
         };
         let world = World::new(limits, gateway, 1);
         let feed = feed(&world);
-        Self { world, feed, stats }
+        let mut bench = Self { world, feed, stats };
+        // The oldest trade of a stream, from long before.
+        let now = bench.world.now;
+        let unix_us = now.unix_us - 3_600 * SECOND as i64;
+        bench.bus(old("OLD", r#"{"price":1}"#, Now { unix_us, ..now }));
+        bench.bus(BusEvent::Up);
+        bench.world.advance(0);
+        bench
+    }
+
+    /// An event of the bus.
+    fn bus(&mut self, event: BusEvent) {
+        let now = self.world.now;
+        if let Some(notice) = self.feed.notice(&event) {
+            self.world.hub.handle_notice(now, &notice);
+        }
+        let mut out = Vec::new();
+        self.feed.event(now, event, &mut out);
+        for publication in &out {
+            self.world.hub.handle_publication(now, publication);
+        }
+        self.world.settle();
     }
 
     fn usual() -> Self {
@@ -117,6 +140,15 @@ impl Bench {
             self.advance(due.saturating_sub(self.world.now.mono_us));
         }
     }
+}
+
+/// A trade that the stream had stored at this time, before the start.
+fn old(symbol: &str, payload: &str, stored: Now) -> BusEvent {
+    let channel = format!("channel:trade:{symbol}");
+    BusEvent::Message(BusMessage {
+        quiet: true,
+        ..BusMessage::new(channel, payload.into(), stored)
+    })
 }
 
 fn candles(messages: Vec<Value>) -> Vec<Value> {

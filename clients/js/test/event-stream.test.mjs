@@ -226,15 +226,17 @@ test("a device: the position in the address goes with the first id, and only an 
   assert.deepEqual(await reopened(here, lobby), [[identify, lobby], "s2", null]);
 });
 
-test("a ping and a second identify are answered without a request", async () => {
+test("a ping, and an identify of a known device, are answered without a request, as the gateway would", async () => {
   const { asked, url } = await streams();
   const { stream, got } = streamOf(`${url}&device_id=d1`);
   await until(() => stream.readyState === 1, 5_000, "open");
   stream.send(JSON.stringify({ action: "ping", requestId: "7" }));
   stream.send(JSON.stringify({ event: "identify", request_id: "8", data: { device_id: "d1" } }));
-  await until(() => got.length === 2, 5_000, "two answers");
-  const [pong, known] = got.map((text) => JSON.parse(text));
-  assert.deepEqual([pong.type, pong.requestId, known.request_id, known.data.device_id], ["pong", "7", "8", "d1"]);
+  stream.send(JSON.stringify({ event: "identify", request_id: "9", data: {} }));
+  await until(() => got.length === 3, 5_000, "three answers");
+  const [pong, ...known] = got.map((text) => JSON.parse(text));
+  assert.deepEqual([pong.type, pong.requestId], ["pong", "7"]);
+  assert.deepEqual(known.map(({ type, event, request_id, error }) => [type, event, request_id, error.code]), ["8", "9"].map((id) => ["error", "identify", id, "unknown_event"]));
   assert.equal(asked.length, 1);
 });
 

@@ -279,6 +279,38 @@ test("a dead bus, a loss and a resume are shown", async () => {
   channels.close();
 });
 
+test("a resume is shown for its own name, whatever the gateway answers for others", async () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket }), socket = Socket.all.at(-1);
+  const shows = ["a", "b", "constructor"].map((name) => shown(() => useChannel(channels, name))), now = () => shows.map(([, seen]) => seen.feed.recovered);
+  let root;
+  await act(async () => { root = create(createElement("p", null, shows.map(([Shown], key) => createElement(Shown, { key })))); });
+  socket.open();
+  const answer = (names, more) => {
+    socket.message({ type: "subscribed", channels: names, errors: [], requestId: null, seq: 1, ...more });
+    frame();
+  };
+  answer(["a"], { recovered: { a: false } });
+  assert.deepEqual(now(), [false, undefined, undefined]);
+  answer(["b"], { recovered: { b: true } });
+  assert.deepEqual(now(), [false, true, undefined]);
+  answer(["a", "b", "constructor"], {});
+  assert.deepEqual(now(), [false, true, undefined], "names that are asked for again are no resume");
+  answer(["a"], { recovered: { a: true } });
+  assert.deepEqual(now(), [true, true, undefined]);
+  act(() => root.unmount());
+  channels.close();
+
+  const trades = new Trades("ws://feed.example/", { WebSocket: Socket }), other = Socket.all.at(-1), symbols = ["a", "F"];
+  shows.splice(0, 3, ...symbols.map((name) => shown(() => useChannel(trades, name))));
+  await act(async () => { root = create(createElement("p", null, shows.map(([Shown], key) => createElement(Shown, { key })))); });
+  other.open();
+  for (const [subscribed, recovered] of [[["A", "B"], false], [["F"], true]]) other.message({ type: "success", message: "m", data: { subscribed, currentSubscriptions: [], recovered }, timestamp: 1 });
+  frame();
+  assert.deepEqual(now(), [false, true]);
+  act(() => root.unmount());
+  trades.close();
+});
+
 test("rows of several names and the status, once a frame; the names may be written anew at each render", () => {
   const channels = new Channels("ws://feed.example/", { WebSocket: Socket });
   const [Shown, seen] = shown(() => ({ ...useRows(channels, ["a.*", "b.*"]), status: useStatus(channels) }));

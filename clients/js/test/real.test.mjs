@@ -389,6 +389,38 @@ test("devices with tokens: the user of the token is the device, and a refused to
   }
 });
 
+for (const auth of ["true", "false"]) {
+  test(`devices with tokens, REQUIRE_AUTH=${auth}: missed pushes come after a reload of the page, and pushes of another user after a login`, async () => {
+    const port = freePort(), got = [];
+    startWeirgate(["events", "--history-ms", "60000"], { GATEWAY_PORT: `${port}`, INTERNAL_AUTH_TOKEN: "t", REQUIRE_AUTH: auth, JWT_SECRET: SECRET });
+    await ready(port);
+    const headers = { "Content-Type": "application/json", "X-Internal-Token": "t" };
+    const push = (n, user) => fetch(`http://127.0.0.1:${port}/internal/broadcast`, {
+      method: "POST", headers, body: JSON.stringify({ event: "e", data: { n: `${user} ${n}` }, targets: { device_ids: [user] } }),
+    });
+    let user = "ann";
+    const token = () => jwt({ sub: user, exp: Math.floor(Date.now() / 1000) + 600 });
+    const made = (since) => new Devices(`ws://127.0.0.1:${port}/ws`, { WebSocket, token, since, onPush: ({ data }) => got.push(data.n) });
+    let device = made();
+    try {
+      await until(() => device.position, 5_000, "a position");
+      device.close();
+      await push(1, "ann");
+      device = made(device.position);
+      await until(() => got.length, 5_000, "the missed push");
+      assert.equal(device.recovered, true);
+      user = "bob";
+      device.reconnect();
+      await until(() => device.reconnects, 5_000, "the connection of the other user");
+      for (const to of ["ann", "bob"]) await push(2, to);
+      await until(() => got.includes("bob 2"), 5_000, "the push to the other user");
+      assert.deepEqual([got, device.status], [["ann 1", "bob 2"], "open"]);
+    } finally {
+      device.close();
+    }
+  });
+}
+
 test("devices: requests, refusals and pushes", async () => {
   const port = freePort();
   const service = createServer(async (request, response) => {

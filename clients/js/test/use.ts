@@ -38,7 +38,7 @@ async function main() {
   for await (const trade of trades) trade.symbol.toUpperCase();
   trades.addEventListener("trade", ({ detail, timestamp }) => detail.price + timestamp);
   trades.addEventListener("error", ({ detail }) => detail.code);
-  await trades.subscribeCandles("AAPL", "1m", ({ high, low }) => high - low);
+  await trades.subscribeCandles("AAPL", "1m", ({ high, low, partial }) => (partial ? undefined : high - low));
   for await (const { close } of trades.subscribeCandles("AAPL", "1m")) console.log(close + 1);
   for await (const { start, high, closed } of trades.iterate("candle")) console.log(start + high, closed);
   const resumed = new Trades("ws://localhost:8080", { since: localStorage.getItem("position"), last: 1, onBus: (bus, lost) => bus === "away" || lost });

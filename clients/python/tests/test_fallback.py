@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import time
 import urllib.parse
 import urllib.request
@@ -240,3 +241,13 @@ async def test_all_kept_messages_are_refused_on_a_stream_which_has_one_position_
     await stream.send(json.dumps({"action": "subscribe", "channels": ["a"], "last": "all", "requestId": "7"}))
     answer = json.loads(await anext(aiter(stream)))
     assert answer == {"type": "error", "error": "Cannot subscribe to all kept messages on an event stream", "requestId": "7"}
+
+
+async def test_an_identify_of_a_known_device_is_answered_as_the_gateway_would():
+    stream = EventStream("ws://127.0.0.1:1/ws?device_id=d1", {})
+    stream._task, stream._heard_at = asyncio.create_task(asyncio.sleep(60)), math.inf
+    for data in ({"device_id": "d1"}, {"device_id": None}):
+        await stream.send(json.dumps({"event": "identify", "request_id": "7", "data": data}))
+        answer = json.loads(await anext(aiter(stream)))
+        assert (answer["type"], answer["request_id"], answer["error"]["code"]) == ("error", "7", "unknown_event")
+    await stream.close()

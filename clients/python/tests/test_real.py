@@ -211,6 +211,28 @@ async def test_the_user_of_a_token_is_the_device_and_a_refused_token_is_replaced
     assert asked == [False, True]
 
 
+@pytest.mark.parametrize("auth", ["true", "false"])
+async def test_a_device_with_a_token_gets_what_it_missed_and_after_a_login_the_pushes_of_the_other_user(start_weirgate, auth):
+    env = {"INTERNAL_AUTH_TOKEN": TOKEN, "REQUIRE_AUTH": auth, "JWT_SECRET": SECRET}
+    server = start_weirgate("events", "--history-ms", "60000", env=env).wait_ready()
+    url, got, users = f"ws://127.0.0.1:{server.port}/ws", [], ["ann"]
+
+    def made(since=None):
+        return weirgate.Devices(url, since=since, token=lambda _: token(sub=users[-1], exp=int(time.time()) + 600), on_push=lambda push: got.append(push.data["n"]))
+    async with made() as first:
+        await until(lambda: first.position, 5, "a position")
+    await asyncio.to_thread(push, server, "e", {"n": "ann 1"}, "ann")
+    async with made(first.position) as device:
+        await until(lambda: got, 5, "the missed push")
+        users.append("bob")
+        device.reconnect()
+        await until(lambda: device.reconnects, 5, "the connection of the other user")
+        for user in users:
+            await asyncio.to_thread(push, server, "e", {"n": f"{user} 2"}, user)
+        await until(lambda: "bob 2" in got, 5, "the push to the other user")
+        assert (got, device.status) == (["ann 1", "bob 2"], "open")
+
+
 async def test_candles_come_at_once_and_when_they_are_closed(start_weirgate, redis_server):
     server = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     publish = redis_server.client().publish

@@ -76,6 +76,11 @@ pub enum NatsError {
     /// The server or the network: the connection is open, and nothing has come back for this number of milliseconds.
     #[error("NATS has not answered for {0} ms; giving this connection up")]
     Silent(u64),
+    /// The server or the network: messages come, and a subscription has not been confirmed for this number of milliseconds.
+    #[error(
+        "NATS has not confirmed a subscription for {0} ms, though messages come; giving this connection up"
+    )]
+    Unconfirmed(u64),
     /// The server: JetStream does not answer there, and answers at another server.
     #[error(
         "JetStream does not answer at this NATS server, and answers at another one; going there"
@@ -161,7 +166,11 @@ impl NatsError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Lost | Self::Ended(_) | Self::Silent(_)
+            Self::Unreachable { .. }
+                | Self::Lost
+                | Self::Ended(_)
+                | Self::Silent(_)
+                | Self::Unconfirmed(_)
         )
     }
 

@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
 
+use crate::name_of;
 use crate::socket::{Lines, take_up_to};
 
 /// The longest line. The server's first line lists the servers of a cluster.
@@ -103,9 +104,12 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// The subject as a name for clients; `None` if it is not UTF-8, because two such subjects would get the same text.
-    pub(super) fn name(&self) -> Option<&str> {
-        str::from_utf8(&self.subject).ok()
+    /// The subject as a name for clients.
+    ///
+    /// # Errors
+    /// Why the message is skipped.
+    pub(super) fn name(&self) -> Result<&str, &'static str> {
+        name_of(&self.subject)
     }
 
     /// The bytes of the whole payload, also if it is cut here.
@@ -127,7 +131,7 @@ impl Delivery {
 
     /// The number of a request, which is the last token of the subject for its answer.
     pub(super) fn request(&self) -> Option<u64> {
-        self.name()?.rsplit_once('.')?.1.parse().ok()
+        self.name().ok()?.rsplit_once('.')?.1.parse().ok()
     }
 }
 
@@ -424,6 +428,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{NAME_BYTES_MAX, NAME_TOO_LONG};
 
     const ALL: &[u8] = b"INFO {\"server_id\":\"X\"}\r\nPING\r\n+OK\r\nMSG a.b 7 5\r\nhe\r\no\r\n\
         MSG a 8 _INBOX.x 0\r\n\r\nHMSG a.b 9 r 30 33\r\nNATS/1.0 503 No Responders\r\n\r\nabc\r\n\
@@ -598,11 +603,21 @@ mod tests {
         let subjects: Vec<_> = ops
             .iter()
             .map(|op| match op {
-                Op::Message(delivery) => (&delivery.subject[..], delivery.name()),
+                Op::Message(delivery) => (&delivery.subject[..], delivery.name().ok()),
                 op => panic!("{op:?}"),
             })
             .collect();
         assert_eq!(subjects, [(&b"a\xff"[..], None), (&b"a\xfe"[..], None)]);
+    }
+
+    #[test]
+    fn a_subject_over_the_limit_is_no_name() {
+        let named = |bytes| Delivery {
+            subject: vec![b'a'; bytes],
+            ..Delivery::default()
+        };
+        assert!(named(NAME_BYTES_MAX).name().is_ok());
+        assert_eq!(named(NAME_BYTES_MAX + 1).name(), Err(NAME_TOO_LONG));
     }
 
     #[test]

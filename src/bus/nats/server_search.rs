@@ -2,7 +2,10 @@
 //! JetStream is silent, or the server is about to stop (lame duck mode).
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use super::api::{self, ANSWER_TIMEOUT};
 use super::connection::{Connection, Patience};
@@ -16,7 +19,7 @@ use super::stream_info::StreamCluster;
 use crate::probe::{Probe, ProbeResult};
 use crate::relay::Relay;
 use crate::socket::Waiter;
-use weirgate_runtime::LoopGone;
+use weirgate_runtime::{LoopGone, detached};
 use weirgate_wire::json::Json;
 
 /// Limits on the time for a second connection. The silent connection is not read meanwhile; a working server answers at
@@ -39,8 +42,8 @@ pub(super) struct ServerSearch {
     /// The servers learned before this connection.
     learned: Vec<Endpoint>,
     tries: usize,
-    /// When this last looked for another server, while the one in use was in lame duck mode.
-    searched_at: Option<Instant>,
+    /// When the last look for a successor began, and what it finds.
+    successor: Option<(Instant, Receiver<Option<Endpoint>>)>,
     /// The server that answered.
     next: Option<Endpoint>,
 }
@@ -52,7 +55,7 @@ impl ServerSearch {
             probe: Probe::new("NATS", &settings.times),
             learned,
             tries: 0,
-            searched_at: None,
+            successor: None,
             next: None,
         }
     }
@@ -80,7 +83,10 @@ impl ServerSearch {
             let is_others_turn = tries.is_multiple_of(2);
             *tries += 1;
             let others = match is_others_turn {
-                true => servers_of_next_host(learned.clone(), settings, connection, *tries / 2),
+                true => {
+                    let hosts = hosts_in_turn(learned.clone(), settings, connection, *tries / 2);
+                    servers_of_first(&hosts, settings, connection.peer)
+                }
                 false => Vec::new(),
             };
             let (to, asked) = match others.is_empty() {
@@ -114,29 +120,35 @@ impl ServerSearch {
     }
 
     /// Looks for another server, each time the next one, while the one in use is in lame duck mode. Without other
-    /// servers, the connection stays until the server ends it. `streams`: another server has to answer about one of
-    /// them. Returns whether there is one.
+    /// servers, the connection stays until the server ends it. The look has a thread of its own, because the connection in
+    /// use is read meanwhile. `streams`: another server has to answer about one of them. Returns whether there is one.
     pub(super) fn find_successor(
         &mut self,
         streams: &[String],
         settings: &NatsSettings,
         connection: &Connection,
     ) -> bool {
-        let now = Instant::now();
-        if !connection.info.ldm
-            || self
-                .searched_at
-                .is_some_and(|at| now < at + OTHERS_INTERVAL)
-        {
+        if !connection.info.ldm {
             return false;
         }
-        self.searched_at = Some(now);
-        if !streams.is_empty() {
-            return self.find_jetstream_elsewhere(streams, settings, connection);
+        if let Some((began, found)) = &self.successor {
+            match found.try_recv() {
+                Ok(Some(server)) => {
+                    self.next = Some(server);
+                    return true;
+                }
+                Err(TryRecvError::Empty) => return false,
+                Ok(None) | Err(TryRecvError::Disconnected) if began.elapsed() < OTHERS_INTERVAL => {
+                    return false;
+                }
+                Ok(None) | Err(TryRecvError::Disconnected) => {}
+            }
         }
-        self.find_other(settings, connection, |server| {
-            log_in(server, SecondTo::Other, settings) == ProbeResult::Answer
-        })
+        self.tries += 1;
+        let hosts = hosts_in_turn(self.learned.clone(), settings, connection, self.tries);
+        let found = look_for_successor(hosts, streams.to_vec(), settings.clone(), connection.peer);
+        self.successor = Some((Instant::now(), found));
+        false
     }
 
     /// Looks for a server of the next host that `answers`, to be tried first for the next connection. Returns whether
@@ -148,7 +160,8 @@ impl ServerSearch {
         answers: impl FnMut(&Endpoint) -> bool,
     ) -> bool {
         self.tries += 1;
-        let others = servers_of_next_host(self.learned.clone(), settings, connection, self.tries);
+        let hosts = hosts_in_turn(self.learned.clone(), settings, connection, self.tries);
+        let others = servers_of_first(&hosts, settings, connection.peer);
         self.next = others.into_iter().find(answers);
         self.next.is_some()
     }
@@ -172,8 +185,8 @@ impl ServerSearch {
     }
 }
 
-/// The addresses of the host whose turn it is, without the address of the connection in use.
-fn servers_of_next_host(
+/// All hosts that are known, beginning with the one whose turn it is.
+fn hosts_in_turn(
     mut learned: Vec<Endpoint>,
     settings: &NatsSettings,
     connection: &Connection,
@@ -182,14 +195,48 @@ fn servers_of_next_host(
     let mut all: Vec<_> = settings.endpoints().flatten().collect();
     learn(&mut learned, connection.neighbours().collect(), &all);
     all.append(&mut learned);
-    let is_other = |server: &Endpoint| server.address != Some(connection.peer);
-    // Skips a host whose only address is that of the connection in use.
-    (0..all.len())
-        .map(|n| &all[(turn + n) % all.len()])
+    let first = turn % all.len().max(1);
+    all.rotate_left(first);
+    all
+}
+
+/// The addresses of the first host that has others than that of the connection in use, without this. The name lookup can
+/// take long.
+fn servers_of_first(
+    hosts: &[Endpoint],
+    settings: &NatsSettings,
+    in_use: SocketAddr,
+) -> Vec<Endpoint> {
+    let is_other = |server: &Endpoint| server.address != Some(in_use);
+    hosts
+        .iter()
         .filter_map(|host| host.servers(settings).ok())
         .map(|servers| servers.into_iter().filter(is_other).collect::<Vec<_>>())
         .find(|servers| !servers.is_empty())
         .unwrap_or_default()
+}
+
+/// Looks for a server that answers, on a thread of its own. Without a thread, the end of the channel says that there is none.
+fn look_for_successor(
+    hosts: Vec<Endpoint>,
+    streams: Vec<String>,
+    settings: NatsSettings,
+    in_use: SocketAddr,
+) -> Receiver<Option<Endpoint>> {
+    let (sender, found) = bounded(1);
+    let look = move || {
+        let servers = servers_of_first(&hosts, &settings, in_use);
+        let answers = |server: &Endpoint| match streams.is_empty() {
+            true => log_in(server, SecondTo::Other, &settings) == ProbeResult::Answer,
+            false => has_jetstream(server, &streams, &settings).is_ok_and(|is| is),
+        };
+        // The connection in use may have ended meanwhile.
+        let _ = sender.send(servers.into_iter().find(answers));
+    };
+    if let Err(error) = detached("nats-successor", look) {
+        tracing::warn!(%error, "cannot look for a server in place of the one that is about to stop");
+    }
+    found
 }
 
 /// Which server a second connection goes to.

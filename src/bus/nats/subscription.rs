@@ -519,7 +519,10 @@ impl Subscription {
         let news = self.cursor.sequence() < Some(ack.stream_sequence);
         let now = Instant::now();
         if news {
-            if !relay.link.has_room(message.payload.len()) {
+            if !relay
+                .link
+                .has_room(message.subject.len() + message.payload.len())
+            {
                 // The wait for room may be long, and the server would redeliver messages that were handed over.
                 self.send_acks(jetstream);
                 jetstream.flush()?;

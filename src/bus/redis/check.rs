@@ -7,7 +7,8 @@ use super::connection::Connection;
 use super::error::{RedisError, shown_trimmed};
 use super::marks::NO_POSITIONS;
 use super::resp::Value;
-use super::role::{hello_field, says_lone_master};
+use super::role::{bulk_field, says_lone_master};
+use super::sentinels::name_same_server;
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
 use super::stream::{STATE, StreamProof, read_limits};
@@ -56,18 +57,17 @@ fn all(
 ) -> Result<(), RedisError> {
     let mut servers = RedisServers::new(settings.clone())?;
     let (mut waiter, _) = waiter("a question to Redis")?;
-    let endpoint = match settings.sentinels.is_empty() {
-        true => settings.server.clone(),
-        false => master(&mut servers, &mut waiter, found)?,
-    };
+    if servers.has_sentinels() {
+        ask_sentinels(&mut servers, &mut waiter, found)?;
+    }
     let begin = Instant::now();
-    let mut connection = servers.connect_to(&mut waiter, &endpoint)?;
+    let mut connection = servers.connect(&mut waiter)?;
     let ms = begin.elapsed().as_millis();
     // Every user may send `HELLO`; servers before 6.0 do not know the command.
     let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
-    let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
+    let version = bulk_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
     let version = shown_trimmed(&String::from_utf8_lossy(version));
-    let server = endpoint.address();
+    let server = connection.endpoint.address();
     let text = format!("Redis {version} at {server} answered in {ms} ms");
     found.push(Finding::Good(text));
     if needs.marks.is_some() && !says_lone_master(&hello) {
@@ -87,17 +87,18 @@ fn all(
 }
 
 /// Asks every sentinel, so that an absent one is reported before it is needed.
-fn master(
+fn ask_sentinels(
     servers: &mut RedisServers,
     waiter: &mut Waiter,
     found: &mut Vec<Finding>,
-) -> Result<RedisEndpoint, RedisError> {
+) -> Result<(), RedisError> {
     let name = servers.settings.master_name.clone();
     let (mut masters, mut last_error) = (Vec::new(), None);
-    for one in servers.settings.sentinels.clone() {
+    for (index, one) in servers.settings.sentinels.clone().iter().enumerate() {
         let (begin, address) = (Instant::now(), one.address());
-        match servers.ask_sentinel(waiter, &one) {
-            Ok(master) => {
+        match servers.ask_sentinel(waiter, index) {
+            Ok(named) => {
+                let master = named.server;
                 let (at, ms) = (master.address(), begin.elapsed().as_millis());
                 found.push(Finding::Good(format!(
                     "the sentinel at {address} answered in {ms} ms: {name} is at {at}"
@@ -111,16 +112,20 @@ fn master(
             }
         }
     }
-    let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
-    if addresses.iter().any(|one| Some(one) != addresses.first()) {
+    if let Some((first, more)) = masters.split_first()
+        && !more.iter().all(|one| name_same_server(first, one))
+    {
+        let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
         let text = format!(
             "the sentinels name different masters: {}",
             addresses.join(", ")
         );
         found.push(Finding::Warning(text));
     }
-    let first = masters.into_iter().next();
-    first.ok_or_else(|| servers.no_master(last_error))
+    match masters.is_empty() {
+        true => Err(servers.no_master(last_error)),
+        false => Ok(()),
+    }
 }
 
 fn published(

@@ -111,13 +111,20 @@ pub enum RedisError {
     /// The server or the network: the connection is open, but nothing has come back for this many milliseconds.
     #[error("Redis has not answered for {0} ms; giving this connection up")]
     Silent(u64),
+    /// The server or the network: messages come, and a subscription has not been confirmed for this many milliseconds.
+    #[error(
+        "Redis has not confirmed a subscription for {0} ms, though messages come; giving this connection up"
+    )]
+    Unconfirmed(u64),
 }
 
 impl RedisError {
     /// Whether another attempt may succeed: the server is away, or is just starting.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) => true,
+            Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) | Self::Unconfirmed(_) => {
+                true
+            }
             Self::Refused { reason, .. } => is_temporary(reason),
             _ => false,
         }

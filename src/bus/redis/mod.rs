@@ -32,7 +32,7 @@
 //! A single thread does all this. It waits for the socket and for requests in the same poll, and never blocks in a read
 //! or a write, with TLS too. While the loop's channel is full, the thread waits for room and reads nothing. Redis
 //! meanwhile buffers the messages up to its limit (`client-output-buffer-limit pubsub`); over the limit Redis ends the
-//! connection, which is a gap. With sentinels, a second thread asks them every second whether the master has moved, and
+//! connection, which is a gap. With sentinels, a second thread asks one of them every second whether the master has moved, and
 //! the source then leaves its server.
 //!
 //! | file | owns |
@@ -40,7 +40,8 @@
 //! | `mod` | the source, and the session on a connection; `super::relay` has the thread |
 //! | `session` | a connection: pushes, confirmations, pings |
 //! | `connection` | logging in, bytes and values, questions with answers; `super::socket` has the socket |
-//! | `servers` | where the master is; the second connection beside a silent connection; `super::probe` has the rule |
+//! | `sentinels` | where the master is, and whether it has moved |
+//! | `servers` | connecting to the server; the second connection beside a silent connection; `super::probe` has the rule |
 //! | `check` | the check before a start |
 //! | `marks` | the kept feed on a connection: positions, and the marks that make them valid on other instances |
 //! | `role` | what a server says of itself: whether it is a lone master, and its links |
@@ -55,6 +56,7 @@ mod marks;
 mod publish;
 pub mod resp;
 mod role;
+mod sentinels;
 mod servers;
 mod session;
 mod settings;

@@ -65,10 +65,19 @@ pub struct ReadLimits {
     pub items_max: usize,
     /// The fields to keep of each entry of a stream, with their values. Other fields are dropped as they arrive, because
     /// other programs may add any number of fields of any size. If empty, no list counts as the fields of an entry.
-    pub entry_fields: &'static [&'static [u8]],
+    pub entry_fields: &'static [EntryField],
     /// Whether the lists inside the outermost list are returned one by one as they arrive, and at the end the outermost
     /// list without them. So an answer of any length takes little memory.
     pub singly: bool,
+}
+
+/// A field that is kept of an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryField {
+    /// Its name.
+    pub name: &'static [u8],
+    /// The longest value that is kept whole, if [`ReadLimits::bulk_bytes_max`] is no less.
+    pub bytes_max: usize,
 }
 
 /// The error for bytes that are not the Redis protocol, or exceed the limits.
@@ -198,9 +207,9 @@ impl RespReader {
 
     /// The longest string that is kept whole in the innermost open list.
     fn bulk_bytes_max(&self) -> usize {
-        let (names, bytes_max) = (self.limits.entry_fields, self.limits.bulk_bytes_max);
+        let (kept, bytes_max) = (self.limits.entry_fields, self.limits.bulk_bytes_max);
         let fields = self.open.last().and_then(|open| open.fields.as_ref());
-        fields.map_or(bytes_max, |fields| fields.bytes_max(names, bytes_max))
+        fields.map_or(bytes_max, |fields| fields.bytes_max(kept).min(bytes_max))
     }
 
     fn open(&mut self, items: usize) -> Result<(), RespError> {
@@ -341,8 +350,12 @@ mod tests {
         singly: false,
     };
 
+    const fn field(name: &'static [u8], bytes_max: usize) -> EntryField {
+        EntryField { name, bytes_max }
+    }
+
     const OF_ENTRIES: ReadLimits = ReadLimits {
-        entry_fields: &[b"channel", b"data"],
+        entry_fields: &[field(b"channel", 20), field(b"data", usize::MAX)],
         ..LIMITS
     };
 
@@ -388,6 +401,35 @@ mod tests {
         let answer = format!("*1\r\n*2\r\n$9\r\na-long-ke\r\n{entries}");
         let want = Value::Array(vec![Value::Array(vec![bulk("a-long-ke"), want])]);
         assert_eq!(reader.next(&mut answer.as_bytes()), Ok(Some(want)));
+    }
+
+    #[test]
+    fn each_field_of_an_entry_has_its_own_limit() {
+        let name = "n".repeat(21);
+        let entry = |name: &str| {
+            let fields = ["channel", name, "data", &"d".repeat(100)];
+            let mut bytes = b"*1\r\n*2\r\n$3\r\n1-0\r\n".to_vec();
+            pack(&mut bytes, fields.iter());
+            let read = RespReader::new(OF_ENTRIES).next(&mut &bytes[..]);
+            let Ok(Some(Value::Array(entries))) = read else {
+                panic!("{read:?}");
+            };
+            let Some(Value::Array(entry)) = entries.into_iter().next() else {
+                panic!("no entry");
+            };
+            let Some(Value::Array(fields)) = entry.into_iter().nth(1) else {
+                panic!("no fields");
+            };
+            fields
+        };
+        let data = Value::Bulk(vec![b'd'; 100]);
+        for (name, want) in [
+            (&name[1..], Value::Bulk(vec![b'n'; 20])),
+            (&name, Value::Cut(vec![b'n'; 21])),
+        ] {
+            let fields = entry(name);
+            assert_eq!([&fields[1], &fields[3]], [&want, &data]);
+        }
     }
 
     #[test]

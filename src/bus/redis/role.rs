@@ -10,7 +10,7 @@ pub(super) const LINKS: [&[&str]; 2] =
 /// Whether the server is a master without a cluster, by its answer to `HELLO`, so that positions are valid. A server
 /// before Redis 6 cannot say so.
 pub fn says_lone_master(hello: &Value) -> bool {
-    let value_of = |key| hello_field(hello, key).unwrap_or_default();
+    let value_of = |key| bulk_field(hello, key).unwrap_or_default();
     value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
 }
 
@@ -48,8 +48,8 @@ fn link(link: &Value) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// A field of the answer to `HELLO`.
-pub(super) fn hello_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
+/// A text in an answer that is a map, such as that to `HELLO`.
+pub(super) fn bulk_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
     match field(hello, key) {
         Some(Value::Bulk(value)) => Some(value),
         _ => None,

@@ -1,27 +1,25 @@
-//! Finds the server, from the settings or from the sentinels, and connects to it; watches whether the sentinels name
-//! another master; makes the second connection while the first is silent.
+//! Connects to the server of the settings or to the master of the sentinels, at one of its addresses; makes the second
+//! connection while the first is silent.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop};
-use super::resp::Value;
+use super::resp::RespReader;
+use super::sentinels::NamedMaster;
 use super::settings::{RedisEndpoint, RedisSettings};
 use crate::probe::ProbeResult;
-use crate::socket::Waiter;
-use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake, detached, tls_roots};
+use crate::socket::{Buffered, Waiter};
+use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake, tls_roots};
 
 /// The longest silence during the TLS handshake, the log-in, and the questions of a check.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// While a connection exists, the sentinels are asked at this interval.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time for making the second connection, and the longest silence during its log-in. Meanwhile the thread
 /// neither reads the silent connection nor looks whether the master has moved.
 const SECOND_TIMEOUT: Duration = Duration::from_millis(250);
@@ -34,14 +32,20 @@ pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError
     Waiter::new(sleeper).map_err(RedisError::System)
 }
 
+/// An open connection, as parts, and the address of its server.
+pub(super) type OpenConnection = (SocketAddr, (Buffered, RespReader));
+
 /// Finds and reaches the server, over all connections of a source.
 #[derive(Clone)]
 pub(super) struct RedisServers {
     pub(super) settings: RedisSettings,
     /// `None` if neither the server nor a sentinel has TLS.
     tls: Option<Arc<ClientConfig>>,
-    /// The index of the sentinel that answered last.
-    first_sentinel: usize,
+    /// The index of the sentinel to ask first: the last one that named the master. Shared with the clones, because the
+    /// watch knows it before the next connection.
+    pub(super) first_sentinel: Arc<AtomicUsize>,
+    /// The answer of the sentinel that named the server in use.
+    pub(super) named: Option<NamedMaster>,
     /// The addresses that failed.
     failed: FailedAddresses,
     /// The address of the connection in use, and since when.
@@ -58,14 +62,11 @@ impl RedisServers {
         Ok(Self {
             tls: read_tls(&settings)?,
             settings,
-            first_sentinel: 0,
+            first_sentinel: Arc::default(),
+            named: None,
             failed: FailedAddresses::default(),
             used: None,
         })
-    }
-
-    fn has_sentinels(&self) -> bool {
-        !self.settings.sentinels.is_empty()
     }
 
     /// Connects to the server of the settings, or to the master that a sentinel names, with the certificates that the
@@ -75,30 +76,33 @@ impl RedisServers {
         waiter: &'w mut Waiter,
     ) -> Result<Connection<'w>, RedisError> {
         self.tls = read_tls(&self.settings)?;
-        let endpoint = match self.has_sentinels() {
-            true => self.find_master(waiter)?,
-            false => self.settings.server_now(),
+        let (endpoint, (address, parts)) = match self.has_sentinels() {
+            true => self.open_master(waiter)?,
+            false => {
+                let server = self.settings.server_now();
+                let opened = self.open(waiter, &server)?;
+                (server, opened)
+            }
         };
-        self.connect_to(waiter, &endpoint)
+        self.used = Some((address, Instant::now()));
+        Ok(Connection::from_parts(waiter, parts, &endpoint, address))
     }
 
     /// Connects to the first address of this server that accepts the log-in. If there are sentinels, the server has to
     /// be a master.
-    pub(super) fn connect_to<'w>(
+    pub(super) fn open(
         &mut self,
-        waiter: &'w mut Waiter,
+        waiter: &mut Waiter,
         endpoint: &RedisEndpoint,
-    ) -> Result<Connection<'w>, RedisError> {
+    ) -> Result<OpenConnection, RedisError> {
         let needs_master = self.has_sentinels();
-        let (address, parts) = self.at_each(waiter, endpoint, |mut connection| {
+        self.at_each(waiter, endpoint, |mut connection| {
             connection.log_in(HANDSHAKE_TIMEOUT)?;
             if needs_master {
                 connection.check_role(HANDSHAKE_TIMEOUT)?;
             }
-            Ok((connection.address, connection.into_parts()))
-        })?;
-        self.used = Some((address, Instant::now()));
-        Ok(Connection::from_parts(waiter, parts, endpoint, address))
+            Ok(connection.into_parts())
+        })
     }
 
     /// Connects to the server and the address of another connection.
@@ -116,31 +120,26 @@ impl RedisServers {
     }
 
     /// Connects to each address of the host until `ask` succeeds; addresses that failed before come last. Returns
-    /// the error of the last address. The name lookup can take long.
-    fn at_each<T>(
+    /// that address and the answer, or the error of the last address. The name lookup can take long.
+    pub(super) fn at_each<T>(
         &mut self,
         waiter: &mut Waiter,
         endpoint: &RedisEndpoint,
         ask: impl Fn(Connection<'_>) -> Result<T, RedisError>,
-    ) -> Result<T, RedisError> {
+    ) -> Result<(SocketAddr, T), RedisError> {
         let unreachable = |source| RedisError::Unreachable {
             server: endpoint.address(),
             source,
         };
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let found = match endpoint.socket {
-            Some(_) => Ok(vec![NO_ADDRESS]),
-            None => (endpoint.host.as_str(), endpoint.port)
-                .to_socket_addrs()
-                .map(Iterator::collect),
-        };
-        let addresses = self.failed.in_order(found.map_err(unreachable)?);
+        let found = addresses(endpoint).map_err(unreachable)?;
+        let addresses = self.failed.in_order(found);
         let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut last = unreachable(none);
         for address in addresses {
             let tls = self.tls.as_ref();
             match Connection::open(waiter, endpoint, address, tls, timeout).and_then(&ask) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((address, answer)),
                 Err(error) => last = error,
             }
             (self.failed).note_failure(address, Instant::now(), last.to_string());
@@ -161,96 +160,17 @@ impl RedisServers {
         }
     }
 
-    /// As [`Self::connect`]. If there are sentinels, a thread asks them whether the master has moved, until the
-    /// connection is dropped. After a requested failover, the sentinels disconnect the subscribers of the old master
-    /// only ten seconds later, and meanwhile nothing is published there.
+    /// As [`Self::connect`]. If there are sentinels, a thread asks them whether the master has moved ([`Self::watch`]).
     pub(super) fn connect_and_watch<'w>(
         &mut self,
         waiter: &'w mut Waiter,
     ) -> Result<Connection<'w>, RedisError> {
         let connection = self.connect(waiter)?;
-        if self.has_sentinels() {
-            self.clone().watch(&connection)?;
+        if let Some(named) = self.named.clone() {
+            self.clone()
+                .watch(named, Arc::clone(&connection.has_moved))?;
         }
         Ok(connection)
-    }
-
-    fn watch(mut self, connection: &Connection<'_>) -> Result<(), RedisError> {
-        let (mut waiter, _) = waiter("the watch over sentinels")?;
-        let server = connection.server();
-        let has_moved = Arc::clone(&connection.has_moved);
-        let watch = move || {
-            // The other reference is dropped with the connection.
-            while Arc::strong_count(&has_moved) > 1 {
-                thread::sleep(WATCH_INTERVAL);
-                // Absent sentinels say nothing about the master.
-                let found = self.find_master(&mut waiter);
-                if found.is_ok_and(|found| found.address() != server) {
-                    has_moved.store(true, Relaxed);
-                    return;
-                }
-            }
-        };
-        detached("redis-sentinel", watch).map_err(RedisError::System)
-    }
-
-    /// Asks the sentinels in turn, beginning with the one that answered last, and returns the first answer.
-    fn find_master(&mut self, waiter: &mut Waiter) -> Result<RedisEndpoint, RedisError> {
-        let sentinels = self.settings.sentinels.len();
-        let mut reason = None;
-        let first = self.first_sentinel;
-        for index in (0..sentinels).map(|n| (first + n) % sentinels) {
-            let sentinel = self.settings.sentinel_now(index);
-            match self.ask_sentinel(waiter, &sentinel) {
-                Ok(master) => {
-                    self.first_sentinel = index;
-                    return Ok(master);
-                }
-                Err(error) => reason = Some(error),
-            }
-        }
-        Err(self.no_master(reason))
-    }
-
-    /// The error for a master that no sentinel names; `last` is the error of the last sentinel.
-    pub(super) fn no_master(&self, last: Option<RedisError>) -> RedisError {
-        RedisError::NoMaster {
-            master: self.settings.master_name.clone(),
-            reason: last.map_or_else(
-                || "there is none to ask".to_owned(),
-                |error| error.to_string(),
-            ),
-        }
-    }
-
-    /// Asks a sentinel for the master. Returns its host and port, with the user, password, TLS and TLS name from the
-    /// settings of the server.
-    pub(super) fn ask_sentinel(
-        &mut self,
-        waiter: &mut Waiter,
-        sentinel: &RedisEndpoint,
-    ) -> Result<RedisEndpoint, RedisError> {
-        let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let name = self.settings.master_name.clone();
-        let server = self.settings.server_now();
-        self.at_each(waiter, sentinel, |mut connection| {
-            connection.log_in(timeout)?;
-            let question = ["SENTINEL", "get-master-addr-by-name", &name];
-            match connection.ask_one(&question, timeout)? {
-                Value::Array(items) => match address(&items) {
-                    Some((host, port)) => Ok(RedisEndpoint {
-                        host,
-                        port,
-                        socket: None,
-                        ..server.clone()
-                    }),
-                    None => Err(connection.wrong("its answer is not an address")),
-                },
-                Value::Error(words) => Err(connection.wrong(&words)),
-                Value::Nil => Err(connection.wrong("it knows no master of this name")),
-                _ => Err(connection.wrong("it does not answer like a sentinel")),
-            }
-        })
     }
 
     /// Makes the second connection to the server of a silent connection, and logs in.
@@ -277,6 +197,16 @@ impl RedisServers {
     }
 }
 
+/// The addresses of a server. The name lookup can take long.
+pub(super) fn addresses(endpoint: &RedisEndpoint) -> io::Result<Vec<SocketAddr>> {
+    match endpoint.socket {
+        Some(_) => Ok(vec![NO_ADDRESS]),
+        None => Ok((endpoint.host.as_str(), endpoint.port)
+            .to_socket_addrs()?
+            .collect()),
+    }
+}
+
 /// The TLS of the client, from its files; `None` if neither the server nor a sentinel has TLS.
 fn read_tls(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, RedisError> {
     let sentinels_tls = settings.sentinels.iter().any(|sentinel| sentinel.tls);
@@ -288,15 +218,4 @@ fn read_tls(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, Redis
         ca_file,
         settings.tls_client.as_ref(),
     )?))
-}
-
-fn address(items: &[Value]) -> Option<(String, u16)> {
-    match items {
-        [Value::Bulk(host), Value::Bulk(port)] => {
-            let host = String::from_utf8(host.clone()).ok()?;
-            let port = std::str::from_utf8(port).ok()?.parse().ok()?;
-            Some((host, port))
-        }
-        _ => None,
-    }
 }

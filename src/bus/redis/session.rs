@@ -10,12 +10,12 @@ use super::error::{RedisError, Stop, is_temporary, shown_trimmed};
 use super::marks::MarkedFeed;
 use super::resp::{ReadLimits, Value};
 use super::servers::RedisServers;
-use crate::NAME_NOT_UTF8;
 use crate::ledger::SubscriptionChange;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::requests::Names;
 use crate::socket::Waiter;
+use crate::{NAME_TOO_LONG, name_of};
 use weirgate_core::{BusEvent, BusMessage, Place, SkippedMessage, Subscription};
 use weirgate_wire::base::Now;
 
@@ -43,8 +43,8 @@ pub(super) struct PubSubSession<'a, 'w> {
 pub(super) enum Expected {
     /// The answer to a ping.
     Pong,
-    /// A confirmation for each name of a command.
-    Change(SubscriptionChange),
+    /// A confirmation for each name of a command, which was sent then.
+    Change(SubscriptionChange, Instant),
     /// The subscription to the channel of the marks.
     Marks,
 }
@@ -123,20 +123,34 @@ impl PubSubSession<'_, '_> {
                 .chain(change.names.iter().map(|name| &**name))
                 .collect();
             self.connection.queue(&command);
-            self.expected.push_back(Expected::Change(change));
+            let expected = Expected::Change(change, Instant::now());
+            self.expected.push_back(expected);
         }
     }
 
-    /// Pings a silent server, and gives the connection up after too long a silence. Returns when to check again.
+    /// Pings a silent server, and gives the connection up after too long a silence, or if a subscription is not confirmed for
+    /// as long. Returns when to check again.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.connection.check_master()?;
         self.names.retry_refused();
+        if is_silent && let Some(ms) = self.unconfirmed_ms() {
+            return Err(RedisError::Unconfirmed(ms).into());
+        }
         let (times, expected) = (&self.servers.settings.times, &mut self.expected);
         let pings = || expected.push_back(Expected::Pong);
         match self.connection.watch(times, is_silent, pings) {
             Some(next) => Ok(next),
             None => self.probe(),
         }
+    }
+
+    /// For how many milliseconds the oldest subscription has not been confirmed, if that is too long.
+    fn unconfirmed_ms(&self) -> Option<u64> {
+        let oldest = self.expected.iter().find_map(|expected| match expected {
+            Expected::Change(_, sent) => Some(*sent),
+            Expected::Pong | Expected::Marks => None,
+        });
+        self.servers.settings.times.unanswered_ms(oldest)
     }
 
     /// Handles too long a silence: the server is busy, or the link is dead. Returns when to check again.
@@ -201,7 +215,7 @@ impl PubSubSession<'_, '_> {
             Value::Bulk(channel) => channel,
             Value::Cut(_) => {
                 let place = self.place_of_cut(&subscription)?;
-                return self.skip(subscription, place, "a name that is too long");
+                return self.skip(subscription, place, NAME_TOO_LONG);
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
@@ -218,11 +232,11 @@ impl PubSubSession<'_, '_> {
         let Some(place) = self.place(&subscription, &channel) else {
             return Ok(());
         };
-        let (subject, pattern) = match (subscription.is_pattern, str::from_utf8(&channel)) {
+        let (subject, pattern) = match (subscription.is_pattern, name_of(&channel)) {
             (false, _) => (subscription.name, None),
             // The ledger knows only the requested names.
             (true, Ok(channel)) => (channel.into(), Some(subscription.name)),
-            (true, Err(_)) => return self.skip(subscription, place, NAME_NOT_UTF8),
+            (true, Err(why)) => return self.skip(subscription, place, why),
         };
         self.relay.link.send(BusEvent::Message(BusMessage {
             pattern,
@@ -320,7 +334,7 @@ impl PubSubSession<'_, '_> {
 
     /// Takes the name whose confirmation is due. Returns `None` if the confirmation is for another name or command.
     fn expected_name(&mut self, command: Confirmed, name: &Value) -> Option<Arc<str>> {
-        let Some(Expected::Change(change)) = self.expected.front_mut() else {
+        let Some(Expected::Change(change, _)) = self.expected.front_mut() else {
             return None;
         };
         let Value::Bulk(name) = name else {
@@ -352,7 +366,7 @@ impl PubSubSession<'_, '_> {
                 self.marks_refused(words);
                 return Ok(());
             }
-            Some(Expected::Change(change)) => change,
+            Some(Expected::Change(change, _)) => change,
             None => return Err(self.wrong(words)),
         };
         if is_temporary(words) {

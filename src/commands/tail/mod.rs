@@ -14,6 +14,7 @@ mod end;
 pub(super) mod line;
 mod output;
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use super::program::{complain, hide_secret};
 use crate::commands::{BusWord, Dialect};
 use weirgate_server::run::stop_signals_are_taken;
 use weirgate_server::settings::{Rows, SecretText};
+use weirgate_wire::base::escaped;
 
 /// How long a read waits for a message before the command checks signals and deadlines again.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -143,7 +145,7 @@ impl TailCommand {
                 silent_ticks: 0,
                 closed: None,
                 bus_is_away: false,
-                requests_open: 0,
+                asked: VecDeque::new(),
                 has_grant: !self.send.is_empty(),
             };
             let ended = session.run();
@@ -201,8 +203,8 @@ struct Session<'a> {
     closed: Option<CloseFrame>,
     /// Whether the last status said that the bus is away.
     bus_is_away: bool,
-    /// Subscribe requests that are neither granted nor refused yet.
-    requests_open: usize,
+    /// The names of the subscribe requests that are neither granted nor refused yet, in order.
+    asked: VecDeque<Vec<String>>,
     /// Whether anything was granted or may be. The responses to the user's own texts are not interpreted.
     has_grant: bool,
 }
@@ -248,17 +250,26 @@ impl Session<'_> {
 
     /// Sends the subscriptions and the user's texts.
     fn speak(&mut self, link: &mut Link) -> Result<(), TailError> {
-        let names = &self.command.subscribe;
-        let subscriptions = match self.dialect {
-            Some(dialect) if !names.is_empty() => (dialect.subscribe)(names),
-            _ => Vec::new(),
-        };
-        self.requests_open = subscriptions.len();
-        for text in subscriptions.iter().chain(&self.command.send) {
-            link.send(Message::text(text.as_str()))
-                .map_err(|error| TailError::broken(&error))?;
+        if let Some(dialect) = self.dialect {
+            for names in self.command.subscribe.chunks(dialect.names_per_request) {
+                self.ask(link, dialect, names)?;
+            }
+        }
+        for text in &self.command.send {
+            send(link, text)?;
         }
         Ok(())
+    }
+
+    /// Subscribes to these names, with one request.
+    fn ask(
+        &mut self,
+        link: &mut Link,
+        dialect: Dialect,
+        names: &[String],
+    ) -> Result<(), TailError> {
+        self.asked.push_back(names.to_vec());
+        send(link, &(dialect.subscribe)(names))
     }
 
     /// Handles the next message, if one comes within a tick.
@@ -316,7 +327,7 @@ impl Session<'_> {
         if let Some(status) = &status {
             complain(status);
         }
-        self.count_grant(text)?;
+        self.count_grant(link, text)?;
         let bus = self.dialect.and_then(|dialect| (dialect.bus)(text));
         if let Some(word) = bus {
             self.show_bus(word);
@@ -352,19 +363,33 @@ impl Session<'_> {
         self.bus_is_away = !word.is_up;
     }
 
-    /// If the gateway has refused every request, ends the command, because no message would ever come.
-    fn count_grant(&mut self, text: &str) -> Result<(), TailError> {
-        let grants = self.dialect.and_then(|dialect| (dialect.grants)(text));
-        let (Some(grants), true) = (grants, self.requests_open > 0) else {
+    /// Asks for each name alone if the gateway has refused several because of one. If it has refused every request, ends the
+    /// command, because no message would ever come.
+    fn count_grant(&mut self, link: &mut Link, text: &str) -> Result<(), TailError> {
+        let Some(dialect) = self.dialect else {
             return Ok(());
         };
-        self.requests_open -= 1;
+        let Some(grants) = (dialect.grants)(text) else {
+            return Ok(());
+        };
+        let Some(names) = self.asked.pop_front() else {
+            return Ok(());
+        };
         self.has_grant |= grants;
-        match self.requests_open == 0 && !self.has_grant {
-            true => Err(TailError::lasting(
-                "the gateway grants nothing of --subscribe; check the names, and the rights of the token or of DEFAULT_ROLE; \
-                 --print-acl of weirgate channels shows the table of roles, and --acl FILE replaces the table",
-            )),
+        match &names[..] {
+            _ if grants || !dialect.refuses_whole => {}
+            [name] => complain(&format!("refused: {}", escaped(name, &[]))),
+            names => {
+                for name in names.chunks(1) {
+                    self.ask(link, dialect, name)?;
+                }
+            }
+        }
+        match self.asked.is_empty() && !self.has_grant {
+            true => Err(TailError::lasting(format!(
+                "the gateway grants nothing of --subscribe; {}",
+                dialect.if_refused
+            ))),
             false => Ok(()),
         }
     }
@@ -385,6 +410,11 @@ impl Session<'_> {
         self.dialect = Some(*dialect);
         self.speak(link)
     }
+}
+
+fn send(link: &mut Link, text: &str) -> Result<(), TailError> {
+    link.send(Message::text(text))
+        .map_err(|error| TailError::broken(&error))
 }
 
 /// An open WebSocket, whose reads time out after a tick.

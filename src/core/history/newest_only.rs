@@ -1,5 +1,5 @@
 //! Topics of which only the newest message is kept, because the list of messages had to become shorter. They have a part of
-//! the memory of the history; a message over that is forgotten.
+//! the memory of the history, in which their names count too; a message over that is forgotten.
 //!
 //! Of this part, addresses have shares for the messages that were read from the stream for their clients, by the rule
 //! of granting ([`Quota`](weirgate_wire::admission::Quota)): an address gets more while it holds less than what is
@@ -13,9 +13,9 @@ use std::ops::Bound;
 
 use foldhash::quality::RandomState;
 
-use super::topics::TopicIndex;
+use super::topics::{self, TopicIndex};
 use super::{ENTRY_BYTES, KeptMessage, Memory};
-use crate::{Body, Point, StoredId};
+use crate::{Body, Point, StoredId, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;
 
@@ -36,11 +36,20 @@ fn order_of(entry: &KeptMessage) -> KeptOrder {
     }
 }
 
+/// The newest message of a topic.
+#[derive(Debug)]
+struct Newest {
+    topic: TopicIndex,
+    entry: KeptMessage,
+    /// The memory that counts for it and for its topic.
+    bytes: usize,
+}
+
 /// The newest message of each of these topics.
 #[derive(Debug)]
 pub(super) struct NewestOnly {
     /// In the order of the feed.
-    entries: BTreeMap<KeptOrder, (TopicIndex, KeptMessage)>,
+    entries: BTreeMap<KeptOrder, Newest>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
     /// Since when each message without a number is kept, and for which address it was read: they come in any order. The
     /// others are kept in the order of the feed.
@@ -52,6 +61,7 @@ pub(super) struct NewestOnly {
     /// The places of the messages with copies, which are dropped with live messages: of very many others each would be
     /// looked at.
     with_copies: BTreeSet<KeptOrder>,
+    /// The bytes of all messages. What clients make of a message may take them over the limit, until others are forgotten.
     bytes: usize,
     bytes_max: usize,
 }
@@ -72,50 +82,73 @@ impl NewestOnly {
     }
 
     /// Whether a message of the feed has room.
-    pub(super) fn has_room(&self, entry: &KeptMessage) -> bool {
-        bytes_of(entry) <= self.free()
+    pub(super) fn has_room(&self, name: &TopicName, entry: &KeptMessage) -> bool {
+        bytes_of(name, entry) <= self.free()
     }
 
     /// Whether a message has room that was read from the stream for an address.
-    pub(super) fn has_room_for(&self, client: ClientAddr, entry: &KeptMessage) -> bool {
+    pub(super) fn has_room_for(
+        &self,
+        client: ClientAddr,
+        name: &TopicName,
+        entry: &KeptMessage,
+    ) -> bool {
         let held = self.read_for.get(&client.group());
-        self.has_room(entry) && held.is_none_or(|held| *held < self.free())
+        self.has_room(name, entry) && held.is_none_or(|held| *held < self.free())
     }
 
     fn free(&self) -> usize {
-        self.bytes_max - self.bytes
+        self.bytes_max.saturating_sub(self.bytes)
+    }
+
+    /// The topic of the message that has been kept for longest, if all together are over their limit.
+    pub(super) fn over(&self) -> Option<TopicIndex> {
+        let (_, place) = self.longest().filter(|_| self.bytes > self.bytes_max)?;
+        self.entries.get(&place).map(|newest| newest.topic)
     }
 
     /// Adds the newest message of a topic that was read from the stream for an address.
-    pub(super) fn add_read(&mut self, client: ClientAddr, topic: TopicIndex, entry: KeptMessage) {
+    pub(super) fn add_read(
+        &mut self,
+        client: ClientAddr,
+        topic: TopicIndex,
+        name: &TopicName,
+        entry: KeptMessage,
+    ) {
         let client = client.group();
-        *self.read_for.entry(client).or_default() += bytes_of(&entry);
+        *self.read_for.entry(client).or_default() += bytes_of(name, &entry);
         self.read.insert((entry.kept_us, order_of(&entry)), client);
-        self.add(topic, entry);
+        self.add(topic, name, entry);
     }
 
     /// Adds the newest message of a topic, without copies.
-    pub(super) fn add(&mut self, topic: TopicIndex, entry: KeptMessage) {
-        self.bytes += bytes_of(&entry);
+    pub(super) fn add(&mut self, topic: TopicIndex, name: &TopicName, entry: KeptMessage) {
+        let bytes = bytes_of(name, &entry);
+        self.bytes += bytes;
         let place = order_of(&entry);
         self.by_topic.insert(topic, place);
         debug_assert!(
             entry.copies.is_empty(),
             "its place is not among `with_copies`"
         );
-        self.entries.insert(place, (topic, entry));
+        let newest = Newest {
+            topic,
+            entry,
+            bytes,
+        };
+        self.entries.insert(place, newest);
     }
 
     /// Removes the message of a topic.
     pub(super) fn remove(&mut self, topic: TopicIndex) -> Option<KeptMessage> {
         let place = self.by_topic.remove(&topic)?;
-        let (_, entry) = self.entries.remove(&place)?;
+        let Newest { entry, bytes, .. } = self.entries.remove(&place)?;
         self.with_copies.remove(&place);
-        self.bytes -= bytes_of(&entry);
+        self.bytes -= bytes;
         if entry.number == 0
             && let Some(client) = self.read.remove(&(entry.kept_us, place))
         {
-            self.give_back(client, bytes_of(&entry));
+            self.give_back(client, bytes);
         }
         Some(entry)
     }
@@ -138,7 +171,7 @@ impl NewestOnly {
         });
         let gone = gone.map(|((_, place), _)| *place);
         self.looked = looked;
-        self.entries.get(&gone?).map(|(topic, _)| *topic)
+        self.entries.get(&gone?).map(|newest| newest.topic)
     }
 
     fn give_back(&mut self, client: ClientAddr, bytes: usize) {
@@ -150,17 +183,25 @@ impl NewestOnly {
         }
     }
 
-    /// Does something with the message of a topic that may add copies.
+    /// Does something with the message of a topic that may add copies, and make a text of the message.
     pub(super) fn with<R>(
         &mut self,
         topic: TopicIndex,
+        name: &TopicName,
         add: impl FnOnce(&mut KeptMessage) -> R,
     ) -> Option<R> {
         let place = *self.by_topic.get(&topic)?;
-        let (_, entry) = self.entries.get_mut(&place)?;
-        let result = add(entry);
-        if entry.has_copies() {
+        let newest = self.entries.get_mut(&place)?;
+        let result = add(&mut newest.entry);
+        if newest.entry.has_copies() {
             self.with_copies.insert(place);
+        }
+        let bytes = bytes_of(name, &newest.entry);
+        let before = std::mem::replace(&mut newest.bytes, bytes);
+        self.bytes = self.bytes + bytes - before;
+        let client = self.read.get(&(newest.entry.kept_us, place));
+        if let Some(held) = client.and_then(|client| self.read_for.get_mut(client)) {
+            *held = *held + bytes - before;
         }
         Some(result)
     }
@@ -168,13 +209,13 @@ impl NewestOnly {
     /// The message of a topic.
     pub(super) fn get(&self, topic: TopicIndex) -> Option<&KeptMessage> {
         let place = self.by_topic.get(&topic)?;
-        self.entries.get(place).map(|(_, entry)| entry)
+        self.entries.get(place).map(|newest| &newest.entry)
     }
 
     /// The topic of the message of this number.
     pub(super) fn topic_of(&self, number: u64) -> Option<TopicIndex> {
         let entry = self.entries.get(&(number, StoredId::default()));
-        entry.map(|(topic, _)| *topic)
+        entry.map(|newest| newest.topic)
     }
 
     /// The messages up to a place with their places and topics, the newest first.
@@ -183,7 +224,7 @@ impl NewestOnly {
         place: KeptOrder,
     ) -> impl Iterator<Item = (KeptOrder, TopicIndex, &KeptMessage)> {
         let entries = self.entries.range(..=place).rev();
-        entries.map(|(place, (topic, entry))| (*place, *topic, entry))
+        entries.map(|(place, newest)| (*place, newest.topic, &newest.entry))
     }
 
     /// As [`newest_up_to`](Self::newest_up_to), of these topics.
@@ -197,14 +238,14 @@ impl NewestOnly {
         let mut places: Vec<_> = places.filter(|(at, _)| *at <= place).collect();
         places.sort_unstable_by_key(|(at, _)| *at);
         let newest_first = places.into_iter().rev();
-        newest_first.filter_map(|(at, topic)| Some((at, topic, &self.entries.get(&at)?.1)))
+        newest_first.filter_map(|(at, topic)| Some((at, topic, &self.entries.get(&at)?.entry)))
     }
 
     /// The topic of a message that has been kept for longer than a time: the one kept for longest.
     pub(super) fn older_than(&self, until_us: u64) -> Option<TopicIndex> {
         let (kept_us, place) = self.longest()?;
-        let (topic, _) = self.entries.get(&place).filter(|_| kept_us <= until_us)?;
-        Some(*topic)
+        let newest = self.entries.get(&place).filter(|_| kept_us <= until_us)?;
+        Some(newest.topic)
     }
 
     /// Since when the message that has been kept for longest is kept.
@@ -215,7 +256,7 @@ impl NewestOnly {
     /// The message that has been kept for longest.
     fn longest(&self) -> Option<(u64, KeptOrder)> {
         let numbered = self.entries.range((1, StoredId::default())..).next();
-        let numbered = numbered.map(|(place, (_, entry))| (entry.kept_us, *place));
+        let numbered = numbered.map(|(place, newest)| (newest.entry.kept_us, *place));
         let read = self.read.first_key_value().map(|(longest, _)| *longest);
         read.into_iter().chain(numbered).min()
     }
@@ -237,15 +278,16 @@ impl NewestOnly {
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
     pub(super) fn drop_copies(&mut self, memory: &mut Memory) -> bool {
         let oldest = self.with_copies.pop_first();
-        let Some((_, entry)) = oldest.and_then(|place| self.entries.get_mut(&place)) else {
+        let Some(newest) = oldest.and_then(|place| self.entries.get_mut(&place)) else {
             return false;
         };
-        entry.drop_copies(memory);
+        newest.entry.drop_copies(memory);
         true
     }
 }
 
-/// Memory of the message, without copies.
-fn bytes_of(entry: &KeptMessage) -> usize {
-    ENTRY_BYTES + entry.body.as_ref().map_or(0, Body::queue_bytes)
+/// Memory of the message, without copies, and of its topic, which is remembered as long as the message stays.
+fn bytes_of(name: &TopicName, entry: &KeptMessage) -> usize {
+    let body = entry.body.as_ref().map_or(0, Body::memory_bytes);
+    ENTRY_BYTES + body + topics::bytes_of(name)
 }

@@ -262,7 +262,8 @@ impl QuietTopics {
     }
 }
 
-fn bytes_of(topic: &TopicName) -> usize {
+/// Memory of a remembered topic.
+pub(super) fn bytes_of(topic: &TopicName) -> usize {
     NAME_BYTES + 2 * topic.as_str().len()
 }
 

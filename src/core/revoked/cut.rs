@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
 use weirgate_wire::admission::ClientAddr;
-use weirgate_wire::auth::{Token, TokenMarks};
+use weirgate_wire::auth::{Refusal, TokenMarks};
 use weirgate_wire::json::Json;
 
 /// The latest end of a refusal: 100 years ahead. Milliseconds are later.
@@ -134,8 +134,8 @@ impl Cut {
         ];
         for (name, text) in texts {
             let bytes = text.as_ref().map_or(1, String::len);
-            if !(1..=Token::BYTES_MAX).contains(&bytes) {
-                return Err(format!("{name}: 1 to {} bytes", Token::BYTES_MAX));
+            if !(1..=Refusal::TOKEN_BYTES_MAX).contains(&bytes) {
+                return Err(format!("{name}: 1 to {} bytes", Refusal::TOKEN_BYTES_MAX));
             }
         }
         if let Some(ip) = cut.address {

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use weirgate_wire::auth::{Token, TokenMarks};
+use weirgate_wire::auth::{Refusal, TokenMarks};
 use weirgate_wire::base::SplitMix64;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -58,7 +58,10 @@ fn what_chooses_nobody_is_refused_with_the_reason() {
             "{json}: {wrong}"
         );
     }
-    let long = format!(r#"{{"user":"{}"}}"#, "a".repeat(Token::BYTES_MAX + 1));
+    let long = format!(
+        r#"{{"user":"{}"}}"#,
+        "a".repeat(Refusal::TOKEN_BYTES_MAX + 1)
+    );
     assert!(Cut::read(long.as_bytes()).is_err());
     let mapped = cut(r#"{"address":"::ffff:192.0.2.1"}"#);
     assert_eq!(mapped.address, Some(IpAddr::from([192, 0, 2, 1])));
@@ -385,6 +388,26 @@ fn what_has_ended_makes_room_in_both_lists() {
     assert!(list.refuse(&connected("filed", &own), NOW + HOUR));
     list.replace_file(&[], NOW + HOUR).expect("room");
     assert_eq!(list.newest(NOW + HOUR).0, 0);
+}
+
+#[test]
+fn a_clock_that_is_wrong_for_a_moment_frees_nobody() {
+    let list = Revoked::new(10);
+    let [ann, bob] = ["ann", "bob"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
+    let own = marks("a", &[], None);
+    list.add(&ann, NOW).expect("room");
+    let wrong = NOW + 25 * HOUR;
+    list.add(&bob, wrong).expect("room");
+    list.replace_file(&[], wrong).expect("room");
+    assert!(!list.refuse(&connected("ann", &own), wrong));
+    assert_eq!(list.newest(wrong).0, 1);
+    let next = Revoked::new(10);
+    assert_eq!(next.add_all(wrong, list.of_calls()), 0);
+    for list in [&list, &next] {
+        assert!(list.refuse(&connected("ann", &own), NOW + HOUR));
+    }
+    assert!(!list.lift(&ann, wrong).was_refused);
+    assert!(!list.refuse(&connected("ann", &own), NOW + HOUR), "lifted");
 }
 
 #[test]

@@ -11,11 +11,12 @@ use super::messages::{Answer, FollowUp};
 use super::pending::PendingRequest;
 use super::stats::Renewal;
 use super::{ChannelsGateway, keep_apart};
+use crate::auth::{Identity, Rights, Token, TokenNameLimits};
 use crate::gateways::shared::access::{TokenEnd, close_of};
 use weirgate_core::{Core, SessionKey};
 use weirgate_wire::RequestHead;
 use weirgate_wire::admission::{ClientAddr, TokenBucket};
-use weirgate_wire::auth::{Identity, Refusal, Rights, Token, TokenMarks, TokenNameLimits};
+use weirgate_wire::auth::{Refusal, TokenMarks};
 
 /// The least time between two new tokens of a client.
 const EVERY_US: u64 = 1_000_000;

@@ -396,12 +396,15 @@ impl ChannelsGateway {
         subject: Option<&Arc<str>>,
         place: Place,
     ) {
-        let is_pattern = self.syntax().is_pattern(topic.as_str());
+        let syntax = self.syntax();
+        let is_pattern = syntax.is_pattern(topic.as_str());
         let is_kept = self.kept.is_some() && place != Place::Outside;
         // If a name of the feed is also a pattern, its members hold the pattern, which matches.
         let own = Some(topic).filter(|_| !is_kept || !is_pattern);
         let cover = (!is_kept).then_some(topic);
         let patterns: Vec<TopicName> = match (is_kept, subject) {
+            // Without its name, nobody knows which of these match.
+            (true, None) if is_pattern => self.patterns.of_feed_within(syntax, topic),
             (true, _) => self
                 .patterns
                 .matching(topic.as_str(), None)

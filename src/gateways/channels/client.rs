@@ -5,9 +5,9 @@ use super::messages::{Answers, FollowUp};
 use super::past::PastEnd;
 use super::pending::PendingRequest;
 use super::sending::Sending;
+use crate::auth::Rights;
 use crate::gateways::shared::access::{RequestRate, TokenEnd};
 use weirgate_core::TopicName;
-use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
 #[derive(Debug)]

@@ -71,6 +71,7 @@ use self::pending::{NewSubscribe, PendingRequest};
 use self::replay::Last;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
+use crate::auth::{Acl, Authenticator, Identity, Rights, bearer_protocol};
 use crate::gateways::shared::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of,
 };
@@ -84,9 +85,7 @@ use weirgate_core::{
 };
 use weirgate_wire::RequestHead;
 use weirgate_wire::admission::{ClientAddr, Quota};
-use weirgate_wire::auth::{
-    Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
-};
+use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax, Origins, TokenMarks};
 use weirgate_wire::base::ChunkedQueue;
 
 pub use self::bus_requests::Interest;
@@ -454,7 +453,7 @@ impl Gateway for ChannelsGateway {
         };
         let mut accepted = Accepted {
             max_rate,
-            protocol: head.bearer_protocol(),
+            protocol: bearer_protocol(head),
             outbound_per_second: self.settings.outbound_per_second,
             ..Accepted::default()
         };

@@ -3,9 +3,10 @@
 use crossbeam_channel::Sender;
 
 use super::{ChannelsOutput, RetainedRequest};
+use crate::auth::Acl;
 use weirgate_bus::BusInterest;
 use weirgate_core::{Subscription, TopicName};
-use weirgate_wire::auth::{Acl, NameSyntax};
+use weirgate_wire::auth::NameSyntax;
 
 /// Carries out an output of the gateway: tells the bus which names clients want. If a whole stream is read, the bus
 /// needs no names. Tables of roles that are no longer in force go to the thread that frees them.

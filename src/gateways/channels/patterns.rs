@@ -17,9 +17,10 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::messages::{Answer, FollowUp};
 use super::names::Full;
+use crate::auth::Remembered;
 use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
-use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
+use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget};
 
 /// The most copies of a message for different patterns; each address may have one in any case.
 const COPIES_MAX: usize = 32;
@@ -109,6 +110,17 @@ impl HeldPatterns {
         let all = self.patterns.values();
         let within = all.filter(|pattern| pattern.cover.as_ref() == Some(cover));
         within.map(|pattern| pattern.name.clone()).collect()
+    }
+
+    /// The patterns of the kept feed that match only names that `outer` matches too.
+    pub(super) fn of_feed_within(&self, syntax: NameSyntax, outer: &TopicName) -> Vec<TopicName> {
+        let of_feed = self
+            .patterns
+            .values()
+            .filter(|pattern| pattern.cover.is_none());
+        let names = of_feed.map(|pattern| &pattern.name);
+        let is_within = |name: &&TopicName| syntax.contains(outer.as_str(), name.as_str());
+        names.filter(is_within).cloned().collect()
     }
 
     /// The patterns that match the name of a message that came through `cover`, in the order of the copies.

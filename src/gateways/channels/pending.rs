@@ -9,8 +9,8 @@ use super::client::ChannelsClient;
 use super::leaving::Spent;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use super::rights::Verdict;
+use crate::auth::{RightsCheck, Undecided};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
-use weirgate_wire::auth::{RightsCheck, Undecided};
 use weirgate_wire::json::{ListWriter, TextList};
 
 /// A request under way, with the answer so far.

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use sonic_rs::LazyValue;
 
 use super::replay::Last;
+use crate::auth::Token;
 use crate::gateways::shared::history::{Since, read_last, read_since};
 use crate::gateways::shared::members::{members_of_request, read_max_rate, text_of};
 use crate::gateways::shared::statuses::read_status;
 use weirgate_core::MaxRate;
-use weirgate_wire::auth::Token;
 use weirgate_wire::json::{Json, JsonError, NotAList, TextList};
 
 /// Values of a request beside the entries of `channels`.

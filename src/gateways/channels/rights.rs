@@ -4,8 +4,8 @@ use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::names::{Full, News, Route};
 use super::patterns::{HeldPattern, matcher};
+use crate::auth::{RightsCheck, Undecided};
 use weirgate_core::{NameRefusal, TopicName};
-use weirgate_wire::auth::{RightsCheck, Undecided};
 
 /// Steps of matching for each entry that a request may have; the whole request shares them. With the default limits
 /// these are 100,000 steps, less than a millisecond.

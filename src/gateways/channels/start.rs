@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::{Acl, Authenticator, TokenNameLimits};
 use crate::commands::{GatewayKind, Print, RoleTable, TokenUse};
 use crate::gateways::channels::feed::ChannelsFeed;
 use crate::gateways::channels::metrics::gateway_metrics;
@@ -22,7 +23,7 @@ use weirgate_server::run::{
     CommonSettings, Inputs, Listening, Parts, Prepared, Reload, RunError, say,
 };
 use weirgate_server::settings::{Checked, RedisAccess, Rows, TablePart};
-use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 /// `weirgate channels`.
 pub(in crate::gateways) const CHANNELS: GatewayKind = GatewayKind::new(

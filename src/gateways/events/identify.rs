@@ -5,10 +5,11 @@
 use super::connection::Connection;
 use super::device_message::{DeviceMessage, is_device_id};
 use super::envelope::{self, Code, RefusedMessage};
+use crate::auth::Identity;
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use weirgate_core::{Core, NotRecovered, SessionKey, TopicName};
 use weirgate_wire::RequestHead;
-use weirgate_wire::auth::{Identity, Refusal};
+use weirgate_wire::auth::Refusal;
 use weirgate_wire::json::ObjectWriter;
 
 /// The event and the id of the answer to a device that the URL names.

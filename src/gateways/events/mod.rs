@@ -43,6 +43,7 @@ use self::connection::{Calling, Connection, MessageBody, QueuedMessage, UNSENT_B
 use self::envelope::{Code, RefusedMessage};
 pub use self::metrics::EventsStats;
 use self::orphans::Orphans;
+use crate::auth::{Authenticator, RefusedToken, bearer_protocol};
 use crate::gateways::shared::access::{TokenEnd, close_of};
 use crate::gateways::shared::identifiers::shown_hashed;
 use base64::Engine;
@@ -54,7 +55,7 @@ use weirgate_core::{
     SessionKey, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota, TokenBucket};
-use weirgate_wire::auth::{Authenticator, Origins, RefusedToken};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::json::ObjectWriter;
 use weirgate_wire::{RequestHead, Trace};
 
@@ -289,7 +290,7 @@ impl EventsGateway {
         if !tokens.counts() {
             return Ok(());
         }
-        accepted.protocol = head.bearer_protocol();
+        accepted.protocol = bearer_protocol(head);
         let mut device = None;
         let judged = tokens.judge(head, core.now(), |identity| {
             device = identify::device_of(identity, connection.asked_device())?;

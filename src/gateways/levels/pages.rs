@@ -108,8 +108,7 @@ mod tests {
     use weirgate_core::FeedStats;
     use weirgate_runtime::BusStatus;
     use weirgate_server::build_info::BuildInfo;
-    use weirgate_server::http::{PageParts, ReadyLimits, status_routes};
-    use weirgate_server::telemetry::LoopNumbers;
+    use weirgate_server::http::PageParts;
     use weirgate_wire::base::Now;
 
     fn telemetry(clock: Clock) -> Arc<Telemetry> {
@@ -128,10 +127,6 @@ mod tests {
         Telemetry::new(build, "levels", feed, Some(bus), clock.now())
     }
 
-    fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
-        assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
-    }
-
     fn text(answer: &Answer) -> &str {
         std::str::from_utf8(&answer.body).unwrap()
     }
@@ -144,10 +139,11 @@ mod tests {
             text(&health(&telemetry, url)),
             r#"{"service":"gateway","status":"healthy","nats_url":"nats://u:***@nats:4222","connections":0,"nats_connected":false,"last_message_ts":null,"consumer_lag":{"gateway_levels":null,"gateway_flow":null}}"#
         );
-        turn(&telemetry, |numbers| {
+        let turned = telemetry.event_loop.turn_ended(Now::default(), |numbers| {
             numbers.hub.open = 3;
             numbers.feed.last_message_unix_ms = Some(1_700_000_000_000);
         });
+        assert!(turned);
         let bus = telemetry.bus().unwrap();
         bus.set_up(true);
         bus.consumers()[1].set_lag(Some(7));
@@ -167,7 +163,7 @@ mod tests {
             durable: key.to_owned(),
         };
         let relays = [relay("a", "one"), relay("b", "two\""), relay("c", "three")];
-        turn(&telemetry, |numbers| {
+        let turned = telemetry.event_loop.turn_ended(Now::default(), |numbers| {
             numbers.feed = FeedStats::of(["a", "b", "c"]);
             numbers.feed.subjects[0].last_message = Some(Now {
                 mono_us: 70_000,
@@ -179,6 +175,7 @@ mod tests {
                 unix_us: 0,
             });
         });
+        assert!(turned);
         assert_eq!(
             text(&keys(&telemetry, &relays, 100_000)),
             r#"{"one":30,"two\"":0,"three":null}"#
@@ -189,9 +186,13 @@ mod tests {
     fn no_endpoint_can_take_the_path_of_a_page() {
         let clock = Clock::start();
         let telemetry = telemetry(clock);
-        let mut routes = status_routes(&telemetry, clock, ReadyLimits::default(), None);
-        routes.push(health_route(&telemetry, String::new()));
-        routes.push(keys_route(&telemetry, clock, Vec::new()));
+        for path in ["/ready", "/stats", "/metrics"] {
+            assert!(is_http_path(path), "{path}, which every gateway has");
+        }
+        let mut routes = vec![
+            health_route(&telemetry, String::new()),
+            keys_route(&telemetry, clock, Vec::new()),
+        ];
         routes.extend(
             PageParts {
                 has_status: true,

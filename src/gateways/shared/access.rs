@@ -4,9 +4,10 @@
 use std::num::NonZeroU64;
 
 use super::counts::{Count, labelled};
+use crate::auth::Identity;
 use weirgate_core::{CloseCode, CloseReason, Closing, Core, SessionKey};
 use weirgate_wire::admission::TokenBucket;
-use weirgate_wire::auth::{Identity, Refusal};
+use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Now;
 
 /// The close for a refused token and for an expired token.

@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::auth::{ApiKey, Authenticator, KeySet};
 use crate::gateways::shared::metrics;
 use crate::keys::{
     KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
@@ -13,7 +14,6 @@ use weirgate_runtime::Clock;
 use weirgate_server::run::{Parts, Reload, Reloaded, RunError, StartQuestion};
 use weirgate_server::settings::{AuthSettings, SecretText};
 use weirgate_server::telemetry::GatewayMetric;
-use weirgate_wire::auth::{ApiKey, Authenticator, KeySet};
 use weirgate_wire::base::Finding;
 
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).

@@ -27,13 +27,12 @@ pub(in crate::gateways) const TRADES: Dialect = Dialect {
         is(message, "type", "success") && is(message, "message", "Connected to WebSocket Gateway")
     },
     subscribe: |names| {
-        let requests = names.chunks(SYMBOLS_PER_REQUEST);
-        let request = |symbols: &[String]| {
-            let symbols = quoted(symbols);
-            format!(r#"{{"action":"subscribe","symbols":{symbols},"status":true}}"#)
-        };
-        requests.map(request).collect()
+        let symbols = quoted(names);
+        format!(r#"{{"action":"subscribe","symbols":{symbols},"status":true}}"#)
     },
+    names_per_request: SYMBOLS_PER_REQUEST,
+    refuses_whole: true,
+    if_refused: "check the symbols, and how many the gateway (--symbols-max) or the token (maxSymbols) allows",
     status: |message| {
         let words = text(message, &["message"]).unwrap_or_default();
         match text(message, &["type"])?.as_str() {
@@ -57,11 +56,12 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
     example: "'market:tick:*'",
     is_greeting: |message| is(message, "type", "connected"),
     subscribe: |names| {
-        vec![format!(
-            r#"{{"action":"subscribe","channels":{},"status":true}}"#,
-            quoted(names)
-        )]
+        let channels = quoted(names);
+        format!(r#"{{"action":"subscribe","channels":{channels},"status":true}}"#)
     },
+    names_per_request: usize::MAX,
+    if_refused: "check the names, and the rights of the token or of DEFAULT_ROLE; --print-acl of weirgate channels shows \
+        the table of roles, and --acl FILE replaces the table",
     status: |message| match text(message, &["type"])?.as_str() {
         "connected" => {
             let role = text(message, &["role"]).unwrap_or_default();
@@ -101,6 +101,7 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
         "error" => Some(false),
         _ => None,
     },
+    ..Dialect::PLAIN
 };
 
 /// Events: the id of a device.
@@ -110,12 +111,10 @@ pub(in crate::gateways) const EVENTS: Dialect = Dialect {
     example: "DEVICE",
     is_greeting: |message| is(message, "event", "gateway.identify_required"),
     subscribe: |names| {
-        let identify = |id| {
-            let id = quoted(id);
-            format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#)
-        };
-        names.iter().map(identify).collect()
+        let id = names.first().map(quoted).unwrap_or_default();
+        format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#)
     },
+    if_refused: "check the id of the device, and the token",
     status: |message| {
         let words = || text(message, &["error", "message"]).unwrap_or_default();
         match text(message, &["event"])?.as_str() {
@@ -205,19 +204,15 @@ mod tests {
 
     #[test]
     fn requests_are_those_of_the_contracts() {
-        let symbols = (TRADES.subscribe)(&owned(&["A", "B", "C", "D", "E", "F"]));
-        assert_eq!(symbols.len(), 2, "five symbols a request: {symbols:?}");
-        assert_eq!(
-            symbols[1],
-            r#"{"action":"subscribe","symbols":["F"],"status":true}"#
-        );
+        let symbols = (TRADES.subscribe)(&owned(&["A", "B"]));
+        let want = r#"{"action":"subscribe","symbols":["A","B"],"status":true}"#;
+        assert_eq!(symbols, want);
         let channels = (CHANNELS.subscribe)(&owned(&["a:*", "\"b\""]));
         let want = r#"{"action":"subscribe","channels":["a:*","\"b\""],"status":true}"#;
-        assert_eq!(channels, [want]);
+        assert_eq!(channels, want);
         let device = (EVENTS.subscribe)(&owned(&["ann"]));
         let want = r#"{"event":"identify","data":{"device_id":"ann"}}"#;
-        assert_eq!(device, [want]);
-        assert!((LEVELS.subscribe)(&owned(&["x"])).is_empty());
+        assert_eq!(device, want);
     }
 
     #[test]

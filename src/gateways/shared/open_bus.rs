@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::Acl;
 use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use weirgate_bus::nats::{
     NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
@@ -13,7 +14,7 @@ use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, S
 use weirgate_runtime::{BusStatus, Clock, Source, WithBeside};
 use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
-use weirgate_wire::auth::{Acl, NameError, NameSyntax};
+use weirgate_wire::auth::{NameError, NameSyntax};
 
 /// The messages that a gateway reads from its bus.
 pub(in crate::gateways) struct BusReading<'a> {

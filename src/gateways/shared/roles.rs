@@ -9,10 +9,11 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::auth::{Acl, AclChanges};
 use weirgate_runtime::LateWake;
 use weirgate_server::run::{Inputs, Reload, Reloaded, RunError, files};
 use weirgate_server::settings::AuthSettings;
-use weirgate_wire::auth::{Acl, AclChanges, NameSyntax};
+use weirgate_wire::auth::NameSyntax;
 
 /// The most roles that a log line names. Others are only counted.
 const ROLES_SHOWN: usize = 10;

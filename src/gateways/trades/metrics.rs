@@ -12,8 +12,8 @@ metric_names! {
     CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
         "Limit of weirgate_candle_pairs.";
     CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
-        "Trades that are in no candle: too late, over 10 s ahead of the clock, unreadable, or beyond the limit on \
-         pairs.";
+        "Trades that are in no candle: too late, over 10 s ahead of the clock, unreadable, beyond the limit on pairs, or of a \
+         symbol that is too long for clients.";
 }
 
 /// The metrics of the gateway.

@@ -19,11 +19,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use self::candles::{Candles, Interval, Update};
+use self::candles::{Candles, Interval, RelayedTrade, Update};
 use self::client::{Content, HeldSymbols, TradesClient, name_for_log, not_held};
 use self::leaving::{Extent, UnsubscribingSymbols};
 use self::request::{Accepts, BadRequest, Subscribe, TradesRequest};
 use self::users::Users;
+use crate::auth::{Authenticator, Identity, RefusedToken, first_protocol};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of};
 use crate::gateways::shared::counts::Count;
 use crate::gateways::shared::history::{Follow, gets_newest, last_event_id, write_recovered};
@@ -31,11 +32,11 @@ use crate::gateways::shared::identifiers::uuid;
 use crate::gateways::shared::statuses::Statuses;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Publication,
+    Incoming, Joined, Limits, NameRefusal, NameSource, NotRecovered, OnBus, Place, Publication,
     RetainedCut, SessionKey, TopicName, Wanted, earliest,
 };
 use weirgate_wire::RequestHead;
-use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::json::{ObjectWriter, TextList};
 
 /// Why a client may not hold further symbols.
@@ -377,7 +378,7 @@ impl Gateway for TradesGateway {
         head: &RequestHead<'_>,
     ) -> Admission<TradesClient> {
         let mut accepted = Accepted {
-            protocol: head.first_protocol(),
+            protocol: first_protocol(head),
             ..Accepted::default()
         };
         let tokens = &self.settings.authenticator;
@@ -481,11 +482,17 @@ impl Gateway for TradesGateway {
         if self.statuses.passes(publication.place) {
             core.publish(publication);
         }
-        if let Some(candles) = self.candles.as_mut().filter(|_| publication.deliver)
+        let is_left_out = matches!(publication.place, Place::LeftOut(_));
+        if let Some(candles) = self.candles.as_mut().filter(|_| !is_left_out)
             && let Some(frame) = publication.frame()
         {
-            let symbol = publication.topic.as_str();
-            candles.take(core.now(), symbol, frame.body(), &mut self.updates);
+            let trade = RelayedTrade {
+                symbol: publication.topic.as_str(),
+                message: frame.body(),
+                received: frame.received(),
+                is_old: !publication.deliver,
+            };
+            candles.take(core.now(), trade, &mut self.updates);
             self.publish_updates(core);
         }
     }
@@ -497,6 +504,9 @@ impl Gateway for TradesGateway {
         notice: &BusNotice,
     ) {
         self.statuses.note(core, notice);
+        if let Some(candles) = &mut self.candles {
+            candles.note(core.now(), notice);
+        }
     }
 
     fn poll_timeout(&self) -> Option<u64> {

@@ -42,8 +42,8 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
         "Symbols per connection",
     )
     .more(
-        "A claim of the token overrides it, and counts all connections of the user together. Candles count once more \
-         for each interval.",
+        "A claim of the token overrides it, and counts all connections of the user to one process together. Candles \
+         count once more for each interval.",
     )
     .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
     .in_short_help()

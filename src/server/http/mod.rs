@@ -44,22 +44,22 @@ mod service;
 mod settings;
 mod site;
 pub(crate) mod status_pages;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod unwritten;
 
-pub use admin::Admin;
+pub(crate) use admin::Admin;
 pub use body::{BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
-pub use caller::ClientAccess;
+pub(crate) use caller::ClientAccess;
 pub use client_modules::ClientModule;
-pub use cors::Cors;
+pub(crate) use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};
-pub use in_progress::InProgress;
 pub use page::{FrontPage, PageParts};
 pub use plane::{HttpHandle, HttpPlane};
-pub use readiness::ReadyLimits;
-pub use settings::HttpSettings;
+pub(crate) use readiness::ReadyLimits;
+pub(crate) use settings::HttpSettings;
 pub(crate) use site::TakeOver;
 pub use site::{Answer, Handler, LateAnswer, RequestParts, Route, Site};
-pub use status_pages::status_routes;
 
 pub use hyper::StatusCode;

@@ -18,7 +18,7 @@ pub(crate) type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + S
 
 /// Returns the routes `/ready`, `/stats` and `/metrics`, which every gateway has. `stats_head` writes the first members
 /// of `/stats`.
-pub fn status_routes(
+pub(crate) fn status_routes(
     telemetry: &Arc<Telemetry>,
     clock: Clock,
     limits: ReadyLimits,

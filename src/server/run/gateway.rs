@@ -375,7 +375,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             Ok(Seams {
                 bus,
                 bus_bytes,
-                event_bytes: BusEvent::payload_bytes,
+                event_bytes: BusEvent::message_bytes,
                 inputs: self.inputs.receiver,
                 cuts: cuts.requests,
                 output: self.output,

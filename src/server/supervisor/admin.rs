@@ -214,7 +214,7 @@ pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route>
             shared,
             "/health",
             Route::GET,
-            |shared, request, body| async move { shared.joined(request, body).await },
+            |shared, request, _| async move { shared.health(&request).await },
         ),
         route(
             shared,
@@ -319,6 +319,27 @@ impl Shared {
         Answer::json(status, object.finish()).no_store()
     }
 
+    /// `/health`: 200 if any process answers with 200 in time. Whoever asks may end all processes; one that does not answer
+    /// is for the supervisor to judge.
+    async fn health(&self, request: &RequestParts) -> Answer {
+        let (only, target) = take_parameter(request, "process");
+        let admin_request = AdminRequest::get(&target);
+        let whom = self.called(only.as_deref());
+        let mut all = self.ask_all(whom, &admin_request, READY_MAX).await;
+        if let Some(answer) = only_answer(&all, only.as_deref()) {
+            return answer;
+        }
+        let is_well = |said: &AdminAnswer| said.status == StatusCode::OK;
+        if all
+            .iter()
+            .any(|(_, said)| said.as_ref().is_some_and(is_well))
+        {
+            all.iter_mut()
+                .for_each(|(_, said)| *said = said.take().filter(is_well));
+        }
+        join_answers(&all)
+    }
+
     /// `/metrics`: the series of all processes, and those of the supervisor.
     async fn metrics(&self, request: &RequestParts) -> Answer {
         // The protobuf format is not joined here; Prometheus takes the next format in its list.
@@ -414,9 +435,8 @@ impl Shared {
                     move |all: &[_]| join_found(all, wanted.as_deref())
                 };
                 let make = || self.answer_of(only.as_deref(), &admin_request, joiner);
-                // A probe does not wait, and a change must not be made twice.
-                let is_page = path != "/health" && admin_request.method.is_safe();
-                let answer = match is_page {
+                // A change must not be made twice.
+                let answer = match admin_request.method.is_safe() {
                     true => self.joins.join(request.peer.client(), make).await,
                     false => make().await,
                 };
@@ -518,8 +538,7 @@ impl Shared {
 
     /// Gives a process that begins the list of refusals. It is asked from now on.
     pub(super) fn begin(&self, number: Number, channel: &Channel) {
-        let now = self.clock.now().unix_ms();
-        if let Err(error) = self.with_refusals(|refusals| refusals.give(channel, now)) {
+        if let Err(error) = self.with_refusals(|refusals| refusals.give(channel)) {
             tracing::error!(process = number, %error, "a process that starts does not get the list of refused users and tokens");
         }
     }

@@ -185,11 +185,11 @@ pub(super) enum Action {
 pub(super) enum Event {
     /// All processes of the start have answered.
     Started,
-    /// A process has ended by itself.
+    /// A process has ended by itself. `wait_ms`: until it is started again; `None` for a new process of a roll, which is not.
     Died {
         number: Number,
         ended: Ended,
-        wait_ms: u64,
+        wait_ms: Option<u64>,
     },
     /// A process could not start at the start of the supervisor.
     CannotStart { number: Number, ended: Ended },
@@ -455,7 +455,7 @@ impl Supervisor {
                 self.say(Event::Died {
                     number,
                     ended,
-                    wait_ms: 0,
+                    wait_ms: None,
                 });
                 self.give_up_roll(Some(number), now);
             }
@@ -490,7 +490,7 @@ impl Supervisor {
         self.say(Event::Died {
             number,
             ended,
-            wait_ms: wait / 1_000,
+            wait_ms: Some(wait / 1_000),
         });
     }
 

@@ -543,13 +543,11 @@ fn say(event: &Event) {
             wait_ms,
         } => {
             let (status, signal) = status_and_signal(*ended);
-            tracing::error!(
-                process = number,
-                status,
-                signal,
-                wait_ms,
-                "a process has ended; it is started again"
-            );
+            let what = match wait_ms {
+                Some(_) => "a process has ended; it is started again",
+                None => "a new process has ended before it was ready",
+            };
+            tracing::error!(process = number, status, signal, wait_ms, "{what}");
         }
         Event::CannotStart { number, ended } => {
             let (status, signal) = status_and_signal(*ended);

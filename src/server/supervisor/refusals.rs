@@ -40,14 +40,14 @@ impl Refusals {
     ///
     /// # Errors
     /// The process has ended, or the system refuses the memory.
-    pub(super) fn give(&mut self, channel: &Channel, now_unix_ms: i64) -> io::Result<()> {
-        channel.open(&self.written(now_unix_ms)?)
+    pub(super) fn give(&mut self, channel: &Channel) -> io::Result<()> {
+        channel.open(&self.written()?)
     }
 
     /// The list as a file without a name: a line for each entry, as a process takes it at `POST /operator/disconnect`.
-    pub(super) fn written(&self, now_unix_ms: i64) -> io::Result<File> {
+    pub(super) fn written(&self) -> io::Result<File> {
         let mut file = File::from(memfd_create("refused", MemfdFlags::CLOEXEC)?);
-        for entry in self.0.of_calls(now_unix_ms) {
+        for entry in self.0.of_calls() {
             let mut line = sonic_rs::to_string(&entry).map_err(io::Error::other)?;
             line.push('\n');
             file.write_all(line.as_bytes())?;

@@ -426,7 +426,7 @@ const NOW: i64 = 1_800_000_000_000;
 /// What a process that starts at a time gets of the supervisor's list.
 fn started(refusals: &Refusals, now: i64) -> Revoked {
     let list = Revoked::default();
-    let file = refusals.written(now).expect("memory");
+    let file = refusals.written().expect("memory");
     read_refusals(file, &list, now).expect("whole lines");
     list
 }
@@ -517,7 +517,7 @@ fn what_has_no_room_in_a_process_is_left_out() {
         refusals.add(&cut, NOW).expect("room");
     }
     let list = Revoked::new(3);
-    let file = refusals.written(NOW).expect("memory");
+    let file = refusals.written().expect("memory");
     read_refusals(file, &list, NOW).expect("whole lines");
     assert_eq!(list.newest(NOW).0, 3);
 }

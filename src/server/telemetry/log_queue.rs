@@ -10,13 +10,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::logging::LogFormat;
 use weirgate_runtime::detached;
 use weirgate_wire::base::escaped_bytes;
 
-/// The most lines that may wait for standard output, and their most bytes. Further lines are left out and counted, and
-/// their number is logged once half of the queue is free.
+/// The most lines that may wait for standard output, and their most bytes. Further lines are left out and counted, as are
+/// lines that cannot be written; their number is logged once half of the queue is free and a line was written.
 const WAITING_LINES_MAX: usize = 4096;
 const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The longest time for each of the two waits of [`flush`].
@@ -91,7 +93,7 @@ impl LogLines {
         detached("log", move || {
             // Ends with the process.
             while let Ok(job) = queue.jobs.recv() {
-                queue.carry_out(job, &mut io::stdout());
+                queue.carry_out(job, &mut StandardOutput);
             }
         })?;
         Ok(QUEUE.get_or_init(|| lines).clone())
@@ -105,6 +107,7 @@ impl LogLines {
             bytes: Arc::default(),
             left_out: Arc::default(),
             reported: 0,
+            torn: Vec::new(),
         };
         let lines = Self {
             jobs: sender,
@@ -137,28 +140,49 @@ struct WaitingLines {
     left_out: Arc<AtomicU64>,
     /// How many of them were logged as left out.
     reported: u64,
+    /// What is still to be written of a line of which the system took only the beginning.
+    torn: Vec<u8>,
 }
 
 impl WaitingLines {
     /// Writes a line, or ends the wait of a flush. Then logs how many more lines were left out since the last such log
-    /// line. A closed standard output is not an error.
+    /// line, unless lines cannot be written now: that log line would be the next.
     fn carry_out(&mut self, job: LogJob, out: &mut dyn Write) {
         match job {
             LogJob::Line(line) => {
                 self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
-                let _ = out.write_all(&line);
+                if !self.write_line(&line, out) {
+                    self.left_out.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
             }
             LogJob::Flush(done) => drop(done),
         }
         let all = self.left_out.load(Ordering::Relaxed);
         let lines = all - self.reported;
-        if lines > 0 && self.has_room() {
+        if lines > 0 && self.torn.is_empty() && self.has_room() {
             self.reported = all;
             tracing::warn!(
                 lines,
-                "log lines were left out: standard output was not read"
+                "log lines were left out: standard output was not read, or could not be written"
             );
         }
+    }
+
+    /// Writes a line, after the rest of a torn one. Returns false if nothing of the line was written.
+    fn write_line(&mut self, line: &[u8], out: &mut dyn Write) -> bool {
+        let torn = std::mem::take(&mut self.torn);
+        let still_torn = write_part(&torn, out);
+        if !still_torn.is_empty() {
+            self.torn = still_torn.to_vec();
+            return false;
+        }
+        let rest = write_part(line, out);
+        if rest.len() == line.len() {
+            return false;
+        }
+        self.torn = rest.to_vec();
+        true
     }
 
     /// Whether half of the queue is free. The log line about left-out lines goes through the queue too. In a queue that is
@@ -166,6 +190,42 @@ impl WaitingLines {
     fn has_room(&self) -> bool {
         let bytes = self.bytes.load(Ordering::Relaxed);
         self.jobs.len() < WAITING_LINES_MAX / 2 && bytes < WAITING_BYTES_MAX / 2
+    }
+}
+
+/// Writes until the system takes no more. Returns the rest.
+fn write_part<'a>(mut bytes: &'a [u8], out: &mut dyn Write) -> &'a [u8] {
+    while !bytes.is_empty()
+        && let Ok(written @ 1..) = out.write(bytes)
+    {
+        bytes = &bytes[written..];
+    }
+    bytes
+}
+
+/// Standard output without a buffer, which could keep a part of a line. It waits for a reader even if another program has
+/// made the pipe non-blocking.
+struct StandardOutput;
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stdout = io::stdout();
+        loop {
+            match rustix::io::write(&stdout, bytes) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    // An error of it is one of the next write.
+                    let _ = poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None);
+                }
+                // Standard output is closed: nobody wants the lines.
+                Err(Errno::PIPE | Errno::BADF) => return Ok(bytes.len()),
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -255,6 +315,52 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// A file system with room for so many bytes.
+    struct Disk {
+        room: usize,
+        text: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let taken = line.len().min(self.room);
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= taken;
+            self.text.extend_from_slice(&line[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_does_not_take_are_counted_and_reported_and_tear_no_other() {
+        let (lines, mut queue) = LogLines::new();
+        let mut disk = Disk {
+            room: 7,
+            text: Vec::new(),
+        };
+        (0..4).for_each(|_| lines.put(b"a line\n"));
+        let subscriber_lines = lines.clone();
+        let subscriber = tracing_subscriber::fmt().json();
+        let subscriber = subscriber.with_writer(move || subscriber_lines.clone());
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            for room_after in [5, 1, 1_000, 1_000] {
+                let job = queue.jobs.try_recv().unwrap();
+                queue.carry_out(job, &mut disk);
+                disk.room = room_after;
+            }
+        });
+        assert_eq!(queue.left_out.load(Ordering::Relaxed), 1);
+        assert_eq!(disk.text, b"a line\na line\na line\n");
+        let told = written(&mut queue, &lines);
+        assert!(told.contains(r#""lines":1"#), "{told}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ struct Filter {
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One line of text, for people; short and coloured if standard output is a terminal.
     #[default]
     Text,
@@ -63,7 +63,11 @@ impl LogFormat {
     ///
     /// # Errors
     /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
-    pub fn start_log(self, directives: &str, process: Option<u32>) -> Result<(), LoggingError> {
+    pub(crate) fn start_log(
+        self,
+        directives: &str,
+        process: Option<u32>,
+    ) -> Result<(), LoggingError> {
         let filter = filter(directives)?;
         let terminal = TerminalLines::for_stdout().filter(|_| self == Self::Text);
         let mut lines = LogLines::start()?;

@@ -35,12 +35,12 @@ use prometheus_client::registry::Registry;
 
 pub(crate) use event_loop::Phase;
 pub(crate) use event_loop::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
-pub use event_loop::{LoopDurations, LoopNumbers};
+pub(crate) use event_loop::{LoopDurations, LoopNumbers};
 pub use gateway_metric::GatewayMetric;
 pub(crate) use gateway_metric::OwnMetrics;
 pub(crate) use hit_limit::{HitLimit, LimitOf};
 pub(crate) use last_minute::{LastMinute, RecentLatency};
-pub use logging::LogFormat;
+pub(crate) use logging::LogFormat;
 pub use names::{MetricKind, MetricName};
 pub(crate) use process::ProcessStats;
 pub(crate) use process::memory_limit_bytes;

@@ -361,7 +361,7 @@ metric_names! { |at|
         "Walks over all clients and topics that collect numbers for the operator's page and the metrics."
         => at.telemetry.surveys.made();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
-        "Log lines left out because standard output was not read."
+        "Log lines left out because standard output was not read, or could not be written (a full disk)."
         => at.log_lines_left_out;
     BUILD = Info "weirgate_build_info" ["version", "commit", "gateway", "features"]
         "The running program."

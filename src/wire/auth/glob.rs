@@ -135,7 +135,7 @@ impl Sets {
 
 /// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glob {
+pub(super) struct Glob {
     pieces: Box<[Piece]>,
     /// The sets of the pieces, each once.
     sets: Box<[Bytes]>,
@@ -149,7 +149,7 @@ impl Glob {
     ///
     /// # Errors
     /// The meaning of the pattern depends on the machine of the server.
-    pub fn parse(pattern: &str) -> Result<Self, GlobError> {
+    pub(super) fn parse(pattern: &str) -> Result<Self, GlobError> {
         let mut rest = pattern.as_bytes();
         let mut pieces = Vec::with_capacity(rest.len());
         let mut sets = Sets::default();
@@ -177,7 +177,7 @@ impl Glob {
     }
 
     /// A name without wildcards, whatever the characters.
-    pub fn exact(name: impl AsRef<[u8]>) -> Self {
+    pub(super) fn exact(name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
         Self {
             pieces: name.iter().copied().map(Piece::Byte).collect(),
@@ -233,14 +233,8 @@ impl Glob {
         .sum()
     }
 
-    /// Whether the pattern matches the whole name. Takes at most (length of the pattern) × (length of the name) steps,
-    /// because it backtracks only to the last `*`.
-    pub fn matches(&self, name: &[u8]) -> bool {
-        let matches = self.matches_within(name, &mut MatchBudget::unlimited());
-        matches.unwrap_or(false)
-    }
-
-    /// As [`Self::matches`], within a budget of steps.
+    /// Whether the pattern matches the whole name, within a budget of steps. Takes at most (length of the pattern) ×
+    /// (length of the name) steps, because it backtracks only to the last `*`.
     pub(super) fn matches_within(
         &self,
         name: &[u8],

@@ -93,11 +93,6 @@ impl GlobSet {
         self.kinds();
     }
 
-    #[cfg(test)]
-    pub(super) fn is_prepared(&self) -> bool {
-        self.kinds.get().is_some()
-    }
-
     /// Memory of the patterns beside the set itself, bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         let exact = self.exact.iter().map(|name| allocated_bytes(name.len()));

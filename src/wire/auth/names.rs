@@ -148,17 +148,9 @@ impl NamePatterns {
     }
 
     /// Makes what [`contain`](Self::contain) needs. For large tables, this takes longer than an answer to a client may.
-    pub(super) fn prepare_contain(&self) {
+    pub fn prepare_contain(&self) {
         if let Kind::Redis(globs) = &self.0 {
             globs.prepare_contain();
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_prepared(&self) -> bool {
-        match &self.0 {
-            Kind::Redis(globs) => globs.is_prepared(),
-            Kind::Nats(_) => true,
         }
     }
 
@@ -170,7 +162,8 @@ impl NamePatterns {
         }
     }
 
-    pub(super) fn match_everything(&self) -> bool {
+    /// Whether the list has the pattern that matches every name.
+    pub fn match_everything(&self) -> bool {
         match &self.0 {
             Kind::Redis(globs) => globs.match_everything(),
             Kind::Nats(subjects) => subjects.match_everything(),
@@ -182,11 +175,7 @@ impl NamePatterns {
     ///
     /// # Errors
     /// The budget is used up.
-    pub(super) fn contain(
-        &self,
-        pattern: &str,
-        budget: &mut MatchBudget,
-    ) -> Result<bool, OverBudget> {
+    pub fn contain(&self, pattern: &str, budget: &mut MatchBudget) -> Result<bool, OverBudget> {
         match &self.0 {
             Kind::Redis(globs) => match Glob::parse(pattern) {
                 Ok(asked) => globs.contain(&asked, budget),

@@ -1,14 +1,48 @@
-//! The token in a client's request, the API key, and the subprotocol to echo, which is never the token.
+//! What the core and the settings know of tokens: the rules for claims, why a token is refused, and the marks by which an
+//! operator finds its connection.
 
-use super::Refusal;
-use crate::base::{Secret, allocated_bytes};
-use crate::head::RequestHead;
-use crate::space;
-use std::fmt;
+use crate::base::allocated_bytes;
 
-/// The subprotocol that precedes a token: `Sec-WebSocket-Protocol: bearer, TOKEN`. This is the only header that a
-/// script in a browser can set.
-const BEARER: &str = "bearer";
+/// The rules for the claims of a token, and the names of the claims to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRules {
+    /// `aud` must name an audience in this list. If the list is empty, a token with any `aud` is refused, because it is
+    /// for another service (RFC 7519 §4.1.3).
+    pub audiences: Vec<String>,
+    /// `iss` must be in this list. If the list is empty, any issuer is accepted, and a token without one.
+    pub issuers: Vec<String>,
+    /// How far clocks may differ, in milliseconds.
+    pub leeway_ms: i64,
+    /// How long before the `nbf` of a token the token is valid, in milliseconds, if that is more than `leeway_ms`: a client
+    /// may use a token in the second in which it was issued.
+    pub nbf_leeway_ms: i64,
+    /// The claim with the role or the roles: its name, or its path with dots.
+    pub role: String,
+    /// Whether the settings name the claim with the role, so that a token should have the claim.
+    pub role_is_named: bool,
+    /// The claim with the user: a name or a path.
+    pub user: String,
+    /// The claim with the symbol limit: a name or a path.
+    pub symbols_max: String,
+    /// The claim with names and patterns, for the channels gateway: a name or a path.
+    pub names: String,
+}
+
+impl Default for ClaimRules {
+    fn default() -> Self {
+        Self {
+            audiences: Vec::new(),
+            issuers: Vec::new(),
+            leeway_ms: 0,
+            nbf_leeway_ms: 0,
+            role: "role".to_owned(),
+            role_is_named: false,
+            user: "sub".to_owned(),
+            symbols_max: "maxSymbols".to_owned(),
+            names: "channels".to_owned(),
+        }
+    }
+}
 
 /// The properties of a connection's token, besides the user, by which an operator can disconnect it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,294 +73,143 @@ impl TokenMarks {
     }
 }
 
-/// A key or a JWT from a client. Shown as `***`, so that no log, error or metric can contain the token.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+/// Why a token is refused, for the metric and the log. The client does not get the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The request has no token.
+    #[error("no token")]
+    Missing,
+    /// The request has two cookies of the name, and either may be the one that the application has set.
+    #[error("two cookies with the name of --token-cookie")]
+    TwoCookies,
+    /// A request that is passed on has two tokens, and the service may read the other one.
+    #[error("two tokens, or two lines of Authorization")]
+    TwoTokens,
+    /// Over [`Self::TOKEN_BYTES_MAX`].
+    #[error("over {} bytes", Self::TOKEN_BYTES_MAX)]
+    TooLong,
+    /// Neither the API key nor a JWT.
+    #[error("neither the API key nor a JWT")]
+    NotAToken,
+    /// A JWT with `=` in it, as AWS load balancers make them (RFC 7515 §2 has no padding).
+    #[error("a JWT with padding (=)")]
+    Padding,
+    /// An algorithm that is not accepted, `none` for instance.
+    #[error("an algorithm that is not taken")]
+    Algorithm,
+    /// No key has the token's algorithm and key id.
+    #[error("no key here fits its algorithm and key id")]
+    UnknownKey,
+    /// As [`Refusal::UnknownKey`] or [`Refusal::Signature`], but newer keys will be fetched: the client may try again.
+    #[error("no key here has signed it yet; newer keys are due")]
+    KeysDue {
+        /// The time until the next fetch, in milliseconds; 0 if the fetch is due now.
+        wait_ms: u32,
+    },
+    /// Signed with another key, or changed since.
+    #[error("signed with another key, or changed since")]
+    Signature,
+    /// A claim is of the wrong type.
+    #[error("a claim of the wrong type")]
+    Claims,
+    /// The time is past `exp`.
+    #[error("its time (exp) is over")]
+    Expired,
+    /// The time is long before `nbf`.
+    #[error("its time (nbf) has not come")]
+    NotYetValid,
+    /// The time is at most a few minutes before `nbf`: the client may try again.
+    #[error("its time (nbf) comes soon")]
+    BeginsSoon {
+        /// The time until the token is valid, milliseconds.
+        wait_ms: u32,
+    },
+    /// The `aud` claim does not name this gateway.
+    #[error("its audience (aud) is not this one")]
+    Audience,
+    /// The `iss` claim names no accepted issuer.
+    #[error("its issuer (iss) is not in JWT_ISSUER")]
+    Issuer,
+    /// The role is not in the table.
+    #[error("its role is not in the table")]
+    Role,
+    /// The names in the token are not a list of valid names, or they are too many or too long.
+    #[error("its names are not a list of names of the bus, or are too many or too long")]
+    Names,
+    /// The user is no id of a device, or the request names another device.
+    #[error("its user is no id of a device, or not the device of the request")]
+    Device,
+    /// An operator refuses the token, the user or the address.
+    #[error("an operator has cut it off")]
+    Revoked,
+}
 
-impl Token {
+impl Refusal {
     /// The longest token, in bytes: half of the default limit of a request head.
-    pub const BYTES_MAX: usize = 8 * 1024;
+    pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-    /// Keeps the text; an empty text is not a token.
-    pub fn new(text: impl Into<String>) -> Option<Self> {
-        let text = text.into();
-        (!text.is_empty()).then_some(Self(text))
-    }
+    /// The close code for a refused client. It is sent after the upgrade, because a script in a browser cannot see an
+    /// HTTP status.
+    pub const CLOSE_CODE: u16 = 1008;
 
-    /// Finds the token of a request: in `?token=`, else the subprotocol after `bearer`, else `Authorization: Bearer`
-    /// (RFC 6750 §2.1). The first token found counts, even if it is invalid. `Authorization` comes last, because a
-    /// proxy that checks access may add one of its own.
-    pub fn find(head: &RequestHead<'_>) -> Option<Self> {
-        in_query(head)
-            .or_else(|| in_protocols(head))
-            .or_else(|| in_authorization(head))
-    }
+    /// The close code for a token that may be admitted later.
+    pub const LATER_CODE: u16 = 1013;
 
-    /// Checks that a request which is passed on has one token, however often, and one line of `Authorization` at most. Of
-    /// several, the one that is judged here need not be the one that the next server reads.
-    ///
-    /// # Errors
-    /// There are two.
-    pub fn check_only_one(head: &RequestHead<'_>) -> Result<(), Refusal> {
-        let in_header = in_authorization(head).or_else(|| in_protocols(head));
-        let in_query = head.parameters("token").filter_map(Self::new);
-        let mut tokens = in_header.into_iter().chain(in_query);
-        let first = tokens.next();
-        let has_another = tokens.any(|token| Some(token) != first);
-        match has_another || head.header_values("authorization").count() > 1 {
-            true => Err(Refusal::TwoTokens),
-            false => Ok(()),
+    /// The close code for this refusal.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::KeysDue { .. } | Self::BeginsSoon { .. } => Self::LATER_CODE,
+            _ => Self::CLOSE_CODE,
         }
     }
 
-    /// The text itself. It must not get into a log, an error or a response.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
+    /// All refusals, without their times.
+    pub const ALL: [Self; 20] = [
+        Self::Missing,
+        Self::TwoCookies,
+        Self::TwoTokens,
+        Self::TooLong,
+        Self::NotAToken,
+        Self::Padding,
+        Self::Algorithm,
+        Self::UnknownKey,
+        Self::KeysDue { wait_ms: 0 },
+        Self::Signature,
+        Self::Claims,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::BeginsSoon { wait_ms: 0 },
+        Self::Audience,
+        Self::Issuer,
+        Self::Role,
+        Self::Names,
+        Self::Device,
+        Self::Revoked,
+    ];
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
-    }
-}
-
-/// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).
-#[derive(Clone)]
-pub struct ApiKey(Secret);
-
-impl ApiKey {
-    /// Keeps the key, which may be replaced; returns `None` for an empty key, which would admit nobody.
-    pub fn new(key: &Secret) -> Option<Self> {
-        (!key.expose().is_empty()).then(|| Self(key.clone()))
-    }
-
-    /// Whether the token is the key. Compares in a time that does not depend on where they differ.
-    pub(super) fn is(&self, token: &Token) -> bool {
-        self.0.is(token.expose().as_bytes())
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKey(***)")
-    }
-}
-
-/// The first `Bearer` among all lines: a proxy may have added a line of another scheme.
-fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
-    head.header_values("authorization").find_map(|line| {
-        let (scheme, token) = line.split_once(' ')?;
-        let bearer = scheme.eq_ignore_ascii_case(BEARER);
-        bearer.then(|| Token::new(space::trim(token)))?
-    })
-}
-
-/// The token in the query. The last `token` counts, as in the replaced gateway.
-fn in_query(head: &RequestHead<'_>) -> Option<Token> {
-    head.parameters("token").last().and_then(Token::new)
-}
-
-fn in_protocols(head: &RequestHead<'_>) -> Option<Token> {
-    let upgrade = head.upgrade().ok()?;
-    let mut after_bearer = upgrade.protocols().skip_while(|name| !is_bearer(name));
-    after_bearer.nth(1).and_then(Token::new)
-}
-
-fn is_bearer(name: &str) -> bool {
-    name.eq_ignore_ascii_case(BEARER)
-}
-
-/// The token in the cookie of this name (RFC 6265 §5.4), with or without quotes.
-///
-/// # Errors
-/// Two cookies have the name. The order in which a browser sends them says nothing of who has set them: it may have been
-/// a page of a sibling domain.
-pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Result<Option<Token>, Refusal> {
-    let pairs = head
-        .header_values("cookie")
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| space::trim(pair).split_once('='));
-    let mut values = pairs.filter_map(|(found, value)| (found == name).then_some(value));
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(Refusal::TwoCookies),
-        (value, None) => Ok(value.and_then(|value| Token::new(value.trim_matches('"')))),
-    }
-}
-
-impl RequestHead<'_> {
-    /// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
-    /// the connection if none of its offers is echoed.
-    pub fn bearer_protocol(&self) -> Option<String> {
-        let upgrade = self.upgrade().ok()?;
-        let bearer = upgrade.protocols().find(|name| is_bearer(name));
-        bearer.map(str::to_owned)
-    }
-
-    /// The subprotocol that gateways which accept any subprotocol echo: the first in the offer. The token comes after
-    /// `bearer`, so it is never echoed.
-    pub fn first_protocol(&self) -> Option<String> {
-        let upgrade = self.upgrade().ok()?;
-        upgrade.protocols().next().map(str::to_owned)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::head::RequestHead;
-
-    fn request(target: &str, lines: &str) -> Vec<u8> {
-        format!(
-            "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             {lines}\r\n"
-        )
-        .into_bytes()
-    }
-
-    fn found(target: &str, lines: &str) -> Option<String> {
-        let request = request(target, lines);
-        let head = RequestHead::parse(&request, 100).expect("a good head");
-        Token::find(&head).map(|token| token.expose().to_owned())
-    }
-
-    #[test]
-    fn three_places_in_their_order() {
-        let all = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: bearer, three\r\n";
-        assert_eq!(found("/ws?token=two", all).as_deref(), Some("two"));
-        assert_eq!(found("/ws?token=", all).as_deref(), Some("three"));
-        let other = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: v1\r\n";
-        assert_eq!(found("/ws", other).as_deref(), Some("one"));
-        assert_eq!(found("/ws", ""), None);
-    }
-
-    #[test]
-    fn a_cookie_is_found_by_its_whole_name() {
-        for (lines, want) in [
-            ("Cookie: sid=a.b.c\r\n", Some("a.b.c")),
-            ("cookie: x=1; sid=\"a.b.c\"; y=2\r\n", Some("a.b.c")),
-            ("Cookie: x=sid=no; sid=a=b\r\n", Some("a=b")),
-            ("Cookie:\tx=1;\t sid=a \r\n", Some("a")),
-            ("Cookie: x=1\r\nCookie: sid=a\r\n", Some("a")),
-            ("Cookie: SID=a; xsid=b; sid\r\n", None),
-            ("Cookie: sid=\r\n", None),
-            ("Set-Cookie: sid=a\r\n", None),
-            ("", None),
-        ] {
-            let request = request("/ws", lines);
-            let head = RequestHead::parse(&request, 100).expect("a good head");
-            let found = in_cookie(&head, "sid").expect("one cookie at most");
-            assert_eq!(found.as_ref().map(Token::expose), want, "{lines}");
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::TwoCookies => "two_cookies",
+            Self::TwoTokens => "two_tokens",
+            Self::TooLong => "too_long",
+            Self::NotAToken => "not_a_token",
+            Self::Padding => "padding",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::KeysDue { .. } => "keys_due",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::BeginsSoon { .. } => "begins_soon",
+            Self::Audience => "audience",
+            Self::Issuer => "issuer",
+            Self::Role => "role",
+            Self::Names => "names",
+            Self::Device => "device",
+            Self::Revoked => "revoked",
         }
-    }
-
-    #[test]
-    fn of_two_cookies_none_counts() {
-        for lines in [
-            "Cookie: sid=a; sid=b\r\n",
-            "Cookie: sid=a; x=1; sid=a\r\n",
-            "Cookie: sid=a\r\nCookie: sid=b\r\n",
-            "Cookie: sid=; sid=b\r\n",
-        ] {
-            let request = request("/ws", lines);
-            let head = RequestHead::parse(&request, 100).expect("a good head");
-            assert_eq!(in_cookie(&head, "sid"), Err(Refusal::TwoCookies), "{lines}");
-        }
-    }
-
-    /// A page of a sibling domain can set such a cookie: no browser sees the prefix `__Host-` in its name.
-    #[test]
-    fn a_name_behind_another_space_is_another_name() {
-        for space in [
-            "\u{2000}", "\u{a0}", "\u{3000}", "\u{85}", "\u{feff}", "\u{b}", "\u{c}",
-        ] {
-            let lines = format!("Cookie: {space}__Host-feed=evil; __Host-feed=good\r\n");
-            let request = request("/ws", &lines);
-            // A head with control characters may be refused as a whole.
-            let Ok(head) = RequestHead::parse(&request, 100) else {
-                continue;
-            };
-            let found = in_cookie(&head, "__Host-feed").expect("one cookie");
-            assert_eq!(found.as_ref().map(Token::expose), Some("good"), "{space:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_passed_on_has_one_token() {
-        for (target, lines, is_one) in [
-            ("/v1", "", true),
-            ("/v1?token=a", "", true),
-            ("/v1?token=a&token=a", "Authorization: Bearer a\r\n", true),
-            ("/v1?token=a", "Authorization: Basic b\r\n", true),
-            ("/v1?token=", "Authorization: Bearer b\r\n", true),
-            ("/v1?token=a", "Authorization: Bearer b\r\n", false),
-            ("/v1?token=a&token=b", "", false),
-            ("/v1?%74oken=a", "Authorization: bearer b\r\n", false),
-            (
-                "/v1",
-                "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n",
-                false,
-            ),
-            (
-                "/v1",
-                "Authorization: Basic a\r\nAuthorization: Bearer b\r\n",
-                false,
-            ),
-        ] {
-            let request = request(target, lines);
-            let head = RequestHead::parse(&request, 100).expect("a good head");
-            assert_eq!(
-                Token::check_only_one(&head).is_ok(),
-                is_one,
-                "{target} {lines}"
-            );
-        }
-    }
-
-    #[test]
-    fn each_place_is_read_as_its_source_says() {
-        for (target, lines, want) in [
-            (
-                "/ws",
-                "authorization: bEARER  a.b-c_d \r\n",
-                Some("a.b-c_d"),
-            ),
-            ("/ws?token=q", "Authorization: Basic QTpC\r\n", Some("q")),
-            ("/ws", "Authorization: Bearer\r\n", None),
-            (
-                "/ws",
-                "Authorization: Basic QTpC\r\nAuthorization: Bearer b\r\n",
-                Some("b"),
-            ),
-            ("/ws?a=1&token=x%2By%3D&b", "", Some("x+y=")),
-            ("/ws?token=first&token=last", "", Some("last")),
-            ("/ws?Token=x&tokens=y", "", None),
-            (
-                "/ws",
-                "Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: Bearer,t\r\n",
-                Some("t"),
-            ),
-            ("/ws", "Sec-WebSocket-Protocol: bearer\r\n", None),
-            ("/ws", "Sec-WebSocket-Protocol: other, t\r\n", None),
-        ] {
-            assert_eq!(found(target, lines).as_deref(), want, "{target} {lines}");
-        }
-    }
-
-    #[test]
-    fn only_bearer_is_echoed_and_no_token_shows_itself() {
-        for (offer, bearer, first) in [
-            ("bearer, secret", Some("bearer"), Some("bearer")),
-            ("v1, Bearer, secret", Some("Bearer"), Some("v1")),
-            ("v1, v2", None, Some("v1")),
-        ] {
-            let request = request("/ws", &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
-            let head = RequestHead::parse(&request, 100).expect("a good head");
-            assert_eq!(head.bearer_protocol().as_deref(), bearer, "{offer}");
-            assert_eq!(head.first_protocol().as_deref(), first, "{offer}");
-        }
-        let token = Token::new("secret").expect("a token");
-        assert_eq!(format!("{token:?}"), "Token(***)");
     }
 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use weirgate_runtime::Clock;
 use weirgate_server::http::{
-    Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
-    RequestParts, Site, StatusCode,
+    Answer, Handler, Handover, HttpHandle, HttpPlane, LateAnswer, RequestBody, RequestParts, Site,
+    StatusCode,
 };
+use weirgate_server::run::CommonSettings;
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota};
 
 use super::heads::{End, Seen, compare, split};
@@ -57,7 +58,7 @@ impl Plane {
             fallback: Some(Handler::later(record)),
             ..Site::default()
         };
-        let plane = HttpPlane::start(site, None, HttpSettings::default(), Clock::start())
+        let plane = HttpPlane::start(site, None, CommonSettings::default().http, Clock::start())
             .expect("a thread");
         let (back, returned) = mpsc::channel();
         Self {

@@ -1,6 +1,7 @@
 //! Permissions to subscribe: containment of patterns against a matcher that tries every name.
 
-use weirgate_wire::auth::{Acl, Glob, NameSyntax, Rights, RightsCheck};
+use weirgate::auth::{Acl, Rights, RightsCheck};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;
 
 use super::outcome;
@@ -125,16 +126,24 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let globs = lines.filter(|line| !line.contains('{'));
     let table: Vec<&str> = globs.take(TABLE_MAX).collect();
     let patterns = [&[asked], table.as_slice()].concat();
-    for pattern in &patterns {
-        if Glob::parse(pattern).is_err() {
-            return outcome("a range outside of ASCII");
-        }
-    }
+    // A name or pattern of the table or of the request, as all code reads names and patterns.
+    let fits = |pattern: &str, name: &[u8]| match NameSyntax::Redis.is_pattern(pattern) {
+        true => matches(pattern.as_bytes(), name),
+        false => pattern.as_bytes() == name,
+    };
+    let of_pattern =
+        |pattern: &&str| NamePatterns::new(NameSyntax::Redis, &[(*pattern).to_owned()]);
+    let Ok(each) = patterns
+        .iter()
+        .map(of_pattern)
+        .collect::<Result<Vec<_>, _>>()
+    else {
+        return outcome("a range outside of ASCII");
+    };
     let names = names(&alphabet(&patterns));
-    for pattern in &patterns {
-        let glob = Glob::parse(pattern).expect("it was read before");
+    for (pattern, own) in patterns.iter().zip(&each) {
         for name in &names {
-            let (ours, theirs) = (glob.matches(name), matches(pattern.as_bytes(), name));
+            let (ours, theirs) = (own.matches_bytes(name), fits(pattern, name));
             assert_eq!(ours, theirs, "{pattern:?} {}", name.escape_ascii());
         }
     }
@@ -144,11 +153,6 @@ pub(crate) fn run(data: &[u8]) -> u64 {
     let rights = Rights::of_role("role".into());
     let Ok(granted) = acl.grants(&mut RightsCheck::new(&rights, usize::MAX), asked) else {
         return outcome("more steps than a pattern may take");
-    };
-    // A name or pattern of the table or of the request, as all code reads names and patterns.
-    let fits = |pattern: &str, name: &[u8]| match NameSyntax::Redis.is_pattern(pattern) {
-        true => matches(pattern.as_bytes(), name),
-        false => pattern.as_bytes() == name,
     };
     let in_table = |name: &[u8]| table.iter().any(|pattern| fits(pattern, name));
     let mut tried = vec![asked.as_bytes().to_vec()];

@@ -2,7 +2,7 @@
 
 use std::mem::discriminant;
 
-use weirgate_bus::redis::resp::{ReadLimits, RespError, RespReader, Value};
+use weirgate_bus::redis::resp::{EntryField, ReadLimits, RespError, RespReader, Value};
 
 use super::{choices, outcome};
 
@@ -14,7 +14,16 @@ const LIMITS: ReadLimits = ReadLimits {
 };
 
 const LIMITS_OF_ENTRIES: ReadLimits = ReadLimits {
-    entry_fields: &[b"a", b"data"],
+    entry_fields: &[
+        EntryField {
+            name: b"a",
+            bytes_max: 8,
+        },
+        EntryField {
+            name: b"data",
+            bytes_max: usize::MAX,
+        },
+    ],
     ..LIMITS
 };
 

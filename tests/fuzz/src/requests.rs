@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use weirgate::auth::{Acl, Authenticator};
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::{Broadcast, Wrong};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Services};
 use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
-use weirgate_wire::auth::{Acl, Authenticator, Origins};
+use weirgate_wire::auth::Origins;
 use weirgate_wire::json::ObjectWriter;
 
 use super::client::Bench;

@@ -4,7 +4,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
-use weirgate_wire::auth::{ApiKey, Authenticator, ClaimRules, KeyRing, KeySet, Token};
+use weirgate::auth::{ApiKey, Authenticator, KeyRing, KeySet, Token};
+use weirgate_wire::auth::ClaimRules;
 use weirgate_wire::base::{Now, Secret};
 
 use super::{choices, oracle, outcome};

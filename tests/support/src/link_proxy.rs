@@ -29,6 +29,8 @@ struct Shared {
 struct Connection {
     client: TcpStream,
     hole: AtomicBool,
+    /// What the client sends is not forwarded.
+    is_one_way: AtomicBool,
     ended: AtomicBool,
     is_slow: Arc<AtomicBool>,
 }
@@ -67,6 +69,13 @@ impl LinkProxy {
         self.shared.hole.store(true, SeqCst);
         for connection in self.shared.connections().iter() {
             connection.hole.store(true, SeqCst);
+        }
+    }
+
+    /// Stops forwarding what the clients of the connections so far send. What the server sends still arrives.
+    pub fn make_one_way(&self) {
+        for connection in self.shared.connections().iter() {
+            connection.is_one_way.store(true, SeqCst);
         }
     }
 
@@ -109,6 +118,7 @@ impl Shared {
         let connection = Arc::new(Connection {
             client,
             hole: AtomicBool::new(self.hole.load(SeqCst)),
+            is_one_way: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             is_slow: Arc::clone(&self.is_slow),
         });
@@ -120,12 +130,12 @@ impl Shared {
             return connection.end();
         };
         let copy = |stream: &TcpStream| stream.try_clone().expect("another handle");
-        for (from, to) in [
-            (copy(&connection.client), copy(&server)),
-            (server, copy(&connection.client)),
+        for (from, to, is_of_client) in [
+            (copy(&connection.client), copy(&server), true),
+            (server, copy(&connection.client), false),
         ] {
             let connection = Arc::clone(&connection);
-            thread::spawn(move || connection.forward(from, to));
+            thread::spawn(move || connection.forward(from, to, is_of_client));
         }
     }
 }
@@ -136,7 +146,7 @@ impl Connection {
         let _ = self.client.shutdown(Shutdown::Both);
     }
 
-    fn forward(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn forward(&self, mut from: TcpStream, mut to: TcpStream, is_of_client: bool) {
         let mut buffer = [0; 16 * 1024];
         from.set_read_timeout(Some(LOOK)).expect("a timeout");
         while !self.ended.load(SeqCst) {
@@ -151,6 +161,7 @@ impl Connection {
                 Ok(0) => break,
                 // Bytes read after the stop are dropped.
                 Ok(_) if self.hole.load(SeqCst) => {}
+                Ok(_) if is_of_client && self.is_one_way.load(SeqCst) => {}
                 Ok(n) => match to.write_all(&buffer[..n]) {
                     Ok(()) => {}
                     Err(_) => break,

@@ -89,3 +89,26 @@ fn room_for_new_symbols_is_looked_for_once_a_second() {
     assert_eq!(refused_after(SECOND / 2), 2, "nobody looks so soon");
     assert_eq!(refused_after(SECOND / 2), 2, "A has made room");
 }
+
+/// Symbols of the bus may have any length, and the names of those with candles are kept.
+#[test]
+fn a_symbol_that_no_client_can_name_has_no_candles() {
+    let mut bench = Bench::usual();
+    bench.trade(&"X".repeat(61), 0, "1");
+    bench.trade(&"X".repeat(300_000), 0, "1");
+    assert_eq!(bench.dropped("long_symbol"), 2);
+    assert_eq!(bench.stats.candles.pairs.get(), 0);
+    // The longest that a client can name: each unit is three characters of two bytes in upper case.
+    let asked = "\u{390}".repeat(10);
+    let longest = asked.to_uppercase();
+    assert_eq!(longest.len(), 60);
+    bench.trade(&longest, 0, "1");
+    let key = bench.client();
+    assert_eq!(bench.watch(key, &format!(r#"["{asked}"]"#), "1m").len(), 1);
+    let most = |units| {
+        let of_units = ('\0'..=char::MAX).filter(move |c| c.len_utf16() == units);
+        let bytes = of_units.map(|c| c.to_uppercase().map(char::len_utf8).sum::<usize>());
+        bytes.max().expect("characters")
+    };
+    assert_eq!((most(1), most(2)), (6, 4));
+}

@@ -115,13 +115,13 @@ class EventStream:
         # Without a time: it would be the time of this machine, and not of the server.
         if action == "ping":
             return {"type": "pong", "requestId": message.get("requestId")}
-        data = message.get("data")
-        device = _device(message)
-        if event != "identify" or device is None:
+        if event != "identify":
             return None
-        known = [dict(parse_qsl(urlsplit(self._url).query)).get("device_id"), *map(_device, self._kept)]
-        response = {"type": "response", "event": event, "request_id": message.get("request_id"), "data": data, "error": None}
-        return response if device in known else None
+        # Without an id it is a probe: a token may have named the device.
+        known = [None, dict(parse_qsl(urlsplit(self._url).query)).get("device_id"), *map(_device, self._kept)]
+        error = {"code": "unknown_event", "message": "Unknown event 'identify'", "details": None}
+        response = {"type": "error", "event": event, "request_id": message.get("request_id"), "data": None, "error": error}
+        return response if _device(message) in known else None
 
     def _reopen(self) -> None:
         self._timer = None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .channels import unix_ms
 from .sessions import Request
-from .subscriptions import SubscriberCore
+from .subscriptions import SubscriberCore, TradesCore
 
 # Two clocks of quartz drift apart by so much (RFC 5905 §7.3, PHI).
 _DRIFT = 15e-6
@@ -74,7 +74,7 @@ class LatencyCore:
         elif type == "subscribed":
             self._subscribed_at = now
         elif best := self._best(now):
-            message = args[0] if len(args) == 1 else {"timestamp": args[1]}
+            message = self._core.stamps if isinstance(self._core, TradesCore) else args[0]
             # What the subscription brings from before it, such as missed messages, is old and not late.
             if not message.get("retained") and _stamp(message) - best.offset_ms >= self._subscribed_at:
                 self.ms = self.age_of(now, message)

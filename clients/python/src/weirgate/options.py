@@ -55,6 +55,8 @@ class Candle(TypedDict):
     """Number of trades."""
     closed: bool
     """The candle is final. A closed candle comes once."""
+    partial: NotRequired[bool]
+    """The gateway did not get all trades since `start`, so the candle may lack some."""
 
 
 class ChannelMessage(TypedDict, Generic[Data]):
@@ -234,7 +236,7 @@ class ChannelsOptions(SubscriberOptions, HistoryOptions, Generic[Data], total=Fa
 
 class DevicesOptions(SessionOptions, ResumeOptions, total=False):
     device_id: str
-    """The id in the address. Without an id the device calls `identify`."""
+    """The id in the address. Without an id the token names the device, or the device calls `identify`."""
     on_push: Callable[[Push], object]
     on_identify: Callable[[dict[str, Any]], object]
     """The gateway requests `identify`."""

@@ -162,7 +162,7 @@ class DevicesCore(SessionCore):
 
     @property
     def query(self) -> dict[str, Any]:
-        return super().query | {"since": self.position if self.options.device_id else None}
+        return super().query | {"since": self.position}
 
     def opened(self, address: str, token: str | None) -> None:
         self._is_resuming = bool(self.position)
@@ -190,13 +190,16 @@ class DevicesCore(SessionCore):
         request_id = message.get("request_id")
         # Responses come in the order of the requests: a message refused unread is the oldest in flight.
         request = self._asked(request_id) if request_id is not None or event == "gateway" else None
-        # Later connections identify by the address.
-        if event == "identify":
-            self._is_resuming = False
-            if not error:
+        if event == "identify" and not error:
+            if request_id is not None:
+                # Later connections identify by the address. The id of a token is that of its user: the next token may be another
+                # user's.
                 self.options.device_id = data["device_id"]
-                self.acknowledged(message.get("pos"), data.get("recovered"))
-                self._emit("identified", data)
+            # A server that says nothing about the position sends nothing that was missed.
+            is_unsaid = self._is_resuming and "recovered" not in data
+            self._is_resuming = False
+            self.acknowledged(message.get("pos"), data.get("recovered"))
+            self._emit("identified", data | {"recovered": False, "why": "off"} if is_unsaid else data)
         if error:
             self._refuse_request(request, error["code"], error["message"], error.get("details"))
         elif request is not None:

@@ -40,7 +40,7 @@ class StatusCore:
 
     def __init__(self, core: Core, changed: Callable[[FeedStatus], object], latency: LatencyCore | None = None,
                  late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> None:
-        self.types = ("status", "bus", "refused", "unanswered", "coming", "retained", "subscribed", "error", "gap", *([core.kind] if latency else ()))
+        self.types = ("status", "bus", "refused", "unanswered", "coming", "retained", "subscribed", "identified", "error", "gap", *([core.kind] if latency else ()))
         self._core, self._changed, self._latency = core, changed, latency
         self._late_ms, self._recent_ms = late_ms, recent_ms
         # What has happened within `recent_ms`.
@@ -53,8 +53,8 @@ class StatusCore:
     def handle_event(self, type: str, args: tuple[Any, ...]) -> None:
         if type == "bus" and args[1]:
             self._happened("missing", "bus", lambda _: "The server's bus has lost messages.")
-        elif type == "subscribed":
-            self._subscribed(args[0])
+        elif type in ("subscribed", "identified"):
+            self._resumed(args[0])
         elif type == "error":
             self._failed(args[0])
         elif type == "gap":
@@ -72,11 +72,12 @@ class StatusCore:
 
     # ---- Inside
 
-    def _subscribed(self, answer: dict[str, Any]) -> None:
+    def _resumed(self, answer: dict[str, Any]) -> None:
         recovered, why = answer.get("recovered"), answer.get("why")
         brings = answer.get("brings", {})
         # Last values show what has changed meanwhile.
-        lost = [name for name, is_recovered in (recovered if isinstance(recovered, dict) else {"the symbols": recovered}).items()
+        all_names = "the pushes" if self._core.kind == "push" else "the symbols"
+        lost = [name for name, is_recovered in (recovered if isinstance(recovered, dict) else {all_names: recovered}).items()
                 if is_recovered is False and brings.get(name, {}).get("from") != "retained"]
         if lost:
             reasons = dict.fromkeys(why.get(name) if isinstance(why, dict) else why for name in lost)

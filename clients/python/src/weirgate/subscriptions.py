@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,9 @@ _FULL = re.compile(r"would exceed maximum")
 _SHARED = re.compile(r"per user|^Server limit|too many symbols")
 # A name that the server has granted, and that its bus refuses for now.
 _BARRED = re.compile(r"Refused by the bus: (.*)", re.DOTALL)
+# Within a second of this error trades drops further messages without one.
+_OVER_RATE = "Rate limit exceeded"
+_AFTER_DROP_MS = 1_100.0
 # What a name brings if the server keeps no messages of it.
 _SHORT = ("retained", "live")
 # Why the newest messages of a name have not come: reasons that pass, and all.
@@ -945,6 +948,14 @@ class TradesCore(SubscriberCore):
     kind = "trade"
     is_serial = True
     part_max = 5
+    stamps: Mapping[str, Any] = {}
+    """The times of the newest trade: of the broadcast (`timestamp`) and, with `--stamp`, of the arrival (`recv_us`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The request that the server has dropped for the rate of the client, and when it goes again.
+        self._dropped: Request | None = None
+        self._repeat_at = math.inf
 
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [name.upper() for name in super().names(names)]
@@ -962,11 +973,30 @@ class TradesCore(SubscriberCore):
         """The symbols with candles granted on this connection, by interval."""
         return {interval: symbols for interval in ("1s", "1m", "5m") if (symbols := self.live(interval))}
 
+    def changed(self, status: Status) -> None:
+        if status not in ("open", "stale"):
+            self._repeat_at = math.inf
+        super().changed(status)
+
+    def handle_timer(self, now: float) -> None:
+        super().handle_timer(now)
+        if now >= self._repeat_at:
+            self._repeat_at = math.inf
+            if self._dropped is not None:
+                self._dropped.is_sent = False
+                self._flush()
+
+    def poll_deadline(self) -> float | None:
+        due_at = super().poll_deadline()
+        due_at = min(math.inf if due_at is None else due_at, self._repeat_at)
+        return None if due_at == math.inf else due_at
+
     def receive(self, message: Any, kept: bool) -> None:
         self.hear(message)
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
             symbol = data.get("symbol") if isinstance(data, dict) else None
+            self.stamps = message
             self.deliver(str(symbol).upper(), "", data, data, timestamp)
             return self._emit("trade", data, timestamp)
         if type == "candle":
@@ -979,7 +1009,12 @@ class TradesCore(SubscriberCore):
             return self._emit("welcome", data)
         request = self._asked()
         if type == "error":
-            return self._refuse_request(request, "refused", message.get("message"))
+            why = message.get("message")
+            if request is not None and why == _OVER_RATE:
+                # A drop refuses no request. The dropped message may be another one, which the program has sent: then the response
+                # comes.
+                self._dropped, self._repeat_at, request = request, self.now + _AFTER_DROP_MS, None
+            return self._refuse_request(request, "refused", why)
         interval, current = data.get("interval"), data.get("currentSubscriptions", [])
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))

@@ -132,7 +132,7 @@ impl SubjectsSession<'_> {
             NatsCut::Refused(_) => self.relay.status.count_retained_refused(),
             // Clients learn of it, and nobody can change it.
             NatsCut::Window | NatsCut::Epoch => return,
-            NatsCut::TooManyStreams | NatsCut::NotUtf8 | NatsCut::Unreadable(_) => {
+            NatsCut::TooManyStreams | NatsCut::Unnamed | NatsCut::Unreadable(_) => {
                 self.relay.status.count_retained_limited()
             }
         }

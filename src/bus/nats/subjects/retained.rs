@@ -1004,7 +1004,7 @@ impl Retained {
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
         if is_new
             && (is_of_all || delivery.is_deletion || !is_empty)
-            && let Some(subject) = delivery.name()
+            && let Ok(subject) = delivery.name()
         {
             self.events.push(RetainedEvent::Value {
                 question: pending.question.clone(),

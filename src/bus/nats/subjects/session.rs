@@ -13,7 +13,6 @@ use super::publishing::Publishing;
 use super::retained::{FIRST_SID, Retained};
 use super::sids::Sids;
 use super::{NatsSubjectsSource, QUEUED_BYTES_MAX};
-use crate::NAME_NOT_UTF8;
 use crate::ledger::SubscriptionChange;
 use crate::relay::Relay;
 use crate::server_words::shown;
@@ -218,10 +217,15 @@ impl<'a> SubjectsSession<'a> {
         }
     }
 
-    /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
+    /// Pings a silent server, and looks elsewhere if the silence goes on. Gives the connection up if a subscription is not
+    /// confirmed for too long. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
+        let oldest = self.asked.front().filter(|_| is_silent);
+        if let Some(ms) = nats.times.unanswered_ms(oldest.map(|oldest| oldest.sent)) {
+            return Err(NatsError::Unconfirmed(ms).into());
+        }
         if self.source.is_restored && self.search.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }
@@ -302,17 +306,17 @@ impl<'a> SubjectsSession<'a> {
             return Ok(());
         };
         let name = Arc::clone(&subscription.name);
-        let (subject, pattern) = if !subscription.is_pattern {
-            (name, None)
-        } else if let Some(subject) = delivery.name() {
-            (subject.into(), Some(name))
-        } else {
-            return Ok(self.relay.link.send(BusEvent::Skipped(SkippedMessage {
-                subscription: subscription.clone(),
-                place,
-                id: None,
-                why: NAME_NOT_UTF8,
-            }))?);
+        let (subject, pattern) = match (subscription.is_pattern, delivery.name()) {
+            (false, _) => (name, None),
+            (true, Ok(subject)) => (subject.into(), Some(name)),
+            (true, Err(why)) => {
+                return Ok(self.relay.link.send(BusEvent::Skipped(SkippedMessage {
+                    subscription: subscription.clone(),
+                    place,
+                    id: None,
+                    why,
+                }))?);
+            }
         };
         let message = BusMessage {
             pattern,
@@ -572,7 +576,7 @@ impl<'a> SubjectsSession<'a> {
 /// each: the message may be old, and the pattern has got it when it was published.
 fn came_by_inbox(by: &Subscription, delivery: &Delivery) -> bool {
     let matches = |subject: &str| NameSyntax::Nats.contains(&by.name, subject);
-    by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_some_and(matches)
+    by.is_pattern && delivery.is_of_a_consumer() && delivery.name().is_ok_and(matches)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::Value;
+use super::{EntryField, Value};
 
 /// The fields of an entry that have arrived so far: at most one of each name that counts.
 #[derive(Debug, Default)]
@@ -17,29 +17,31 @@ pub(super) struct EntryFields {
 enum FieldPart {
     #[default]
     Name,
-    /// The value of the field of this name; `None`: of a field that does not count.
-    Value(Option<Value>),
+    /// The value of the field of this name, with its most bytes; `None`: of a field that does not count.
+    Value(Option<(Value, usize)>),
 }
 
 impl EntryFields {
-    /// The longest string that is kept whole of the next part, if values that count are kept up to `value_bytes_max`.
-    pub(super) fn bytes_max(&self, names: &[&[u8]], value_bytes_max: usize) -> usize {
+    /// The longest string that is kept whole of the next part, if these fields are `kept`.
+    pub(super) fn bytes_max(&self, kept: &[EntryField]) -> usize {
         match &self.next {
-            FieldPart::Name => names.iter().map(|name| name.len()).max().unwrap_or(0),
-            FieldPart::Value(Some(_)) => value_bytes_max,
+            FieldPart::Name => kept.iter().map(|kept| kept.name.len()).max().unwrap_or(0),
+            FieldPart::Value(Some((_, bytes_max))) => *bytes_max,
             FieldPart::Value(None) => 0,
         }
     }
 
-    /// Takes the next part. Keeps the fields with these `names`; of several with one name, the last.
-    pub(super) fn take(&mut self, part: Value, names: &[&[u8]]) {
+    /// Takes the next part. Keeps these fields; of several with one name, the last.
+    pub(super) fn take(&mut self, part: Value, kept: &[EntryField]) {
         self.next = match mem::take(&mut self.next) {
             FieldPart::Name => {
-                let counts = matches!(&part, Value::Bulk(name) if names.contains(&&name[..]));
-                FieldPart::Value(counts.then_some(part))
+                let is_it =
+                    |kept: &&EntryField| matches!(&part, Value::Bulk(name) if *name == kept.name);
+                let bytes_max = kept.iter().find(is_it).map(|kept| kept.bytes_max);
+                FieldPart::Value(bytes_max.map(|bytes_max| (part, bytes_max)))
             }
             FieldPart::Value(name) => {
-                if let Some(name) = name {
+                if let Some((name, _)) = name {
                     self.keep(name, part);
                 }
                 FieldPart::Name

@@ -25,14 +25,14 @@ use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{RedisStreamReader, StreamReadError};
 pub(super) use self::reader::{STATE, StreamProof};
 use super::error::{RedisError, Stop, shown_trimmed};
-use super::resp::ReadLimits;
+use super::resp::{EntryField, ReadLimits};
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::kept::{SourceProgress, StorageTime, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::server_words::shown;
 use crate::socket::Waiter;
-use crate::{BusInterest, LinkTimes};
+use crate::{BusInterest, LinkTimes, NAME_BYTES_MAX};
 use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
@@ -40,12 +40,24 @@ const ITEMS_MAX: usize = 1_024;
 /// The code of the error for a key that has no stream.
 const WRONG_TYPE: &str = "WRONGTYPE";
 
+/// The fields of an entry. Of a name no more is read than clients may get.
+const ENTRY_FIELDS: [EntryField; 2] = [
+    EntryField {
+        name: CHANNEL,
+        bytes_max: NAME_BYTES_MAX,
+    },
+    EntryField {
+        name: DATA,
+        bytes_max: usize::MAX,
+    },
+];
+
 /// The limits for answers about a stream with payloads of up to so many bytes.
 pub(super) const fn read_limits(payload_bytes_max: usize) -> ReadLimits {
     ReadLimits {
         bulk_bytes_max: payload_bytes_max,
         items_max: ITEMS_MAX,
-        entry_fields: &[CHANNEL, DATA],
+        entry_fields: &ENTRY_FIELDS,
         singly: false,
     }
 }
@@ -94,10 +106,10 @@ impl RedisStreamSource {
     /// # Errors
     /// As of [`Self::new`].
     pub fn with_pages(mut self) -> Result<(Self, BusInterest), RedisError> {
-        let settings = self.servers.settings.clone();
+        // Both ask the same sentinel first.
+        let servers = self.servers.clone();
         let (status, progress) = (Arc::clone(&self.status), self.progress.clone());
-        let (pages, interest) =
-            RedisStreamPages::new(settings, &self.reader.key, status, progress)?;
+        let (pages, interest) = RedisStreamPages::new(servers, &self.reader.key, status, progress)?;
         self.pages = Some(pages);
         Ok((self, interest))
     }

@@ -20,7 +20,7 @@ use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, shown_trimmed};
 use crate::redis::resp::{ReadLimits, RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
-use crate::redis::settings::{RedisEndpoint, RedisSettings};
+use crate::redis::settings::RedisEndpoint;
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
 use crate::socket::{Buffered, Waiter};
 use weirgate_core::{
@@ -202,9 +202,9 @@ impl RedisStreamPages {
     /// Makes the pages of the stream at `key`, and the handle for questions. Does not connect.
     ///
     /// # Errors
-    /// The certificates to trust cannot be read, or the system has no descriptor left.
+    /// The system has no descriptor left.
     pub(super) fn new(
-        settings: RedisSettings,
+        servers: RedisServers,
         key: &str,
         status: Arc<BusStatus>,
         progress: SourceProgress,
@@ -212,7 +212,7 @@ impl RedisStreamPages {
         let (waiter, wake) = waiter("the pages of a Redis stream")?;
         let (handle, names) = requests::interest(wake);
         let pages = Self {
-            servers: RedisServers::new(settings)?,
+            servers,
             status,
             waiter,
             names,

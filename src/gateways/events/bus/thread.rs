@@ -176,7 +176,7 @@ impl BusThread {
     }
 
     fn handle_event(&mut self, event: BusEvent) {
-        self.connection.taken.give_back(event.payload_bytes());
+        self.connection.taken.give_back(event.message_bytes());
         let now = self.to_loop.clock.now();
         match event {
             BusEvent::Message(message) => {
@@ -353,9 +353,9 @@ mod tests {
                 body.len()
             );
             let payload = payload.into_bytes();
-            assert!(bytes.take(payload.len()));
-            let message = BusMessage::new("name", payload, clock.now());
-            events.send(BusEvent::Message(message)).expect("room");
+            let event = BusEvent::Message(BusMessage::new("name", payload, clock.now()));
+            assert!(bytes.take(event.message_bytes()));
+            events.send(event).expect("room");
         }
         let soon = Duration::from_secs(10);
         let mut held = Vec::new();

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use hyper::header::{CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
+use crate::auth::{Authenticator, Token};
 use crate::gateways::events::identify::device_of;
 use crate::gateways::shared::access::{AccessStats, close_of};
 use weirgate_server::http::{Answer, RequestParts};
 use weirgate_wire::RequestHead;
-use weirgate_wire::auth::{Authenticator, Refusal, Token};
+use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Now;
 
 /// Judges the tokens of proxied requests. By default no token counts.

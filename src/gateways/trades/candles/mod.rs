@@ -1,7 +1,7 @@
 //! Candles: the trades of each symbol, gathered by interval. An extension of the contract.
 //!
 //! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with trades have candles,
-//! watched or not, so that the first watcher of a symbol gets a whole candle. A watcher is a member of the topic of a
+//! watched or not, so that the first watcher of a symbol gets a whole candle. A candle that may lack trades is marked. A watcher is a member of the topic of a
 //! symbol and an interval; only watched pairs make messages and have deadlines. Only symbols with candles count for the
 //! limit on pairs: the bus alone decides about these, while clients may watch any name.
 //!
@@ -11,10 +11,12 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | all symbols, watches, deadlines |
+//! | `coverage` | since when no trade was missed |
 //! | `interval` | intervals, and the topics of candles |
 //! | `series` | the open candles of a symbol and an interval; late trades |
 //! | `trade` | reading a trade |
 
+mod coverage;
 mod interval;
 mod series;
 mod trade;
@@ -22,10 +24,11 @@ mod trade;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use self::coverage::Coverage;
 use self::series::{CandleState, Series};
 use self::trade::Trade;
 use crate::gateways::shared::counts::{Count, labelled};
-use weirgate_core::{ConflationKey, TopicName};
+use weirgate_core::{BusNotice, ConflationKey, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap, Now};
 
 pub(super) use self::interval::Interval;
@@ -38,6 +41,10 @@ const GRID_US: u64 = 10_000;
 
 /// The most that a trade may be ahead of the clock, so that early trades open only few candles.
 const EARLY_MS_MAX: i64 = 10_000;
+
+/// The longest symbol with candles, bytes: no client can name a longer one, because ten UTF-16 units in upper case have at
+/// most six bytes each.
+const SYMBOL_BYTES_MAX: usize = 60;
 
 /// The time between two searches for symbols that can be forgotten, while there is no room for a new symbol.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
@@ -67,6 +74,18 @@ impl Default for CandleSettings {
     }
 }
 
+/// A trade of the bus.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RelayedTrade<'a> {
+    pub(super) symbol: &'a str,
+    /// As clients get it.
+    pub(super) message: &'a [u8],
+    /// When it arrived; of an old trade, when it was stored.
+    pub(super) received: Now,
+    /// Whether the stream had it before the start.
+    pub(super) is_old: bool,
+}
+
 /// A message for the members of a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
@@ -88,10 +107,12 @@ enum Dropped {
     Unreadable,
     /// The limit on pairs of a symbol and an interval is reached.
     PairsMax,
+    /// The symbol is longer than any that a client can name.
+    LongSymbol,
 }
 
 /// Labels of [`Dropped`], in its order.
-const REASONS: [&str; 4] = ["late", "early", "unreadable", "pairs_max"];
+const REASONS: [&str; 5] = ["late", "early", "unreadable", "pairs_max", "long_symbol"];
 
 /// Counters of candles, for metrics.
 #[derive(Debug, Default)]
@@ -134,6 +155,8 @@ struct Symbol {
     name: Arc<str>,
     series: [Series; Interval::ALL.len()],
     watches: [Option<Box<PairWatch>>; Interval::ALL.len()],
+    /// Trades up to this time, Unix milliseconds, may have been dropped because there was no room.
+    full_until_ms: i64,
 }
 
 impl Symbol {
@@ -165,6 +188,9 @@ pub(super) struct Candles {
     with_candles: ExtendibleMap<u32, ()>,
     /// When to handle each watched pair next. An entry may be too early, but never too late.
     due: BTreeSet<(u64, Pair)>,
+    coverage: Coverage,
+    /// The time of the newest trade that was dropped because there was no room, Unix milliseconds.
+    full_until_ms: i64,
     next_sweep_us: u64,
     /// The next slot of the current search; 0 if no search is unfinished.
     sweep_from: usize,
@@ -179,28 +205,38 @@ impl Candles {
         }
     }
 
-    /// Takes a trade, as the message for clients.
-    pub(super) fn take(&mut self, now: Now, symbol: &str, message: &[u8], out: &mut Vec<Update>) {
-        let Some(trade) = Trade::read(message, now.unix_ms()) else {
-            return self.stats.count_dropped(Dropped::Unreadable);
+    /// Handles a notice of the bus.
+    pub(super) fn note(&mut self, now: Now, notice: &BusNotice) {
+        self.coverage.note(now, notice);
+    }
+
+    /// Takes a trade of the bus.
+    pub(super) fn take(&mut self, now: Now, relayed: RelayedTrade<'_>, out: &mut Vec<Update>) {
+        let RelayedTrade { symbol, is_old, .. } = relayed;
+        self.coverage.note_trade(now, relayed.received, is_old);
+        let trade = match self.read(now, relayed) {
+            Ok(trade) => trade,
+            Err(why) => return self.count_dropped(is_old, why),
         };
-        if trade.at_ms > now.unix_ms() + EARLY_MS_MAX {
-            return self.stats.count_dropped(Dropped::Early);
-        }
         // This check also keeps the arithmetic below far from an overflow.
-        let oldest_ms = self.horizon_ms(now) - Interval::LONGEST.ms();
-        if trade.at_ms < oldest_ms {
-            let late = |_| self.stats.count_dropped(Dropped::Late);
+        if trade.at_ms < self.horizon_ms(now) - Interval::LONGEST.ms() {
+            let late = |_| self.count_dropped(is_old, Dropped::Late);
             return Interval::ALL.into_iter().for_each(late);
         }
         if !self.make_room(now, [symbol]) {
-            return self.stats.count_dropped(Dropped::PairsMax);
+            self.full_until_ms = self.full_until_ms.max(trade.at_ms);
+            return self.count_dropped(is_old, Dropped::PairsMax);
         }
         let slot = self.slot_or_insert(symbol);
+        if !self.with_candles.contains_key(&slot) {
+            self.symbols[slot].full_until_ms = self.full_until_ms;
+        }
         for interval in Interval::ALL {
             let pair = Pair { slot, interval };
             self.close(now, pair, out);
-            self.add(now, pair, &trade);
+            if let Err(why) = self.add(now, pair, &trade) {
+                self.count_dropped(is_old, why);
+            }
             self.show(now, pair, out);
         }
         self.count_or_forget(slot);
@@ -299,6 +335,25 @@ impl Candles {
 
     // ---- inside
 
+    /// Reads a trade that a candle may take, unless it is too late.
+    fn read(&self, now: Now, relayed: RelayedTrade<'_>) -> Result<Trade, Dropped> {
+        if relayed.symbol.len() > SYMBOL_BYTES_MAX {
+            return Err(Dropped::LongSymbol);
+        }
+        let trade = Trade::read(relayed.message).ok_or(Dropped::Unreadable)?;
+        match trade.at_ms > now.unix_ms() + EARLY_MS_MAX {
+            true => Err(Dropped::Early),
+            false => Ok(trade),
+        }
+    }
+
+    /// Counts a trade that is in no candle. Candles of before the start are nobody's, so old trades do not count.
+    fn count_dropped(&self, is_old: bool, why: Dropped) {
+        if !is_old {
+            self.stats.count_dropped(why);
+        }
+    }
+
     /// The clock less the grace time, Unix milliseconds: intervals that ended by then take no more trades.
     fn horizon_ms(&self, now: Now) -> i64 {
         now.unix_ms() - i64::from(self.settings.grace_ms)
@@ -318,23 +373,25 @@ impl Candles {
             name: Arc::clone(&name),
             series: Interval::ALL.map(Series::new),
             watches: [const { None }; Interval::ALL.len()],
+            full_until_ms: self.full_until_ms,
         });
         self.slots.insert(name, slot);
         slot
     }
 
-    /// Adds a trade to a candle, or counts it as late.
-    fn add(&mut self, now: Now, pair: Pair, trade: &Trade) {
+    /// Adds a trade to a candle.
+    ///
+    /// # Errors
+    /// The candle takes no more trades.
+    fn add(&mut self, now: Now, pair: Pair, trade: &Trade) -> Result<(), Dropped> {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot];
-        match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
-            Ok(added) => {
-                if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
-                    watch.is_changed |= added == series::Added::Oldest;
-                }
-            }
-            Err(series::Late) => self.stats.count_dropped(Dropped::Late),
+        let added = symbol.series[pair.interval as usize].add(trade, horizon_ms);
+        let added = added.map_err(|series::Late| Dropped::Late)?;
+        if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
+            watch.is_changed |= added == series::Added::Oldest;
         }
+        Ok(())
     }
 
     /// Closes candles after their grace time; sends each of these candles to the watchers.
@@ -348,10 +405,11 @@ impl Candles {
             };
             // The next candle was not sent yet.
             watch.is_changed = !series.is_empty();
+            let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
             out.push(Update {
                 topic: watch.topic.clone(),
                 key: None,
-                message: candle.message(&symbol.name, pair.interval, CandleState::Closed),
+                message: candle.message(&symbol.name, pair.interval, CandleState::Closed, partial),
             });
         }
     }
@@ -380,10 +438,11 @@ impl Candles {
         let symbol = &mut self.symbols[pair.slot];
         let candle = symbol.series[pair.interval as usize].show_running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
+        let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
         Some(Update {
             topic: watch.topic.clone(),
             key: Some(pair.conflation_key()),
-            message: candle.message(&symbol.name, pair.interval, CandleState::Running),
+            message: candle.message(&symbol.name, pair.interval, CandleState::Running, partial),
         })
     }
 

@@ -152,7 +152,13 @@ impl Candle {
     }
 
     /// Returns `{"type":"candle","data":{…}}`.
-    pub(super) fn message(&self, symbol: &str, interval: Interval, state: CandleState) -> String {
+    pub(super) fn message(
+        &self,
+        symbol: &str,
+        interval: Interval,
+        state: CandleState,
+        partial: Option<Partial>,
+    ) -> String {
         let mut data = ObjectWriter::new();
         data.string("symbol", symbol);
         data.string("interval", interval.label());
@@ -169,12 +175,19 @@ impl Candle {
         }
         data.number("trades", self.trades);
         data.boolean("closed", state == CandleState::Closed);
+        if partial.is_some() {
+            data.boolean("partial", true);
+        }
         let mut message = ObjectWriter::new();
         message.string("type", "candle");
         message.object("data", data);
         message.finish()
     }
 }
+
+/// A mark: the candle may lack trades that the gateway did not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Partial;
 
 /// Whether a candle may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +225,7 @@ mod tests {
             "earlier ones may come"
         );
         let candle = series.show_running(begin).expect("a candle");
-        let message = candle.message("A\"", Interval::Minute, CandleState::Running);
+        let message = candle.message("A\"", Interval::Minute, CandleState::Running, None);
         let want = concat!(
             r#"{"type":"candle","data":{"symbol":"A\"","interval":"1m","start":3600000,"open":7,"#,
             r#""high":9,"low":3,"close":4,"volume":6,"trades":6,"closed":false}}"#

@@ -2,6 +2,20 @@ use super::*;
 
 const HOUR_MS: i64 = 3_600_000;
 
+fn relayed<'a>(now: Now, symbol: &'a str, message: &'a [u8]) -> RelayedTrade<'a> {
+    RelayedTrade {
+        symbol,
+        message,
+        received: now,
+        is_old: false,
+    }
+}
+
+/// A trade without a timestamp of its own.
+fn message(ms: i64) -> String {
+    format!(r#"{{"type":"trade","data":{{"price":1}},"timestamp":{ms}}}"#)
+}
+
 /// A new symbol without room: the search for ended candles is a part of the symbols for each.
 #[test]
 fn the_search_for_room_goes_on_with_the_next_symbol() {
@@ -14,10 +28,10 @@ fn the_search_for_room_goes_on_with_the_next_symbol() {
         mono_us,
         unix_us: unix_ms * 1_000,
     };
-    let message = |ms: i64| format!(r#"{{"type":"trade","data":{{"price":1}},"timestamp":{ms}}}"#);
     let mut take = |now: Now, symbol: String| {
         let message = message(now.unix_ms());
-        candles.take(now, &symbol, message.as_bytes(), &mut Vec::new());
+        let trade = relayed(now, &symbol, message.as_bytes());
+        candles.take(now, trade, &mut Vec::new());
         candles.with_candles.len()
     };
     for n in 0..1_000 {
@@ -49,11 +63,11 @@ fn a_watched_pair_has_one_deadline_and_an_unwatched_one_none() {
         unix_us: HOUR_MS * 1_000,
     };
     let mut out = Vec::new();
-    let message = br#"{"type":"trade","data":{"price":1},"timestamp":5}"#;
     let mut publish = |candles: &mut Candles, times: usize| {
         for _ in 0..times {
             now = now.plus_us(1_000);
-            candles.take(now, "A", message, &mut out);
+            let message = message(now.unix_ms());
+            candles.take(now, relayed(now, "A", message.as_bytes()), &mut out);
             assert!(candles.due.len() <= 1);
         }
         (now, out.drain(..).count())

@@ -19,14 +19,15 @@ pub(super) struct Trade {
 }
 
 impl Trade {
-    /// Reads the message of a trade as clients get it. A trade without a timestamp counts as happening now. `None`
+    /// Reads the message of a trade as clients get it. A trade without a timestamp has that of the message. `None`
     /// without a price, or if the price or the timestamp is not a number.
-    pub(super) fn read(message: &[u8], now_ms: i64) -> Option<Self> {
+    pub(super) fn read(message: &[u8]) -> Option<Self> {
         let names = ["timestamp", "price", "volume"];
-        let [at, price, volume] = members(data_of(message)?, names).ok()?;
+        let (data, rest) = split(message)?;
+        let [at, price, volume] = members(data, names).ok()?;
         let at_ms = match at.filter(|at| at.as_raw_str() != "null") {
             Some(at) => i64::try_from(number(&at)?.floor()).ok()?,
-            None => now_ms,
+            None => leading_number(rest)?,
         };
         Some(Self {
             at_ms,
@@ -38,15 +39,21 @@ impl Trade {
     }
 }
 
-/// Returns `data` of the message. The rest of the message always has the same form, and parsing the whole as JSON would
-/// double the cost.
-fn data_of(message: &[u8]) -> Option<&[u8]> {
+/// Returns `data` of the message, and what begins with the message's own timestamp. The rest of the message always has the
+/// same form, and parsing the whole as JSON would double the cost.
+fn split(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = message.strip_prefix(br#"{"type":"trade","data":"#)?;
     let behind = br#","timestamp":"#;
     let end = rest
         .windows(behind.len())
         .rposition(|text| text == behind)?;
-    Some(&rest[..end])
+    Some((&rest[..end], &rest[end + behind.len()..]))
+}
+
+/// The number before the next member, or the end, of an object.
+fn leading_number(text: &[u8]) -> Option<i64> {
+    let digits = text.split(|byte| b",}".contains(byte)).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The largest number that is read, and -1 times it the smallest: a candle can add the volumes of 79 billion such trades.
@@ -79,7 +86,7 @@ mod tests {
 
     fn read(data: &str) -> Option<Trade> {
         let message = format!(r#"{{"type":"trade","data":{data},"timestamp":77}}"#);
-        Trade::read(message.as_bytes(), 99)
+        Trade::read(message.as_bytes())
     }
 
     fn shown(data: &str) -> Option<(i64, String, String)> {
@@ -104,17 +111,17 @@ mod tests {
                 r#"{"timestamp":1.7e3,"price":1e-7,"volume":12E+2}"#,
                 (1700, "0.0000001", "1200"),
             ),
-            (r#"{"price":4,"volume":null}"#, (99, "4", "0")),
-            (r#"{"timestamp":null,"price":4}"#, (99, "4", "0")),
-            (r#"{"price":4,"volume":"many"}"#, (99, "4", "0")),
-            (r#"{"price":4,"volume":1e400}"#, (99, "4", "0")),
+            (r#"{"price":4,"volume":null}"#, (77, "4", "0")),
+            (r#"{"timestamp":null,"price":4}"#, (77, "4", "0")),
+            (r#"{"price":4,"volume":"many"}"#, (77, "4", "0")),
+            (r#"{"price":4,"volume":1e400}"#, (77, "4", "0")),
             (
                 r#"{"price":4,"volume":1e18}"#,
-                (99, "4", "1000000000000000000"),
+                (77, "4", "1000000000000000000"),
             ),
             (
                 r#"{"price":4,"volume":1000000000000000001}"#,
-                (99, "4", "0"),
+                (77, "4", "0"),
             ),
         ];
         for (data, (at_ms, price, volume)) in cases {
@@ -143,6 +150,6 @@ mod tests {
         ] {
             assert_eq!(read(data), None, "{data}");
         }
-        assert_eq!(Trade::read(b"{}", 99), None);
+        assert_eq!(Trade::read(b"{}"), None);
     }
 }

@@ -49,8 +49,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             let Ok(event) = self.seams.bus.try_recv() else {
                 return;
             };
-            let payload_bytes = (self.seams.event_bytes)(&event);
-            self.seams.bus_bytes.give_back(payload_bytes);
+            let message_bytes = (self.seams.event_bytes)(&event);
+            self.seams.bus_bytes.give_back(message_bytes);
             let now = began.plus_us(at_us.saturating_sub(began.mono_us));
             let (event_bytes, ended_us) = self.take_event(now, event);
             bytes += event_bytes;

@@ -205,7 +205,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "further requests are not read; small bodies are passed on in pieces; weirgate ends the connections that [held \
          the most for the longest](#shares)",
         Shows::Reason(CloseReason::HttpMemory),
-        "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
+        "src/server/http/tests/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
     ),
     Setting::bytes(
         "resumed-bytes",

@@ -4,6 +4,13 @@ use proptest::test_runner::RngSeed;
 use super::super::glob_set::GlobSet;
 use super::*;
 
+impl Glob {
+    /// Without a limit on the steps.
+    fn matches(&self, name: &[u8]) -> bool {
+        self.matches_within(name, &mut MatchBudget::unlimited()) == Ok(true)
+    }
+}
+
 /// The algorithm of Redis, line by line; it takes exponential time. The reference for the tests.
 fn as_redis(pattern: &[u8], name: &[u8]) -> bool {
     let Some((&first, rest)) = pattern.split_first() else {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::super::MS_NS;
-use crate::NAME_NOT_UTF8;
+use crate::into_name;
 use crate::kept::KeptEvent;
 use crate::nats::consumer::Start;
 use crate::nats::protocol::Delivery;
@@ -391,7 +391,7 @@ impl Progress {
             // Nothing is left of the start: its end was removed.
             self.report_caught_up(events);
         }
-        events.push(match String::from_utf8(delivery.subject) {
+        events.push(match into_name(delivery.subject) {
             Ok(subject) => KeptEvent::Message {
                 id,
                 subject,
@@ -399,10 +399,7 @@ impl Progress {
                 is_deletion: delivery.is_deletion,
                 is_old,
             },
-            Err(_) => {
-                let why = NAME_NOT_UTF8;
-                KeptEvent::Bad { id, why }
-            }
+            Err(why) => KeptEvent::Bad { id, why },
         });
         self.report_caught_up(events);
         self.report_lag(pending, now, events);

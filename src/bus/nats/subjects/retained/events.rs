@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::NAME_NOT_UTF8;
 use crate::requests::Question;
+use crate::{NAME_NOT_UTF8, NAME_TOO_LONG};
 use weirgate_core::{PageCursor, RetainedCut, StoredId};
 use weirgate_wire::json::JsonError;
 
@@ -46,8 +46,8 @@ pub(in crate::nats::subjects) enum RetainedEvent {
 pub(in crate::nats::subjects) enum NatsCut {
     #[error("a pattern has last values in more streams than weirgate looks through")]
     TooManyStreams,
-    #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
-    NotUtf8,
+    #[error("a pattern has last values of {NAME_NOT_UTF8}, or {NAME_TOO_LONG}, which are not sent")]
+    Unnamed,
     #[error("messages after the position of a client are no longer in the stream")]
     Window,
     #[error("the position of a client is of another epoch of the stream")]
@@ -79,7 +79,7 @@ impl NatsCut {
     pub(in crate::nats::subjects) const fn reason(&self) -> RetainedCut {
         match self {
             Self::TooManyStreams => RetainedCut::Limit,
-            Self::NotUtf8 => RetainedCut::Unnamed,
+            Self::Unnamed => RetainedCut::Unnamed,
             Self::Window => RetainedCut::Window,
             Self::Epoch => RetainedCut::Epoch,
             Self::Refused(_) => RetainedCut::Refused,

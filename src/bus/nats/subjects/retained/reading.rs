@@ -43,7 +43,7 @@ pub(super) struct QuestionReading {
     pub(super) is_whole: bool,
     /// Whether there are more streams than are asked.
     pub(super) has_more_streams: bool,
-    /// Whether a value has a subject that is not UTF-8, and was not sent.
+    /// Whether a value was not sent, because its subject is no name for clients.
     is_unnamed: bool,
     /// Why a stream gave no values.
     pub(super) refused: Option<String>,
@@ -141,7 +141,7 @@ impl QuestionReading {
 
     /// Why something is missing of what was read.
     fn cut_so_far(&self) -> Option<NatsCut> {
-        let unnamed = self.is_unnamed.then_some(NatsCut::NotUtf8);
+        let unnamed = self.is_unnamed.then_some(NatsCut::Unnamed);
         let of_all = self.all.as_ref().and_then(AllRead::cut);
         of_all.or(unnamed)
     }
@@ -251,7 +251,7 @@ impl QuestionReading {
             }
             part.sequence = ack.stream_sequence;
         }
-        self.is_unnamed |= delivery.name().is_none();
+        self.is_unnamed |= delivery.name().is_err();
         self.page.values += 1;
         self.page.bytes += bytes;
         true

@@ -1,8 +1,8 @@
 //! Parsers for the answers about a stream. Pure.
 
 use super::{CHANNEL, DATA, StreamReadError};
-use crate::NAME_NOT_UTF8;
 use crate::redis::resp::Value;
+use crate::{NAME_TOO_LONG, into_name};
 use weirgate_core::StoredId;
 
 /// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
@@ -224,15 +224,15 @@ pub(in crate::redis::stream) fn message(
     while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
         match (field, value) {
             (Value::Bulk(field), Value::Bulk(value)) if field == CHANNEL => channel = Some(value),
+            (Value::Bulk(field), Value::Cut(_)) if field == CHANNEL => return Err(NAME_TOO_LONG),
             (Value::Bulk(field), Value::Bulk(value) | Value::Cut(value)) if field == DATA => {
                 data = Some(value);
             }
             _ => {}
         }
     }
-    let channel = channel.ok_or("no field channel, or one that is too long")?;
-    let channel = String::from_utf8(channel).map_err(|_| NAME_NOT_UTF8)?;
-    Ok((channel, data.ok_or("no field data")?))
+    let channel = channel.ok_or("no field channel")?;
+    Ok((into_name(channel)?, data.ok_or("no field data")?))
 }
 
 /// The entries of a range.

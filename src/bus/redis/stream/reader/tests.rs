@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use self::model::{ModelStep, StreamServer};
 use super::*;
+use crate::NAME_BYTES_MAX;
 use crate::kept::check_reports;
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -749,8 +750,15 @@ fn entries_of_another_form_are_bad_and_the_next_ones_come() {
         Value::Cut(b"12".to_vec()),
     ];
     assert_eq!(read(&long), Ok(("a".to_owned(), b"12".to_vec())));
+    let named = |name: Vec<u8>| {
+        let name = Value::Bulk(name);
+        [channel.clone(), name, data.clone(), bulk("1")]
+    };
+    assert!(read(&named(vec![b'a'; NAME_BYTES_MAX])).is_ok());
     for bad in [
         &[][..],
+        &named(vec![b'a'; NAME_BYTES_MAX + 1]),
+        &named(vec![0xff]),
         &good[..2],
         &good[2..],
         &[
@@ -759,7 +767,6 @@ fn entries_of_another_form_are_bad_and_the_next_ones_come() {
             data.clone(),
             bulk("1"),
         ],
-        &[channel, Value::Bulk(vec![0xff]), data, bulk("1")],
         &[Value::Nil, bulk("a")],
     ] {
         assert!(read(bad).is_err(), "{bad:?}");

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::sync::Notify;
 
-use crate::bodies::routes;
-use crate::fixture::{Client, get, request};
-use crate::gateway::{Running, tcp};
+use super::bodies::routes;
+use super::fixture::{Client, get, request};
+use super::gateway::{Running, tcp};
+use crate::http::{Admin, Answer, Cors, Handler, HttpPlane, HttpSettings, Route, Site, StatusCode};
+use crate::listening::{ListenAddr, ListenOptions};
 use weirgate_core::Limits;
 use weirgate_runtime::Clock;
-use weirgate_server::http::{
-    Admin, Answer, Cors, Handler, HttpPlane, HttpSettings, Route, Site, StatusCode,
-};
-use weirgate_server::listening::{ListenAddr, ListenOptions};
 use weirgate_test_support::patient;
 
 fn status(addr: SocketAddr, path: &str) -> u16 {

@@ -2,7 +2,7 @@ use jsonwebtoken::{Algorithm as Signing, EncodingKey, crypto};
 
 use super::*;
 use crate::auth::KeySet;
-use crate::base::Secret;
+use weirgate_wire::base::Secret;
 
 const NOW_MS: i64 = 1_700_000_000_500;
 
@@ -370,7 +370,10 @@ fn what_is_no_token_is_refused_before_anything_is_read() {
         (good.replacen('.', "=.", 1), Padding),
         (good.replacen('.', "+.", 1), NotAToken),
         (format!("{message}.{}", "é".repeat(22)), Signature),
-        (format!("{good}{}", "A".repeat(Token::BYTES_MAX)), TooLong),
+        (
+            format!("{good}{}", "A".repeat(Refusal::TOKEN_BYTES_MAX)),
+            TooLong,
+        ),
     ] {
         let judged = authenticator().identify(Token::new(bad.as_str()).as_ref(), now());
         assert_eq!(judged, Err(refusal), "{bad}");

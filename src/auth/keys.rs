@@ -17,9 +17,9 @@ use pkcs1::der::asn1::UintRef;
 use pkcs1::der::{Decode, Encode};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
-use super::Refusal;
-use crate::base::Secret;
-use crate::json::{Json, JsonError};
+use weirgate_wire::auth::Refusal;
+use weirgate_wire::base::Secret;
+use weirgate_wire::json::{Json, JsonError};
 
 /// The most keys in a set.
 pub(crate) const KEYS_MAX: usize = 64;

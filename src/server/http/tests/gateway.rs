@@ -8,19 +8,33 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weirgate::gateways::NoFeed;
+use crate::http::{Handover, PageParts, ReturnToReactor};
+use crate::listening::ListenAddr;
+use crate::run::{CommonSettings, Parts};
+use crate::telemetry::Telemetry;
 use weirgate_core::{
-    Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
+    Accepted, Admission, BusEvent, ByClient, Core, Entrance, Feed, FeedStats, Frame, Gateway,
+    Incoming, Limits, Publication, SessionKey,
 };
 use weirgate_runtime::Clock;
-use weirgate_server::http::{Handover, PageParts, ReturnToReactor};
-use weirgate_server::listening::ListenAddr;
-use weirgate_server::run::{CommonSettings, Parts};
-use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::RequestHead;
 use weirgate_wire::auth::Origins;
+use weirgate_wire::base::Now;
 
-use crate::fixture::{Client, health};
+use super::fixture::{Client, health};
+
+/// Without a bus, caught up from the start.
+struct NoFeed(FeedStats);
+
+impl Feed for NoFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, _: Now, _: BusEvent, _: &mut Vec<Publication>) {}
+
+    fn stats(&self) -> &FeedStats {
+        &self.0
+    }
+}
 
 /// Echoes on `/ws`, sends upgrades of `/http` to HTTP, and hangs for as many milliseconds as
 /// `hang MS` says.
@@ -66,7 +80,7 @@ impl Gateway for Toy {
 }
 
 /// The address of a TCP port.
-pub(crate) fn tcp(addr: &ListenAddr) -> SocketAddr {
+pub(super) fn tcp(addr: &ListenAddr) -> SocketAddr {
     match addr {
         ListenAddr::Tcp(addr) => *addr,
         ListenAddr::Unix(_) => panic!("{addr}"),
@@ -74,16 +88,16 @@ pub(crate) fn tcp(addr: &ListenAddr) -> SocketAddr {
 }
 
 /// Runs until the test binary ends.
-pub(crate) struct Running {
-    pub(crate) addr: SocketAddr,
-    pub(crate) admin: SocketAddr,
-    pub(crate) telemetry: Arc<Telemetry>,
+pub(super) struct Running {
+    pub(super) addr: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) telemetry: Arc<Telemetry>,
     /// The most bytes that came with a connection from the loop.
-    pub(crate) handed_over: Arc<AtomicUsize>,
+    pub(super) handed_over: Arc<AtomicUsize>,
 }
 
 impl Running {
-    pub(crate) fn start(limits: Limits) -> Self {
+    pub(super) fn start(limits: Limits) -> Self {
         let any = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
         let mut common = CommonSettings {
             limits,
@@ -93,11 +107,15 @@ impl Running {
         common.reactor.listen.addrs = vec![any];
         common.reactor.budgets.read_us = 200;
         common.ready.loop_stall_ms = 700;
+        let feed = NoFeed(FeedStats {
+            caught_up: true,
+            ..FeedStats::default()
+        });
         let (send, listening) = mpsc::channel();
         let handed_over = Arc::new(AtomicUsize::new(0));
         let most = Arc::clone(&handed_over);
         thread::spawn(move || {
-            Parts::new("toy", common, NoFeed::default(), Toy)
+            Parts::new("toy", common, feed, Toy)
                 .routes(|_| {
                     PageParts {
                         has_status: true,
@@ -126,12 +144,12 @@ impl Running {
         }
     }
 
-    pub(crate) fn connect(&self) -> Client {
+    pub(super) fn connect(&self) -> Client {
         Client::connect(self.addr)
     }
 
     /// A counter or gauge without labels, or one with exactly these.
-    pub(crate) fn metric(&self, name: &str) -> u64 {
+    pub(super) fn metric(&self, name: &str) -> u64 {
         let text = self.telemetry.open_metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let value = line.unwrap_or_else(|| panic!("no {name}")).trim();
@@ -139,7 +157,7 @@ impl Running {
     }
 
     /// Waits until a metric has a value.
-    pub(crate) fn wait_for(&self, name: &str, value: u64) {
+    pub(super) fn wait_for(&self, name: &str, value: u64) {
         let end = Instant::now() + Duration::from_secs(30);
         while self.metric(name) != value {
             assert!(Instant::now() < end, "{name} is {}", self.metric(name));

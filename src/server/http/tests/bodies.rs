@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 
-use crate::fixture::{Client, Fixture, get};
-use weirgate_server::http::{
+use super::fixture::{Client, Fixture, get};
+use crate::http::{
     Answer, BoxError, Handler, HttpSettings, LateAnswer, ReadBodyError, Route, StatusCode,
 };
 
@@ -16,7 +16,7 @@ use weirgate_server::http::{
 const WHOLE_MAX: usize = 100_000;
 
 /// Routes whose answers come later.
-pub(crate) fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     let route = |path, answer| Route {
         path,
         methods: Route::ANY_METHOD,
@@ -56,10 +56,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// The path and the whole body.
-async fn whole(
-    parts: weirgate_server::http::RequestParts,
-    body: weirgate_server::http::RequestBody,
-) -> LateAnswer {
+async fn whole(parts: crate::http::RequestParts, body: crate::http::RequestBody) -> LateAnswer {
     match body.read(WHOLE_MAX).await {
         Ok(body) => {
             let text = format!("{}:{}", parts.path(), body.escape_ascii());

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::fixture::{Client, Fixture, get};
-use crate::gateway::tcp;
+use super::fixture::{Client, Fixture, get};
+use super::gateway::tcp;
+use crate::http::{Admin, Answer, ClientAccess, HttpSettings, Route, Site, StatusCode};
+use crate::listening::{ListenAddr, ListenOptions};
 use weirgate_runtime::Clock;
-use weirgate_server::http::{Admin, Answer, ClientAccess, HttpSettings, Route, Site, StatusCode};
-use weirgate_server::listening::{ListenAddr, ListenOptions};
 use weirgate_wire::admission::{Peer, TrustedProxies};
 
 /// The most answers to others between a request and its answer: those that the thread makes until it looks at its sockets,

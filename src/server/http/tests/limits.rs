@@ -3,9 +3,9 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Fixture, LARGE, get};
+use super::fixture::{Fixture, LARGE, get};
+use crate::http::HttpSettings;
 use weirgate_core::CloseReason;
-use weirgate_server::http::HttpSettings;
 use weirgate_test_support::patient;
 use weirgate_wire::admission::Quota;
 

@@ -12,8 +12,8 @@ use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use fixture::{Fixture, LARGE, get, request};
-use weirgate_server::http::Handover;
+use self::fixture::{Fixture, LARGE, get, request};
+use crate::http::Handover;
 use weirgate_test_support::patient;
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Transport};
 

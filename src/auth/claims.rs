@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use sonic_rs::LazyValue;
 
-use super::verify::Refusal;
-use crate::json::{self, Json};
+use weirgate_wire::auth::Refusal;
+use weirgate_wire::json::Json;
 
 /// The members of a JSON object, unparsed.
 pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
@@ -77,8 +77,8 @@ pub(super) fn find_claim<T>(
         return read(value).map(Some);
     }
     for (dot, _) in path.match_indices('.') {
-        let inner = claims.get(&path[..dot]).map(LazyValue::as_raw_str);
-        if let Some(inner) = inner.filter(|json| json::trim(json).starts_with('{')) {
+        let inner = claims.get(&path[..dot]).map(|value| Json::of(value).raw());
+        if let Some(inner) = inner.filter(|json| json.starts_with('{')) {
             let found = find_claim(&members(inner.as_bytes())?, &path[dot + 1..], read)?;
             if found.is_some() {
                 return Ok(found);
@@ -93,7 +93,7 @@ pub(super) fn find_claim<T>(
 /// # Errors
 /// The claim is neither.
 pub(super) fn roles(value: &LazyValue<'_>) -> Result<Vec<String>, Refusal> {
-    match json::trim(value.as_raw_str()).starts_with('[') {
+    match Json::of(value).raw().starts_with('[') {
         true => read(value),
         false => read(value).map(|role| vec![role]),
     }

@@ -5,14 +5,15 @@
 use super::claims::{Members, TokenClaims, find_claim, members, read, roles};
 use super::key_ring::{KeyRing, Unsigned};
 use super::keys::Algorithm;
-use super::token::{self, ApiKey, Token, TokenMarks};
-use crate::base::Now;
-use crate::head::RequestHead;
-use crate::json;
+use super::token::{self, ApiKey, Token};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
+use weirgate_wire::RequestHead;
+use weirgate_wire::auth::{ClaimRules, Refusal, TokenMarks};
+use weirgate_wire::base::Now;
+use weirgate_wire::json::Json;
 
 /// A client whose token becomes valid within this time may try again; a token that is valid only later is refused for
 /// good.
@@ -92,75 +93,31 @@ impl Default for Identity {
     }
 }
 
-/// Why a token is refused, for the metric and the log. The client does not get the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
-    /// The request has no token.
-    #[error("no token")]
-    Missing,
-    /// The request has two cookies of the name, and either may be the one that the application has set.
-    #[error("two cookies with the name of --token-cookie")]
-    TwoCookies,
-    /// A request that is passed on has two tokens, and the service may read the other one.
-    #[error("two tokens, or two lines of Authorization")]
-    TwoTokens,
-    /// Over [`Token::BYTES_MAX`].
-    #[error("over {} bytes", Token::BYTES_MAX)]
-    TooLong,
-    /// Neither the API key nor a JWT.
-    #[error("neither the API key nor a JWT")]
-    NotAToken,
-    /// A JWT with `=` in it, as AWS load balancers make them (RFC 7515 §2 has no padding).
-    #[error("a JWT with padding (=)")]
-    Padding,
-    /// An algorithm that is not accepted, `none` for instance.
-    #[error("an algorithm that is not taken")]
-    Algorithm,
-    /// No key has the token's algorithm and key id.
-    #[error("no key here fits its algorithm and key id")]
-    UnknownKey,
-    /// As [`Refusal::UnknownKey`] or [`Refusal::Signature`], but newer keys will be fetched: the client may try again.
-    #[error("no key here has signed it yet; newer keys are due")]
-    KeysDue {
-        /// The time until the next fetch, in milliseconds; 0 if the fetch is due now.
-        wait_ms: u32,
-    },
-    /// Signed with another key, or changed since.
-    #[error("signed with another key, or changed since")]
-    Signature,
-    /// A claim is of the wrong type.
-    #[error("a claim of the wrong type")]
-    Claims,
-    /// The time is past `exp`.
-    #[error("its time (exp) is over")]
-    Expired,
-    /// The time is long before `nbf`.
-    #[error("its time (nbf) has not come")]
-    NotYetValid,
-    /// The time is at most a few minutes before `nbf`: the client may try again.
-    #[error("its time (nbf) comes soon")]
-    BeginsSoon {
-        /// The time until the token is valid, milliseconds.
-        wait_ms: u32,
-    },
-    /// The `aud` claim does not name this gateway.
-    #[error("its audience (aud) is not this one")]
-    Audience,
-    /// The `iss` claim names no accepted issuer.
-    #[error("its issuer (iss) is not in JWT_ISSUER")]
-    Issuer,
-    /// The role is not in the table.
-    #[error("its role is not in the table")]
-    Role,
-    /// The names in the token are not a list of valid names, or they are too many or too long.
-    #[error("its names are not a list of names of the bus, or are too many or too long")]
-    Names,
-    /// The user is no id of a device, or the request names another device.
-    #[error("its user is no id of a device, or not the device of the request")]
-    Device,
-    /// An operator refuses the token, the user or the address.
-    #[error("an operator has cut it off")]
-    Revoked,
+/// Whether this refusal is only possible once the signature is known to be good. Not for [`Refusal::Claims`]: a bad header,
+/// which is read before the signature, is refused with the same reason.
+fn implies_good_signature(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::Expired
+        | Refusal::NotYetValid
+        | Refusal::BeginsSoon { .. }
+        | Refusal::Audience
+        | Refusal::Issuer
+        | Refusal::Role
+        | Refusal::Names
+        | Refusal::Device
+        | Refusal::Revoked => true,
+        Refusal::Missing
+        | Refusal::TwoCookies
+        | Refusal::TwoTokens
+        | Refusal::TooLong
+        | Refusal::NotAToken
+        | Refusal::Padding
+        | Refusal::Algorithm
+        | Refusal::UnknownKey
+        | Refusal::KeysDue { .. }
+        | Refusal::Signature
+        | Refusal::Claims => false,
+    }
 }
 
 /// A refused token, and whose it is.
@@ -170,141 +127,6 @@ pub struct RefusedToken {
     pub refusal: Refusal,
     /// The user, for operators, if the signature of the token is good.
     pub user: Option<String>,
-}
-
-impl Refusal {
-    /// The close code for a refused client. It is sent after the upgrade, because a script in a browser cannot see an
-    /// HTTP status.
-    pub const CLOSE_CODE: u16 = 1008;
-
-    /// The close code for a token that may be admitted later.
-    pub const LATER_CODE: u16 = 1013;
-
-    /// The close code for this refusal.
-    pub const fn close_code(self) -> u16 {
-        match self {
-            Self::KeysDue { .. } | Self::BeginsSoon { .. } => Self::LATER_CODE,
-            _ => Self::CLOSE_CODE,
-        }
-    }
-
-    /// Whether this refusal is only possible once the signature is known to be good. Not for [`Self::Claims`]: a bad header,
-    /// which is read before the signature, is refused with the same reason.
-    const fn implies_good_signature(self) -> bool {
-        match self {
-            Self::Expired
-            | Self::NotYetValid
-            | Self::BeginsSoon { .. }
-            | Self::Audience
-            | Self::Issuer
-            | Self::Role
-            | Self::Names
-            | Self::Device
-            | Self::Revoked => true,
-            Self::Missing
-            | Self::TwoCookies
-            | Self::TwoTokens
-            | Self::TooLong
-            | Self::NotAToken
-            | Self::Padding
-            | Self::Algorithm
-            | Self::UnknownKey
-            | Self::KeysDue { .. }
-            | Self::Signature
-            | Self::Claims => false,
-        }
-    }
-
-    /// All refusals, without their times.
-    pub const ALL: [Self; 20] = [
-        Self::Missing,
-        Self::TwoCookies,
-        Self::TwoTokens,
-        Self::TooLong,
-        Self::NotAToken,
-        Self::Padding,
-        Self::Algorithm,
-        Self::UnknownKey,
-        Self::KeysDue { wait_ms: 0 },
-        Self::Signature,
-        Self::Claims,
-        Self::Expired,
-        Self::NotYetValid,
-        Self::BeginsSoon { wait_ms: 0 },
-        Self::Audience,
-        Self::Issuer,
-        Self::Role,
-        Self::Names,
-        Self::Device,
-        Self::Revoked,
-    ];
-
-    /// The metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::TwoCookies => "two_cookies",
-            Self::TwoTokens => "two_tokens",
-            Self::TooLong => "too_long",
-            Self::NotAToken => "not_a_token",
-            Self::Padding => "padding",
-            Self::Algorithm => "algorithm",
-            Self::UnknownKey => "unknown_key",
-            Self::KeysDue { .. } => "keys_due",
-            Self::Signature => "signature",
-            Self::Claims => "claims",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
-            Self::BeginsSoon { .. } => "begins_soon",
-            Self::Audience => "audience",
-            Self::Issuer => "issuer",
-            Self::Role => "role",
-            Self::Names => "names",
-            Self::Device => "device",
-            Self::Revoked => "revoked",
-        }
-    }
-}
-
-/// The rules for the claims of a token, and the names of the claims to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimRules {
-    /// `aud` must name an audience in this list. If the list is empty, a token with any `aud` is refused, because it is
-    /// for another service (RFC 7519 §4.1.3).
-    pub audiences: Vec<String>,
-    /// `iss` must be in this list. If the list is empty, any issuer is accepted, and a token without one.
-    pub issuers: Vec<String>,
-    /// How far clocks may differ, in milliseconds.
-    pub leeway_ms: i64,
-    /// How long before the `nbf` of a token the token is valid, in milliseconds, if that is more than `leeway_ms`: a client
-    /// may use a token in the second in which it was issued.
-    pub nbf_leeway_ms: i64,
-    /// The claim with the role or the roles: its name, or its path with dots.
-    pub role: String,
-    /// Whether the settings name the claim with the role, so that a token should have the claim.
-    pub role_is_named: bool,
-    /// The claim with the user: a name or a path.
-    pub user: String,
-    /// The claim with the symbol limit: a name or a path.
-    pub symbols_max: String,
-    /// The claim with names and patterns, for the channels gateway: a name or a path.
-    pub names: String,
-}
-
-impl Default for ClaimRules {
-    fn default() -> Self {
-        Self {
-            audiences: Vec::new(),
-            issuers: Vec::new(),
-            leeway_ms: 0,
-            nbf_leeway_ms: 0,
-            role: "role".to_owned(),
-            role_is_named: false,
-            user: "sub".to_owned(),
-            symbols_max: "maxSymbols".to_owned(),
-            names: "channels".to_owned(),
-        }
-    }
 }
 
 /// Judges tokens.
@@ -394,7 +216,7 @@ impl Authenticator {
     /// The token is refused.
     pub fn identify(&self, token: Option<&Token>, now: Now) -> Result<Identity, Refusal> {
         let token = token.ok_or(Refusal::Missing)?;
-        if token.expose().len() > Token::BYTES_MAX {
+        if token.expose().len() > Refusal::TOKEN_BYTES_MAX {
             return Err(Refusal::TooLong);
         }
         if self.api_key.as_ref().is_some_and(|key| key.is(token)) {
@@ -405,7 +227,7 @@ impl Authenticator {
         }
         let (message, claims) = self.signed_claims(token, now)?;
         let claims = decode(claims)?;
-        let identity = self.rules.judge(&members(&claims)?, now.unix_ms())?;
+        let identity = judge(&self.rules, &members(&claims)?, now.unix_ms())?;
         Ok(Identity {
             digest: Some(digest_of(message)),
             claims: TokenClaims::new(claims),
@@ -420,7 +242,7 @@ impl Authenticator {
         match refusal {
             // The same refusal exists for a bad header, which is checked before the signature.
             Refusal::Claims => drop(judge_header(&members(&decode(header).ok()?).ok()?).ok()?),
-            refusal if refusal.implies_good_signature() => {}
+            refusal if implies_good_signature(refusal) => {}
             _ => return None,
         }
         let claims = decode(claims).ok()?;
@@ -494,69 +316,67 @@ fn judge_header(header: &Members<'_>) -> Result<TokenHeader, Refusal> {
     })
 }
 
-impl ClaimRules {
-    /// The identity in the claims of a token whose signature is right.
-    ///
-    /// # Errors
-    /// The rules for claims refuse the token.
-    fn judge(&self, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
-        let leeway_ms = self.leeway_ms;
-        let expires = numeric_date(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
-        if expires.is_some_and(|at| unix_ms >= at) {
-            return Err(Refusal::Expired);
-        }
-        let leeway_ms = leeway_ms.max(self.nbf_leeway_ms);
-        let begins = numeric_date(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
-        let wait_ms = begins.map_or(0, |at| at.saturating_sub(unix_ms).max(0));
-        if wait_ms > BEGINS_SOON_MS {
-            return Err(Refusal::NotYetValid);
-        }
-        let issuer = text(claims, "iss")?;
-        if !self.issuers.is_empty() && !issuer.is_some_and(|iss| self.issuers.contains(&iss)) {
-            return Err(Refusal::Issuer);
-        }
-        self.judge_audience(claims)?;
-        let roles = find_claim(claims, &self.role, roles)?;
-        let identity = Identity {
-            lacks_role_claim: self.role_is_named && roles.is_none(),
-            roles: roles.unwrap_or_default(),
-            user: find_claim(claims, &self.user, |value| read(value))?,
-            symbols_max: find_claim(claims, &self.symbols_max, |value| read(value))?,
-            names: find_claim(claims, &self.names, |names| {
-                read(names).map_err(|_| Refusal::Names)
-            })
-            .map(Option::unwrap_or_default),
-            claims: TokenClaims::default(),
-            expires_unix_ms: expires,
-            issued_unix_ms: numeric_date(claims, "iat").ok().flatten(),
-            digest: None,
-        };
-        // This check is last, so that a client that tries again is then accepted.
-        match u32::try_from(wait_ms) {
-            Ok(0) => Ok(identity),
-            Ok(wait_ms) => Err(Refusal::BeginsSoon { wait_ms }),
-            Err(_) => Err(Refusal::NotYetValid),
-        }
+/// The identity in the claims of a token whose signature is right.
+///
+/// # Errors
+/// The rules for claims refuse the token.
+fn judge(rules: &ClaimRules, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
+    let leeway_ms = rules.leeway_ms;
+    let expires = numeric_date(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
+    if expires.is_some_and(|at| unix_ms >= at) {
+        return Err(Refusal::Expired);
     }
+    let leeway_ms = leeway_ms.max(rules.nbf_leeway_ms);
+    let begins = numeric_date(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
+    let wait_ms = begins.map_or(0, |at| at.saturating_sub(unix_ms).max(0));
+    if wait_ms > BEGINS_SOON_MS {
+        return Err(Refusal::NotYetValid);
+    }
+    let issuer = text(claims, "iss")?;
+    if !rules.issuers.is_empty() && !issuer.is_some_and(|iss| rules.issuers.contains(&iss)) {
+        return Err(Refusal::Issuer);
+    }
+    judge_audience(&rules.audiences, claims)?;
+    let roles = find_claim(claims, &rules.role, roles)?;
+    let identity = Identity {
+        lacks_role_claim: rules.role_is_named && roles.is_none(),
+        roles: roles.unwrap_or_default(),
+        user: find_claim(claims, &rules.user, |value| read(value))?,
+        symbols_max: find_claim(claims, &rules.symbols_max, |value| read(value))?,
+        names: find_claim(claims, &rules.names, |names| {
+            read(names).map_err(|_| Refusal::Names)
+        })
+        .map(Option::unwrap_or_default),
+        claims: TokenClaims::default(),
+        expires_unix_ms: expires,
+        issued_unix_ms: numeric_date(claims, "iat").ok().flatten(),
+        digest: None,
+    };
+    // This check is last, so that a client that tries again is then accepted.
+    match u32::try_from(wait_ms) {
+        Ok(0) => Ok(identity),
+        Ok(wait_ms) => Err(Refusal::BeginsSoon { wait_ms }),
+        Err(_) => Err(Refusal::NotYetValid),
+    }
+}
 
-    /// Checks `aud`, a text or a list of texts.
-    fn judge_audience(&self, claims: &Members<'_>) -> Result<(), Refusal> {
-        let Some(value) = claims.get("aud") else {
-            let asked = !self.audiences.is_empty();
-            return (!asked).then_some(()).ok_or(Refusal::Audience);
-        };
-        let value: Value = read(value)?;
-        let entries = match value.as_array() {
-            Some(list) => list.iter().map(|entry| entry.as_str()).collect(),
-            None => vec![value.as_str()],
-        };
-        let mut named = false;
-        for entry in entries {
-            let entry = entry.ok_or(Refusal::Claims)?;
-            named |= self.audiences.iter().any(|audience| audience == entry);
-        }
-        named.then_some(()).ok_or(Refusal::Audience)
+/// Checks `aud`, a text or a list of texts.
+fn judge_audience(audiences: &[String], claims: &Members<'_>) -> Result<(), Refusal> {
+    let Some(value) = claims.get("aud") else {
+        let asked = !audiences.is_empty();
+        return (!asked).then_some(()).ok_or(Refusal::Audience);
+    };
+    let value: Value = read(value)?;
+    let entries = match value.as_array() {
+        Some(list) => list.iter().map(|entry| entry.as_str()).collect(),
+        None => vec![value.as_str()],
+    };
+    let mut named = false;
+    for entry in entries {
+        let entry = entry.ok_or(Refusal::Claims)?;
+        named |= audiences.iter().any(|audience| audience == entry);
     }
+    named.then_some(()).ok_or(Refusal::Audience)
 }
 
 fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
@@ -569,7 +389,7 @@ fn numeric_date(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusa
     let Some(value) = members.get(name) else {
         return Ok(None);
     };
-    let seconds = json::trim(value.as_raw_str()).parse::<f64>();
+    let seconds = Json::of(value).raw().parse::<f64>();
     let seconds = seconds.map_err(|_| Refusal::Claims)?;
     // The cast saturates.
     Ok(Some((seconds * 1000.0).floor() as i64))

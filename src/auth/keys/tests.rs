@@ -1,15 +1,15 @@
 use super::*;
 use crate::auth::{ApiKey, Authenticator, KeyRing, Token};
-use crate::base::Now;
+use weirgate_wire::base::Now;
 
-const JWKS: &str = include_str!("../../../../tests/vectors/tokens/jwks.json");
-const RSA: &str = include_str!("../../../../tests/vectors/tokens/rsa.pem");
-const P256: &str = include_str!("../../../../tests/vectors/tokens/p256.pem");
-const ED25519: &str = include_str!("../../../../tests/vectors/tokens/ed25519.pem");
+const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
+const RSA: &str = include_str!("../../../tests/vectors/tokens/rsa.pem");
+const P256: &str = include_str!("../../../tests/vectors/tokens/p256.pem");
+const ED25519: &str = include_str!("../../../tests/vectors/tokens/ed25519.pem");
 
 /// A token for each algorithm, by its name.
 fn signed(algorithm: &str) -> Token {
-    let tokens = include_str!("../../../../tests/vectors/tokens/signed.json");
+    let tokens = include_str!("../../../tests/vectors/tokens/signed.json");
     let tokens: Value = sonic_rs::from_str(tokens).expect("JSON");
     let token = tokens.get(algorithm).and_then(|token| token.as_str());
     Token::new(token.expect("one for it")).expect("a token")
@@ -92,8 +92,8 @@ fn a_public_key_is_no_secret() {
 
 #[test]
 fn what_is_no_good_public_key_is_told() {
-    let p384 = include_str!("../../../../tests/vectors/tokens/p384.pem");
-    let weak = include_str!("../../../../tests/vectors/tokens/rsa-1024.pem");
+    let p384 = include_str!("../../../tests/vectors/tokens/p384.pem");
+    let weak = include_str!("../../../tests/vectors/tokens/rsa-1024.pem");
     let cut = RSA.replace("LvD3S5fe2aVO5FNQT8yMILBblvmbmycKdPI3VAsx", "");
     let private = "-----BEGIN PRIVATE KEY-----\nMAo=\n-----END PRIVATE KEY-----\n";
     for (text, error) in [
@@ -200,8 +200,8 @@ fn a_set_is_read_for_what_it_is_good_for() {
 #[test]
 fn rsa_keys_are_measured_by_their_modulus() {
     for text in [
-        include_str!("../../../../tests/vectors/tokens/rsa-1984.pem"),
-        include_str!("../../../../tests/vectors/tokens/rsa-2047.pem"),
+        include_str!("../../../tests/vectors/tokens/rsa-1984.pem"),
+        include_str!("../../../tests/vectors/tokens/rsa-2047.pem"),
     ] {
         let read = pem(text).map(|keys| keys.len());
         assert_eq!(read, Err(KeyError::Weak { number: 1 }), "{text}");
@@ -387,7 +387,7 @@ fn a_token_with_an_unknown_key_waits_for_newer_keys() {
 
 /// The vectors of Project Wycheproof for JSON Web Signatures and Keys, for the accepted kinds of keys and
 /// algorithms (`tests/vectors/jws/README.md`).
-const VECTORS: &str = include_str!("../../../../tests/vectors/jws/wycheproof.json");
+const VECTORS: &str = include_str!("../../../tests/vectors/jws/wycheproof.json");
 
 /// Vectors that Wycheproof calls invalid and weirgate accepts: file and number. Both have a good signature by an RSA
 /// key with the ROCA weakness (CVE-2017-15361), which the generator of a key has to avoid.

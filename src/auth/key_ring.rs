@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::quality::RandomState;
 
-use super::Refusal;
 use super::keys::{Algorithm, KeySet};
+use weirgate_wire::auth::Refusal;
 
 /// The most remembered key ids and tokens that no key fits. Further ones may always try again.
 const UNKNOWN_MAX: usize = 1024;

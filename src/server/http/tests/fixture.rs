@@ -6,21 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use crate::bodies;
+use super::bodies;
+use crate::build_info::BuildInfo;
+use crate::http::readiness::ReadyLimits;
+use crate::http::status_pages::status_routes;
+use crate::http::{
+    Admin, Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, PageParts,
+    Route, Site, StatusCode,
+};
+use crate::telemetry::Telemetry;
 use weirgate_core::FeedStats;
 use weirgate_runtime::Clock;
-use weirgate_server::build_info::BuildInfo;
-use weirgate_server::http::{
-    Admin, Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, PageParts,
-    ReadyLimits, Route, Site, StatusCode, status_routes,
-};
-use weirgate_server::telemetry::Telemetry;
 
-pub(crate) use weirgate_test_support::http_client::{Client, get, request};
+pub(super) use weirgate_test_support::http_client::{Client, get, request};
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota, Transport};
 
 /// `/health` of some gateway.
-pub(crate) fn health() -> Route {
+pub(super) fn health() -> Route {
     Route::get("/health", |_| {
         let text = r#"{"service":"gateway","status":"healthy","connections":0}"#;
         Answer::json(StatusCode::OK, text.to_owned()).no_store()
@@ -28,33 +30,33 @@ pub(crate) fn health() -> Route {
 }
 
 /// Bytes of the answer at `/large`.
-pub(crate) const LARGE: usize = 3_000_000;
+pub(super) const LARGE: usize = 3_000_000;
 
-pub(crate) struct Fixture {
-    pub(crate) plane: HttpPlane,
-    pub(crate) handle: HttpHandle,
-    pub(crate) listener: TcpListener,
+pub(super) struct Fixture {
+    pub(super) plane: HttpPlane,
+    pub(super) handle: HttpHandle,
+    pub(super) listener: TcpListener,
     /// The connection limits.
-    pub(crate) places: Quota,
+    pub(super) places: Quota,
     /// Connections on their way back to the reactor.
-    pub(crate) returned: Receiver<Handover>,
-    pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) held: Quota,
+    pub(super) returned: Receiver<Handover>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) held: Quota,
     /// The answers at `/count`.
-    pub(crate) counted: Arc<AtomicUsize>,
+    pub(super) counted: Arc<AtomicUsize>,
 }
 
 impl Fixture {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(HttpSettings::default())
     }
 
-    pub(crate) fn with(settings: HttpSettings) -> Self {
+    pub(super) fn with(settings: HttpSettings) -> Self {
         Self::of(settings, [], None)
     }
 
     /// With further routes, and perhaps an admin listener.
-    pub(crate) fn of(
+    pub(super) fn of(
         settings: HttpSettings,
         more: impl IntoIterator<Item = Route>,
         admin: Option<Admin>,
@@ -112,7 +114,7 @@ impl Fixture {
     }
 
     /// A new connection, of which `read` was read before it is handed over.
-    pub(crate) fn connect(&self, read: impl AsRef<[u8]>) -> Client {
+    pub(super) fn connect(&self, read: impl AsRef<[u8]>) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (accepted, peer) = self.listener.accept().unwrap();
         self.hand_over(accepted, peer.into(), read);
@@ -120,7 +122,7 @@ impl Fixture {
     }
 
     /// A new connection that comes from this peer.
-    pub(crate) fn connect_as(&self, peer: Peer, read: impl AsRef<[u8]>) -> Client {
+    pub(super) fn connect_as(&self, peer: Peer, read: impl AsRef<[u8]>) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = self.listener.accept().unwrap();
         self.hand_over(accepted, peer, read);
@@ -141,11 +143,11 @@ impl Fixture {
         });
     }
 
-    pub(crate) fn taken(&self) -> usize {
+    pub(super) fn taken(&self) -> usize {
         self.places.holders()
     }
 
-    pub(crate) fn wait_for_permits(&self, taken: usize) {
+    pub(super) fn wait_for_permits(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(30);
         while self.taken() != taken {
             assert!(Instant::now() < end, "{} places taken", self.taken());

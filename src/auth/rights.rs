@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use super::claims::text_at;
-use super::match_budget::{MatchBudget, OverBudget};
-use super::names::{NamePatterns, NameSyntax};
 use super::template::{ClaimFault, Template, TemplatePiece, escape_claim};
-use super::verify::{Identity, Refusal};
-use crate::base::allocated_bytes;
+use super::verify::Identity;
+use weirgate_wire::auth::Refusal;
+use weirgate_wire::auth::{MatchBudget, OverBudget};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
+use weirgate_wire::base::allocated_bytes;
 
 /// The limits on the names in a token.
 #[derive(Clone, Copy, Debug)]

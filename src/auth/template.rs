@@ -7,8 +7,7 @@
 
 use std::fmt::Write as _;
 
-use super::glob::is_pattern;
-use super::names::NameSyntax;
+use weirgate_wire::auth::NameSyntax;
 
 /// The longest claim that may fill a placeholder, in bytes before it is escaped.
 pub(crate) const CLAIM_BYTES_MAX: usize = 128;
@@ -104,7 +103,7 @@ impl Template {
             if pieces.is_empty() && (first.is_empty() || first == "*") {
                 return Err(TemplateError::NoFixedStart);
             }
-            if syntax == NameSyntax::Redis && is_pattern(before) {
+            if syntax == NameSyntax::Redis && syntax.is_pattern(before) {
                 return Err(TemplateError::Wildcard);
             }
             let is_whole = before.ends_with(is_separator)

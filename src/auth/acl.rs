@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::match_budget::{MatchBudget, OverBudget, Verdict, Verdicts};
-use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{Rights, RightsCheck, TokenNameLimits};
 use super::template::{ClaimFault, Template, TemplateError};
-use super::verify::{Identity, Refusal};
-use crate::json::{Json, JsonError, quoted};
+use super::verdicts::{Verdict, Verdicts};
+use super::verify::Identity;
+use weirgate_wire::auth::Refusal;
+use weirgate_wire::auth::{MatchBudget, OverBudget};
+use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
+use weirgate_wire::json::{Json, JsonError, quoted};
 
 /// The most steps of matching for one pattern. A pattern that needs more is refused, even if the request has steps
 /// left ([`Undecided::Name`]).

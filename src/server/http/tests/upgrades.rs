@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Client, Fixture, LARGE, get, request};
-use crate::gateway::Running;
+use super::fixture::{Client, Fixture, LARGE, get, request};
+use super::gateway::Running;
 use weirgate_core::Limits;
 
 /// Of RFC 6455 §1.3: its accept key is known.

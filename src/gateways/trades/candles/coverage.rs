@@ -1,0 +1,52 @@
+//! Since when the gateway has got all trades of the bus. A candle whose interval began earlier may lack trades: after a
+//! start, after a loss, and while the bus is away.
+
+use super::series::Partial;
+use weirgate_core::{BusNotice, FeedNotice};
+use weirgate_wire::base::Now;
+
+/// The time of which the gateway has all trades.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Coverage {
+    is_up: bool,
+    /// Whether the bus was reached, or something was lost. Before that, a stream brings what it has.
+    is_begun: bool,
+    /// Nothing published from here on was missed, Unix milliseconds; `None` if that is not known.
+    since_ms: Option<i64>,
+}
+
+impl Coverage {
+    /// Handles a notice of the bus.
+    pub(super) fn note(&mut self, now: Now, notice: &BusNotice) {
+        match notice {
+            BusNotice::Up => {
+                (self.is_up, self.is_begun) = (true, true);
+                self.since_ms.get_or_insert_with(|| now.unix_ms());
+            }
+            // Without a gap, what is published meanwhile comes later.
+            BusNotice::Down => self.is_up = false,
+            BusNotice::Gap | BusNotice::Feed(FeedNotice::Hole) => {
+                (self.is_begun, self.since_ms) = (true, None);
+            }
+            _ => {}
+        }
+    }
+
+    /// Handles a trade: all later ones follow it. An old trade was stored by a stream at the time `received`.
+    pub(super) fn note_trade(&mut self, now: Now, received: Now, is_old: bool) {
+        if is_old && !self.is_begun {
+            // Others may have been stored in the same millisecond before it.
+            self.since_ms.get_or_insert_with(|| received.unix_ms() + 1);
+        } else if self.is_up {
+            self.since_ms.get_or_insert_with(|| now.unix_ms());
+        }
+    }
+
+    /// The mark of a candle that starts at `start_ms`, if it may lack trades. Trades up to `dropped_until_ms` may have been
+    /// dropped.
+    pub(super) fn partial(self, start_ms: i64, dropped_until_ms: i64) -> Option<Partial> {
+        let since_ms = self.since_ms.filter(|_| self.is_up);
+        let has_all = since_ms.is_some_and(|since_ms| since_ms <= start_ms);
+        (!has_all || start_ms <= dropped_until_ms).then_some(Partial)
+    }
+}
