@@ -286,6 +286,26 @@ fn a_stream_made_anew_with_the_ids_of_before_is_a_loss_and_is_read_from_its_firs
     }
 }
 
+/// The parser cuts its name elsewhere than a payload.
+#[test]
+fn the_last_entry_is_the_one_that_was_read_though_its_name_is_too_long() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let (events, status) = read(settings(&server.url()));
+    eventually("it reads", || status.subscribed());
+    for _ in 0..2 {
+        add_amid(
+            &mut client,
+            0,
+            &["channel", &"n".repeat(9_000), "data", "0"],
+        );
+        thread::sleep(Duration::from_millis(1_500));
+    }
+    add(&mut client, &[], "1");
+    let seen = until(&events, 1);
+    assert!(!seen.contains(&"Gap".to_owned()), "{seen:?}");
+}
+
 #[test]
 fn a_check_warns_of_each_right_without_which_trims_count_as_losses() {
     let server = RedisServer::start();

@@ -143,7 +143,7 @@ impl Stream {
                 ))
             }
             ["XREAD", "COUNT", "1", "STREAMS", KEY, "$"] => Value::Nil,
-            ["EVAL_RO", _, "1", KEY, after, _] => self.state(id_of(after), items, bytes_max),
+            ["EVAL_RO", _, "1", KEY, after, _, _] => self.state(id_of(after), items, bytes_max),
             ["XRANGE", KEY, from, "+", "COUNT", count] => {
                 let from = id_of(from);
                 let first = self.entries.partition_point(|(id, _)| *id < from);

@@ -38,6 +38,7 @@ use self::answers::{
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
+use super::ENTRY_FIELDS;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
@@ -60,14 +61,14 @@ const PROOF_BYTES_MAX: usize = 4 * 1024;
 const IDLE_PROOFS: u32 = 10;
 /// A script that returns whether an entry is there, a sample of its fields, and the counters of the stream. Not every user may
 /// run it, and a server before Redis 7.0 cannot. The sample has the lengths of the name and of the value, and the
-/// [sampled](known::sampled) value, of each field that counts; it is empty unless `ARGV[2]` gives the longest value that the
-/// parser keeps.
+/// [sampled](known::sampled) value, of each field that counts; it is empty unless `ARGV` has the
+/// [longest values](RedisStreamReader::value_bytes_max).
 pub(in crate::redis) const STATE: &str = "\
     local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
-    local e,p,at,m=redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),{},{},tonumber(ARGV[2]) \
-    local f=m and e[1] and e[1][2] or {} \
-    for n=1,#f,2 do local k,v=f[n],f[n+1] if k=='channel' or k=='data' then \
-    at[k]=at[k] or #p if #v>m then v=v:sub(1,m) end \
+    local e,p,at,m=redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),{},{},{channel=tonumber(ARGV[2]),data=tonumber(ARGV[3])} \
+    local f=ARGV[3] and e[1] and e[1][2] or {} \
+    for n=1,#f,2 do local k,v=f[n],f[n+1] if m[k] then \
+    at[k]=at[k] or #p if #v>m[k] then v=v:sub(1,m[k]) end \
     local b=v if #v>4096 then b='' for c=0,15 do local o=math.floor(c*(#v-256)/15) b=b..v:sub(o+1,o+256) end end \
     p[at[k]+1]=#k p[at[k]+2]=#v p[at[k]+3]=b end end \
     return {#e,p,s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id'],s['max-deleted-entry-id']}";
@@ -81,8 +82,9 @@ pub(super) const DATA: &[u8] = b"data";
 pub struct RedisStreamReader {
     pub(super) key: String,
     history_ms: u64,
-    /// The longest value of an entry that the parser keeps, bytes: one more than a payload may have.
-    value_bytes_max: usize,
+    /// The longest values that the parser keeps of the fields [`CHANNEL`] and [`DATA`], bytes: with the first byte over the
+    /// limit.
+    value_bytes_max: [usize; 2],
     /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,
     step: ReadStep,
@@ -198,7 +200,8 @@ impl RedisStreamReader {
         Self {
             key: key.to_owned(),
             history_ms,
-            value_bytes_max: payload_bytes_max.saturating_add(1),
+            value_bytes_max: ENTRY_FIELDS
+                .map(|field| field.bytes_max.min(payload_bytes_max).saturating_add(1)),
             held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
             may_ask_state: true,
             ..Self::default()
@@ -268,8 +271,10 @@ impl RedisStreamReader {
             commands.insert(0, words(&["INFO", "commandstats"]));
         }
         if asks_state && self.may_ask_state {
-            let bytes_max = self.value_bytes_max.to_string();
-            commands.push(words(&["EVAL_RO", STATE, "1", key, &after, &bytes_max]));
+            let [channel, data] = self.value_bytes_max.map(|bytes| bytes.to_string());
+            commands.push(words(&[
+                "EVAL_RO", STATE, "1", key, &after, &channel, &data,
+            ]));
         } else if asks_entry {
             commands.push(words(&["XRANGE", key, &after, &after]));
         }

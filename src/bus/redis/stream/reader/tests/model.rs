@@ -166,7 +166,7 @@ impl StreamServer {
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
-            ["EVAL_RO", STATE, "1", "ticks", after, _] => match self.has_counters {
+            ["EVAL_RO", STATE, "1", "ticks", after, _, _] => match self.has_counters {
                 true => self.state(id(after)),
                 false => Value::Error("NOPERM".to_owned()),
             },
