@@ -115,7 +115,7 @@ struct Settling {
 /// The most names in a command.
 const NAMES_MAX: usize = 256;
 /// The most bytes of names in a command, not counting the last name.
-const NAME_BYTES_MAX: usize = 16 * 1024;
+const COMMAND_BYTES_MAX: usize = 16 * 1024;
 /// The most names in commands on their way, so that the answers do not fill the server's output buffer for this
 /// connection.
 const ASKED_MAX: usize = 8 * 1024;
@@ -211,7 +211,7 @@ impl Ledger {
                     && change.patterns == next.is_pattern
                     && !entry.is_asked_alone()
                     && change.names.len() < NAMES_MAX
-                    && bytes + next.name.len() <= NAME_BYTES_MAX
+                    && bytes + next.name.len() <= COMMAND_BYTES_MAX
             });
             if !fits || self.is_enough_asked() {
                 break;

@@ -290,7 +290,7 @@ fn commands_are_bounded_and_all_names_go_out() {
 fn long_names_fill_a_command_sooner() {
     let mut world = World::default();
     for n in 0..10 {
-        let name = format!("{n}{}", "x".repeat(NAME_BYTES_MAX / 2));
+        let name = format!("{n}{}", "x".repeat(COMMAND_BYTES_MAX / 2));
         world.want(&Subscription::channel(name));
     }
     world.connect();

@@ -114,9 +114,12 @@ impl ServerSearch {
         settings: &NatsSettings,
         connection: &Connection,
     ) -> bool {
-        self.find_other(settings, connection, |server| {
-            has_jetstream(server, streams, settings).is_ok_and(|is| is)
-        })
+        self.tries += 1;
+        let hosts = hosts_in_turn(self.learned.clone(), settings, connection, self.tries);
+        let others = servers_of_first(&hosts, settings, connection.peer);
+        let answers = |server: &Endpoint| has_jetstream(server, streams, settings);
+        self.next = others.into_iter().find(answers);
+        self.next.is_some()
     }
 
     /// Looks for another server, each time the next one, while the one in use is in lame duck mode. Without other
@@ -149,21 +152,6 @@ impl ServerSearch {
         let found = look_for_successor(hosts, streams.to_vec(), settings.clone(), connection.peer);
         self.successor = Some((Instant::now(), found));
         false
-    }
-
-    /// Looks for a server of the next host that `answers`, to be tried first for the next connection. Returns whether
-    /// there is one.
-    fn find_other(
-        &mut self,
-        settings: &NatsSettings,
-        connection: &Connection,
-        answers: impl FnMut(&Endpoint) -> bool,
-    ) -> bool {
-        self.tries += 1;
-        let hosts = hosts_in_turn(self.learned.clone(), settings, connection, self.tries);
-        let others = servers_of_first(&hosts, settings, connection.peer);
-        self.next = others.into_iter().find(answers);
-        self.next.is_some()
     }
 
     /// Records that the server of this connection has sent something, as [`Probe::end_silence`].
@@ -228,7 +216,7 @@ fn look_for_successor(
         let servers = servers_of_first(&hosts, &settings, in_use);
         let answers = |server: &Endpoint| match streams.is_empty() {
             true => log_in(server, SecondTo::Other, &settings) == ProbeResult::Answer,
-            false => has_jetstream(server, &streams, &settings).is_ok_and(|is| is),
+            false => has_jetstream(server, &streams, &settings),
         };
         // The connection in use may have ended meanwhile.
         let _ = sender.send(servers.into_iter().find(answers));
@@ -276,7 +264,11 @@ fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Connection, Wai
 }
 
 /// Whether JetStream answers at a server in time: about one of the streams, or at all if none is known.
-fn has_jetstream(
+fn has_jetstream(endpoint: &Endpoint, streams: &[String], settings: &NatsSettings) -> bool {
+    ask_jetstream(endpoint, streams, settings).is_ok_and(|is_answered| is_answered)
+}
+
+fn ask_jetstream(
     endpoint: &Endpoint,
     streams: &[String],
     settings: &NatsSettings,

@@ -116,13 +116,12 @@ impl NewestOnly {
         entry: KeptMessage,
     ) {
         let client = client.group();
-        *self.read_for.entry(client).or_default() += bytes_of(name, &entry);
         self.read.insert((entry.kept_us, order_of(&entry)), client);
-        self.add(topic, name, entry);
+        *self.read_for.entry(client).or_default() += self.add(topic, name, entry);
     }
 
-    /// Adds the newest message of a topic, without copies.
-    pub(super) fn add(&mut self, topic: TopicIndex, name: &TopicName, entry: KeptMessage) {
+    /// Adds the newest message of a topic, without copies. Returns the memory that counts for it.
+    pub(super) fn add(&mut self, topic: TopicIndex, name: &TopicName, entry: KeptMessage) -> usize {
         let bytes = bytes_of(name, &entry);
         self.bytes += bytes;
         let place = order_of(&entry);
@@ -137,6 +136,7 @@ impl NewestOnly {
             bytes,
         };
         self.entries.insert(place, newest);
+        bytes
     }
 
     /// Removes the message of a topic.

@@ -657,8 +657,8 @@ impl RedisStreamReader {
     }
 
     /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, or the
-    /// stream turns out to be another one, inspects the stream again. If the answer has fewer entries than were asked for, the end of the stream is
-    /// reached: reports that, and waits for new entries. Otherwise asks for more.
+    /// stream turns out to be another one, inspects the stream again. If the answer has fewer entries than were asked for, the
+    /// end of the stream is reached: reports that, and waits for new entries. Otherwise asks for more.
     fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let ReadStep::CatchUp {
             asked,

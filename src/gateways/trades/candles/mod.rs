@@ -1,9 +1,10 @@
 //! Candles: the trades of each symbol, gathered by interval. An extension of the contract.
 //!
 //! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with trades have candles,
-//! watched or not, so that the first watcher of a symbol gets a whole candle. A candle that may lack trades is marked. A watcher is a member of the topic of a
-//! symbol and an interval; only watched pairs make messages and have deadlines. Only symbols with candles count for the
-//! limit on pairs: the bus alone decides about these, while clients may watch any name.
+//! watched or not, so that the first watcher of a symbol gets a whole candle. A candle that may lack trades is marked. A
+//! watcher is a member of the topic of a symbol and an interval; only watched pairs make messages and have deadlines.
+//! Only symbols with candles count for the limit on pairs: the bus alone decides about these, while clients may watch any
+//! name.
 //!
 //! Charts take the candles of a pair in the order of time only. So a candle is shown when the interval before it takes no
 //! more trades, though its own trades may come up to the grace time earlier.
