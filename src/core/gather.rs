@@ -1,9 +1,9 @@
 //! Gathering: what is published shortly after a client's last message goes out together with what follows.
 //!
 //! A write costs the kernel about the same for 300 bytes as for 8 KB, so a client of many busy names costs less if its
-//! messages go out together. The first message to a client goes out at once; from then on its messages wait until the
-//! wait of all such clients is over. Answers, replayed messages, pings, pongs and closes go out at once, and what waits
-//! before them goes with them.
+//! messages go out together. The first message to a client goes out at once. A later one waits, and all that wait go out
+//! together once the oldest of them has waited for the whole time. Answers, replayed messages, pings, pongs and closes go
+//! out at once, and what waits before them goes with them.
 
 use super::core::Core;
 use super::session::Session;
@@ -15,7 +15,8 @@ use super::{Frame, Now};
 pub(super) struct Gather {
     /// The longest wait of a message, microseconds; 0: no message waits.
     wait_us: u64,
-    /// The end of the wait, microseconds of the monotonic clock; `None` while no client was written to for a wait.
+    /// When the oldest message has waited enough, or, without any, when the clients written to count as recent no more,
+    /// microseconds of the monotonic clock; `None` without such clients.
     due_us: Option<u64>,
     recent: SlotSet,
     pub(super) waiting: SlotSet,
@@ -31,8 +32,7 @@ impl Gather {
         }
     }
 
-    /// Decides whether a message for the client in this slot waits for others. If not, its next messages wait, until
-    /// the wait of all is over.
+    /// Decides whether a message for the client in this slot waits for others. If not, its next messages do.
     #[inline]
     pub(super) fn hold_back(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
         self.wait_us > 0 && self.gathers(now, session, slot)
@@ -45,6 +45,9 @@ impl Gather {
             return false;
         }
         if session.set_gathered() {
+            if self.waiting.is_empty() {
+                self.due_us = Some(now.mono_us + self.wait_us);
+            }
             self.waiting.insert(slot);
         }
         true
@@ -56,7 +59,7 @@ impl Gather {
         self.recent.remove(slot);
     }
 
-    /// The end of the wait, microseconds of the monotonic clock.
+    /// When [`Core::end_gathering`] has something to do, microseconds of the monotonic clock.
     pub(super) fn due_us(&self) -> Option<u64> {
         self.due_us
     }

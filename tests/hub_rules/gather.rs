@@ -60,6 +60,21 @@ fn the_first_message_goes_at_once_and_the_next_ones_in_one_write() {
 }
 
 #[test]
+fn the_oldest_message_waits_its_whole_time_whenever_it_came() {
+    let (mut world, _) = gathering(3);
+    publish(&mut world, "A", 10);
+    assert_eq!(writes(&mut world), 3);
+    world.now.mono_us += GATHER_US - 1;
+    publish(&mut world, "A", 10);
+    assert_eq!(writes_after(&mut world, 5_000), 0);
+    publish(&mut world, "A", 10);
+    assert_eq!(writes_after(&mut world, GATHER_US - 5_001), 0);
+    assert_eq!(writes_after(&mut world, 1), 3, "both messages");
+    assert_eq!(world.hub.stats().messages_waiting, 0);
+    world.hub.check_invariants();
+}
+
+#[test]
 fn answers_and_pongs_wait_for_nothing_and_take_what_waits_along() {
     let (mut world, keys) = gathering(2);
     publish(&mut world, "A", 10);
