@@ -57,25 +57,31 @@ async def test_closed_candles_are_those_of_another_program_over_the_same_trades(
 
 
 async def test_candles_of_a_start_and_of_a_loss_say_so(start_weirgate, redis_server):
+    before_start_ms = now_ms()
     weirgate = start_weirgate("trades", "--candles", redis=redis_server).wait_ready()
     async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
-        await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["A"], "interval": "1s"}))
+        for interval in ("1s", "5m"):
+            await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["A"], "interval": interval}))
         with redis_server.client() as redis:
-            async def closed():
+            async def candle(is_wanted):
                 while True:
                     redis.publish("channel:trade:A", json.dumps({"price": 1, "timestamp": now_ms()}))
                     with contextlib.suppress(TimeoutError):
                         message = json.loads(await asyncio.wait_for(client.recv(), 0.05))
-                        if message["type"] == "candle" and message["data"]["closed"]:
+                        if message["type"] == "candle" and is_wanted(message["data"]):
                             return message["data"]
-            assert (await closed())["partial"], "of the second of the start"
-            assert "partial" not in await closed()
+
+            async def whole_one():
+                for _ in range(5):
+                    if "partial" not in await candle(lambda candle: candle["closed"]):
+                        return True
+                return False
+            of_start = await candle(lambda candle: candle["interval"] == "5m")
+            assert "partial" in of_start or of_start["start"] > before_start_ms
+            assert await whole_one()
             redis.client_kill_filter(_type="pubsub")
-            assert (await closed())["partial"]
-            for _ in range(5):
-                if "partial" not in (candle := await closed()):
-                    break
-            assert "partial" not in candle
+            assert (await candle(lambda candle: candle["closed"]))["partial"]
+            assert await whole_one()
 
 
 async def test_metrics_tell_of_candles_and_of_trades_that_candles_lack(start_weirgate, redis_server):
