@@ -478,6 +478,17 @@ impl Core {
         }
     }
 
+    /// Sets the role that counts for a client's token from now on.
+    pub fn set_role(&mut self, key: SessionKey, role: &str) {
+        if let Some(session) = self.clients.session_mut(key) {
+            let record = session.record();
+            let marks = record.marks.as_deref().cloned().unwrap_or_default();
+            let roles = [role.into()].into();
+            record.marks = Some(Arc::new(TokenMarks { roles, ..marks }));
+            session.count_client(None, self.now);
+        }
+    }
+
     /// Lets no later message to the client refer to an earlier message, until the connection ends.
     pub fn leave_window(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {

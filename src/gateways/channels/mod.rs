@@ -6,8 +6,9 @@
 //! it resumes, from the answer on. While the bus is connected, `subscribed` waits until the bus has confirmed the
 //! names. The syntax of names and patterns depends on the bus ([`NameSyntax`]); everything else is the same on both.
 //!
-//! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
-//! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
+//! A new table of roles may arrive at any time, and decides every later request, and the rest of one under way: from what
+//! the client's token says, its rights are made again as for a new client. A client keeps the names that it holds until it
+//! unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 //!
 //! Begin with [`ChannelsGateway::handle_message`] below, then `request.rs`, `pending.rs` and `grant.rs`.
 //!
@@ -168,7 +169,7 @@ pub struct ChannelsGateway {
     /// The names of which slow clients get only the newest message.
     conflated: Option<NamePatterns>,
     /// How many tables of roles came before this table.
-    table: u64,
+    table: u32,
     /// Tables of roles that are no longer in force.
     old_tables: VecDeque<Acl>,
     /// The longest wait of an answer for the bus, microseconds.
@@ -734,7 +735,7 @@ impl Gateway for ChannelsGateway {
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<ChannelsClient>, acl: Acl) {
         let old_table = std::mem::replace(&mut self.settings.acl, acl);
         self.old_tables.push_back(old_table);
-        self.table += 1;
+        self.table = self.table.wrapping_add(1);
     }
 
     fn poll_output(&mut self) -> Option<ChannelsOutput> {
