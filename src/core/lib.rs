@@ -107,7 +107,7 @@ pub use losses::Active;
 pub use max_rate::MaxRate;
 use message::Render;
 pub use message::{Body, CopyFor, Message, Part};
-pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId, fnv_1a};
+pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId};
 pub use protocol::Incoming;
 use protocol::RequestRefusal;
 pub use publication::{
