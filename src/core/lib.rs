@@ -118,7 +118,7 @@ pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
 pub use resume::{IfMissing, Recipient};
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
-pub use search::{FOUND_MAX, FoundClient, FoundName, Search, SearchOutcome};
+pub use search::{FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,
@@ -128,7 +128,7 @@ pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};
 pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind, SendError};
 pub use survey::Survey;
-pub use tables::{ByClient, SessionKey, trim_slots};
+pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicSnapshot};
 pub use turn::TurnClock;
 use weirgate_wire::base::Now;
