@@ -16,6 +16,7 @@ use foldhash::fast::FixedState;
 
 use super::leaving::Spent;
 use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastEnd, PastWait};
+use super::raw_text::{raw_text, raw_text_bytes};
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
@@ -28,9 +29,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::json::{
-    ListWriter, ObjectWriter, iso_utc, quoted, quoted_lossy_bytes, write_quoted_lossy,
-};
+use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -858,22 +857,6 @@ fn text_of(message: &Message) -> Option<Part> {
         }
     }
 }
-
-/// The text of a payload that is not JSON: `{"raw":"…"}`. `bytes`: its length ([`raw_text_bytes`]).
-pub(super) fn raw_text(payload: &[u8], bytes: usize) -> Vec<u8> {
-    let mut text = Vec::with_capacity(bytes);
-    text.extend_from_slice(RAW_BEFORE);
-    write_quoted_lossy(payload, &mut text);
-    text.push(b'}');
-    text
-}
-
-/// The length of the text of a payload that is not JSON. It can be six times as long.
-pub(super) fn raw_text_bytes(payload: &[u8]) -> usize {
-    RAW_BEFORE.len() + quoted_lossy_bytes(payload) + 1
-}
-
-const RAW_BEFORE: &[u8] = b"{\"raw\":";
 
 #[cfg(test)]
 mod tests {
