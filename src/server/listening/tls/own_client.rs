@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::{CertificateFacts, ServerTls, TlsSession};
+use super::{CertificateFacts, ServerTls};
 use weirgate_runtime::tls_roots::{certificates_of, provider, time};
 use weirgate_runtime::{Clock, regular_file};
 use weirgate_wire::admission::{ClientAddr, Quota};
@@ -86,8 +86,7 @@ pub(crate) fn greet_itself(
     let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
     let held = Quota::new("tls", u64::MAX);
-    let (config, addr) = (Arc::clone(&tls.config), ClientAddr::Unix);
-    let server = TlsSession::new(config, tls.client_certificate, &held, addr, Clock::start());
+    let server = tls.new_session(&held, ClientAddr::Unix, Clock::start());
     let mut server = server.map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();
