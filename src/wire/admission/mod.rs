@@ -14,7 +14,7 @@ mod permit;
 mod quota;
 mod token_bucket;
 
-pub use addresses::{AddressLimits, AddressPermit, AddressRefusal, Addresses};
+pub use addresses::{AddressLimits, AddressRefusal, Addresses};
 pub use bill::Bill;
 pub use client_address::{ClientAddr, Credentials, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
