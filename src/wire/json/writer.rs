@@ -67,9 +67,17 @@ impl ObjectWriter {
         }
     }
 
-    /// Writes a number as [`decimal`] does.
+    /// Writes a number with `decimals` digits after the point. Infinities and NaN become `null`, and `-0.00` becomes
+    /// `0.00`.
     pub fn decimal(&mut self, key: &str, value: f64, decimals: usize) {
-        self.key(key).push_str(&decimal(value, decimals));
+        if !value.is_finite() {
+            return self.raw(key, "null");
+        }
+        let mut text = format!("{value:.decimals$}");
+        if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
+            text.remove(0);
+        }
+        self.raw(key, &text);
     }
 
     /// Writes a list of texts.
@@ -125,19 +133,6 @@ impl ObjectWriter {
 pub fn quoted(text: &str) -> String {
     // A string always serialises, so the empty string is never returned.
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
-}
-
-/// Returns a number with `decimals` digits after the point. Infinities and NaN become `null`, and `-0.00` becomes
-/// `0.00`.
-fn decimal(value: f64, decimals: usize) -> String {
-    if !value.is_finite() {
-        return "null".to_owned();
-    }
-    let mut text = format!("{value:.decimals$}");
-    if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
-        text.remove(0);
-    }
-    text
 }
 
 /// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
