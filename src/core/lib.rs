@@ -116,7 +116,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
-pub use resume::{IfMissing, Recipient};
+pub use resume::Recipient;
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
 pub use search::{FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState};
