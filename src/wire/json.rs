@@ -22,7 +22,7 @@ use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 pub use self::list::{ListWriter, NotAList, TextList};
-pub use self::writer::{ObjectWriter, iso_utc, quoted};
+pub use self::writer::{ObjectWriter, quoted};
 
 /// How deep JSON may nest.
 pub(crate) const JSON_DEPTH_MAX: usize = 512;

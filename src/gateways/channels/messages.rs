@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat};
 use foldhash::fast::FixedState;
 
 use super::leaving::Spent;
@@ -29,7 +30,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
+use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -843,6 +844,12 @@ fn append_all(payload: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
+/// A time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range becomes 1970.
+pub(super) fn iso_utc(unix_ms: i64) -> String {
+    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    date.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// The data of a deletion, which has no payload.
 const NULL: &[u8] = b"null";
 
@@ -861,6 +868,12 @@ fn text_of(message: &Message) -> Option<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_to_the_millisecond_in_utc() {
+        assert_eq!(iso_utc(1_767_954_600_007), "2026-01-09T10:30:00.007Z");
+        assert_eq!(iso_utc(i64::MAX), "1970-01-01T00:00:00.000Z");
+    }
 
     fn names(names: &[&'static str]) -> FollowUp {
         FollowUp {

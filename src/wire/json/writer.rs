@@ -1,7 +1,5 @@
 //! Writes JSON objects, in the order of the calls, and values in the forms that contracts ask for.
 
-use chrono::{DateTime, SecondsFormat};
-
 /// Writes a JSON object.
 #[derive(Debug)]
 pub struct ObjectWriter {
@@ -133,11 +131,4 @@ impl ObjectWriter {
 pub fn quoted(text: &str) -> String {
     // A string always serialises, so the empty string is never returned.
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
-}
-
-/// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
-/// becomes 1970.
-pub fn iso_utc(unix_ms: i64) -> String {
-    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
-    date.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
