@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{ClientAddr, ConnectionPermit, TokenBucket};
-use crate::base::{ChunkedQueue, ExtendibleMap};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, TokenBucket};
+use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// With each new address so many known ones are looked at, and forgotten if they are idle: more than come.
 const LOOKS_WITH_EACH: usize = 2;
@@ -34,7 +34,7 @@ impl Default for AddressLimits {
 
 /// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressRefusal {
+pub(super) enum AddressRefusal {
     /// The address has reached its limit of connections.
     TooMany,
     /// The address opens connections faster than its rate allows.
@@ -62,7 +62,7 @@ impl Entry {
 
 /// The addresses with connections, or with recent connections.
 #[derive(Debug)]
-pub struct Addresses {
+pub(super) struct Addresses {
     limits: AddressLimits,
     entries: ExtendibleMap<ClientAddr, Entry>,
     /// All of them, in the order in which they are looked at.
@@ -71,7 +71,7 @@ pub struct Addresses {
 
 impl Addresses {
     /// Starts without known addresses.
-    pub fn new(limits: AddressLimits) -> Self {
+    pub(super) fn new(limits: AddressLimits) -> Self {
         Self {
             limits,
             entries: ExtendibleMap::default(),
@@ -84,7 +84,7 @@ impl Addresses {
     ///
     /// # Errors
     /// The address is over a limit; the connection counts as before.
-    pub fn admit(
+    pub(super) fn admit(
         &mut self,
         client: ClientAddr,
         permit: &mut ConnectionPermit,
@@ -139,13 +139,13 @@ impl Addresses {
     }
 
     /// The connections of an address; 0 if nothing is limited.
-    pub fn connections(&self, client: ClientAddr) -> usize {
+    pub(super) fn connections(&self, client: ClientAddr) -> usize {
         let entry = self.entries.get(&client.group());
         entry.map_or(0, Entry::connections)
     }
 
     /// The number of known addresses.
-    pub fn known(&self) -> usize {
+    pub(super) fn known(&self) -> usize {
         self.entries.len()
     }
 }
@@ -154,8 +154,8 @@ impl Addresses {
 mod tests {
     use std::net::IpAddr;
 
-    use super::super::Quota;
     use super::*;
+    use weirgate_wire::admission::Quota;
 
     const SECOND: u64 = 1_000_000;
 

@@ -1,6 +1,7 @@
 //! From the first byte to the response to the request head: the protocol's greeting, a refusal, or the
 //! handover to the HTTP side.
 
+use super::addresses::AddressRefusal;
 use super::connections::{WithoutRoom, is_probe};
 use super::core::Core;
 use super::gateway::{Admission, Entrance, Gateway};
@@ -11,7 +12,7 @@ use super::shell::Effect;
 use super::slow::waits::is_proxy;
 use super::{Accepted, CloseCode, CloseReason, Closing, Content, Limits, SessionKey};
 use weirgate_wire::UpgradeError;
-use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
+use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer};
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::deflate::InflateWindows;
 use weirgate_wire::{HeadError, RequestHead, write_refusal};

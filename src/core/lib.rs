@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `hub`, `core`, `gateway`, `shell` | the core with its gateway, and the interfaces to the gateway and the shell |
 //! | `session`, `clients`, `connections`, `tables` | a connection; all sessions; how many there may be; tables by client |
+//! | `addresses` | limits by client address |
 //! | `protocol`, `handshake`, `reading` | what clients send: protocols, request heads, shares of a turn |
 //! | `bus_event`, `publication`, `message`, `losses` | what the bus brings, and what a feed makes of it |
 //! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
@@ -33,6 +34,7 @@
     )
 )]
 
+mod addresses;
 mod brings;
 mod bus_event;
 mod clients;
@@ -87,6 +89,7 @@ mod window;
 
 pub use self::core::Core;
 pub use self::hub::Hub;
+pub use addresses::AddressLimits;
 pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
 pub use bus_event::{
     BusEvent, BusMessage, PageCursor, PayloadText, ReadPart, SkippedMessage, StreamPosition,

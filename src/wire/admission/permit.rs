@@ -197,13 +197,14 @@ impl ConnectionPermit {
         &self.held
     }
 
-    /// Counts the connection for no address ([`Addresses::admit`](super::Addresses::admit)).
+    /// Counts the connection for no address.
     pub fn leave_address(&mut self) {
         self._of_address = None;
     }
 
-    /// Counts the connection for an address, and no longer for the previous address.
-    pub(super) fn count_for_address(&mut self, of_address: Arc<()>) {
+    /// Counts the connection for an address, and no longer for the previous address. All connections of an address have
+    /// clones of `of_address`.
+    pub fn count_for_address(&mut self, of_address: Arc<()>) {
         self._of_address = Some(of_address);
     }
 }
