@@ -131,7 +131,7 @@ impl Default for Acl {
 
 /// A name of a role that a client does not have, because a claim of its token cannot fill a placeholder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnfilledName {
+pub(crate) struct UnfilledName {
     /// As in the table.
     pub name: String,
     /// As in the table.
@@ -374,7 +374,7 @@ impl Acl {
     }
 
     /// The roles that differ between this table and the `next`.
-    pub fn changes_to(&self, next: &Self) -> AclChanges {
+    pub(crate) fn changes_to(&self, next: &Self) -> AclChanges {
         let not_in = |one: &Self, other: &Self| -> Vec<String> {
             let missing = one.roles.keys().filter(|role| !other.knows(role));
             missing.cloned().collect()
@@ -463,7 +463,7 @@ impl Acl {
     }
 
     /// Returns the names of the role that the client does not have because a claim cannot fill a placeholder.
-    pub fn faults(&self, rights: &Rights) -> Vec<UnfilledName> {
+    pub(crate) fn faults(&self, rights: &Rights) -> Vec<UnfilledName> {
         let templates = self.templates(&rights.role).iter();
         let fault = |template: &Template| {
             let (placeholder, fault) = rights.fault(template)?;
@@ -500,7 +500,7 @@ impl Acl {
 
 /// Roles that differ between two tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AclChanges {
+pub(crate) struct AclChanges {
     /// In the new table only.
     pub added: Vec<String>,
     /// In the old table only.
@@ -511,7 +511,7 @@ pub struct AclChanges {
 
 impl AclChanges {
     /// Whether both tables grant the same.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
+use super::addresses::Addresses;
 use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
@@ -33,7 +34,7 @@ use super::{
     PhaseKind, Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::FrameScratch;
-use weirgate_wire::admission::{Addresses, ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;

@@ -133,6 +133,12 @@ impl Position {
     /// The most bytes of a position's text.
     pub const BYTES_MAX: usize = 64;
 
+    /// The hash of a feed, from the bytes of the name of its stream, or of its names: the same on all instances of all
+    /// versions.
+    pub fn feed_hash(names: impl IntoIterator<Item = u8>) -> u32 {
+        fnv_1a(names)
+    }
+
     /// The position of a message after a mark.
     pub fn counted(feed_hash: u32, mark: Mark, count: u64) -> Self {
         let point = Point::Counted { mark, count };
@@ -238,7 +244,7 @@ impl CopyPosition {
 }
 
 /// FNV-1a: the same on all instances of all versions. (RFC 9923)
-pub fn fnv_1a(bytes: impl IntoIterator<Item = u8>) -> u32 {
+fn fnv_1a(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let add = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     bytes.into_iter().fold(0x811c_9dc5, add)
 }

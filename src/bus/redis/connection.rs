@@ -210,7 +210,8 @@ impl<'w> Connection<'w> {
     /// Takes the next complete value.
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
         let value = self.io.take(|input| self.reader.next(input));
-        value.map_err(|malformed| self.wrong(&malformed.to_string()))
+        let why = |fault| format!("what it sends is not the Redis protocol ({fault})");
+        value.map_err(|fault| self.wrong(&why(fault)))
     }
 
     /// Whether there may be something to read.

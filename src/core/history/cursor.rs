@@ -4,7 +4,7 @@
 
 use super::wanted::After;
 use super::{History, KeptMessage};
-use crate::{CopyPosition, CopyRank, IfMissing, NotRecovered, Point, Position, StoredId};
+use crate::{CopyPosition, CopyRank, NotRecovered, Point, Position, StoredId};
 
 /// How far this instance has read the stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,14 +149,14 @@ impl History {
         }
     }
 
-    /// The entries that come before those of a cursor.
+    /// The entries that come before those of a cursor. `may_skip`: messages after it may be missing.
     ///
     /// # Errors
-    /// It is not known whether the history has all that follows. If the missing are skipped: the client is ahead.
+    /// It is not known whether the history has all that follows. If messages may be missing: the client is ahead.
     pub(super) fn find_cursor(
         &self,
         cursor: &KeptCursor,
-        if_missing: IfMissing,
+        may_skip: bool,
     ) -> Result<After, NotRecovered> {
         let found = match (cursor.found_by, cursor.position) {
             (FoundBy::Number { loss }, _) if loss == self.numbers.loss() => Ok(cursor.after),
@@ -169,7 +169,7 @@ impl History {
         };
         match found {
             Ok(found) => Ok(found.max(cursor.after)),
-            Err(why) if if_missing == IfMissing::Fail || why == NotRecovered::Ahead => Err(why),
+            Err(why) if !may_skip || why == NotRecovered::Ahead => Err(why),
             // All that is kept is newer.
             Err(NotRecovered::Window) => Ok(cursor.after),
             Err(_) if matches!(cursor.found_by, FoundBy::Number { .. }) => Ok(cursor.after),

@@ -21,7 +21,8 @@
 //! | `kept_names`, `patterns` | the names of the kept feed; patterns that the gateway matches itself |
 //! | `lost_names` | clients of names that have left the stream, whose messages are lost for a while |
 //! | `feed` | from messages of the bus to topics |
-//! | `messages`, `answers`, `sending` | the messages to clients; answers that wait; sending them, and what follows them |
+//! | `messages`, `raw_text` | the messages to clients; the text of a payload that is not JSON |
+//! | `answers`, `sending` | answers that wait; sending messages, and what follows them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
 //! | `settings`, `stats`, `metrics` | the rows of the tables; counters; metrics |
 //! | `start`, `outputs`, `pages` | assembles the gateway; its requests to the bus; its pages |
@@ -45,6 +46,7 @@ mod pages;
 mod past;
 mod patterns;
 mod pending;
+mod raw_text;
 mod replay;
 mod request;
 mod retained;

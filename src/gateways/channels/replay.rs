@@ -32,8 +32,8 @@ use super::patterns::matcher;
 use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
 use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
-    Content, CopyPosition, CopyRank, Core, Frame, IfMissing, KeptCursor, KeptHead, NotRecovered,
-    Outcome, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+    Content, CopyPosition, CopyRank, Core, Frame, KeptCursor, KeptHead, NotRecovered, Outcome,
+    Point, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -682,11 +682,7 @@ impl ChannelsGateway {
             return AfterLook::Waits;
         }
         let wanted: Vec<Wanted> = replay.names.iter().map(Name::wanted).collect();
-        let if_missing = match replay.is_cut_short {
-            true => IfMissing::Skip,
-            false => IfMissing::Fail,
-        };
-        let page = core.kept_page(key, &replay.cursor, &wanted, if_missing);
+        let page = core.kept_page(key, &replay.cursor, &wanted, replay.is_cut_short);
         match page {
             Ok(page) => {
                 replay.pauses = 0;

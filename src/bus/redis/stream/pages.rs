@@ -24,7 +24,7 @@ use crate::redis::settings::RedisEndpoint;
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
 use crate::socket::{Buffered, Waiter};
 use weirgate_core::{
-    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName, fnv_1a,
+    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName,
 };
 use weirgate_runtime::{BusStatus, LoopGone, SourceLink, detached};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -596,7 +596,7 @@ fn value(
     now: Now,
 ) -> BusEvent {
     let subscription = &reading.question.subscription;
-    let position = Position::stored(fnv_1a(key.bytes()), id);
+    let position = Position::stored(Position::feed_hash(key.bytes()), id);
     let stored_us = i64::try_from(id.major.saturating_mul(1_000));
     BusEvent::LastValue {
         is_deletion: false,
