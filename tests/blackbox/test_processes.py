@@ -401,6 +401,17 @@ def test_sighup_reaches_all(start_several, tmp_path):
         several.supervisor.lines_with("SIGHUP: files read again changed=1", f"process={number}")
 
 
+async def test_a_log_filter_changes_for_the_supervisor_too(start_several, tmp_path):
+    filter_file = tmp_path / "filter"
+    filter_file.write_text("error")
+    several = start_several("demo", "--log-filter-file", filter_file)
+    filter_file.write_text("info")
+    several.supervisor.send(signal.SIGHUP)
+    await until(lambda: several.supervisor.log().count("the log filter has changed") == COUNT + 1, 10, "the filter of all")
+    several.supervisor.send(signal.SIGUSR2)
+    await asyncio.to_thread(several.supervisor.logs, "SIGUSR2: starting new processes")
+
+
 async def test_a_roll_starts_a_new_program_and_gives_a_broken_one_up(start_weirgate, monkeypatch):
     folder = tempfile.TemporaryDirectory(dir=TARGET, prefix="processes-")
     program = pathlib.Path(folder.name) / "weirgate"
@@ -586,6 +597,26 @@ def test_a_changed_token_of_operators_counts_at_the_one_address(start_several, t
         assert time.monotonic() < end, "the new token counts"
     for path, method in [("/operator/state", "GET"), ("/operator/clients?user=ann", "GET"), ("/operator/disconnect", "POST")]:
         assert (status("second-token", method, path), status("first-token", method, path)) == (200, 401), path
+
+
+async def test_secrets_change_together_or_not_at_all(start_several, redis_server, tmp_path):
+    """The supervisor has the token of operators, the processes the other secrets."""
+    jwt, token = tmp_path / "jwt", tmp_path / "token"
+    jwt.write_text("s" * 32)
+    token.write_text("first-token")
+    several = start_several("channels", "--bus", redis_server.url, env={"JWT_SECRET_FILE": jwt, "WEIRGATE_ADMIN_TOKEN_FILE": token})
+
+    def may(token):
+        link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"), timeout=10)
+        link.request("GET", "/operator/state", headers={"Authorization": f"Bearer {token}"})
+        return link.getresponse().status == 200
+    jwt.unlink()
+    token.write_text("second-token")
+    said = lambda: several.supervisor.log().count("the secrets stay as they were")
+    await until(lambda: said() > COUNT, 10, "the warning of all")
+    assert may("first-token") and not may("second-token")
+    jwt.write_text("t" * 32)
+    await until(lambda: may("second-token") and not may("first-token"), 10, "all secrets")
 
 
 def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_several, redis_server):
