@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import ctypes
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -410,6 +411,34 @@ async def test_a_log_filter_changes_for_the_supervisor_too(start_several, tmp_pa
     await until(lambda: several.supervisor.log().count("the log filter has changed") == COUNT + 1, 10, "the filter of all")
     several.supervisor.send(signal.SIGUSR2)
     await asyncio.to_thread(several.supervisor.logs, "SIGUSR2: starting new processes")
+
+
+def test_a_roll_starts_the_program_to_which_a_link_leads_by_then():
+    """As /opt/current → /opt/1.0: by its whole path, and by its name in PATH."""
+    folder = tempfile.TemporaryDirectory(dir=TARGET, prefix="processes-")
+    current, old, new = [pathlib.Path(folder.name) / name for name in ("current", "old", "new")]
+    old.mkdir()
+    new.mkdir()
+    (old / "weirgate").symlink_to(weirgate_binary().resolve())
+    (new / "weirgate").write_text(f'#!/bin/sh\necho "the new program"; exec {weirgate_binary().resolve()} "$@"\n')
+    (new / "weirgate").chmod(0o755)
+    for name in ("weirgate", "./current/weirgate"):
+        current.unlink(missing_ok=True)
+        current.symlink_to(old)
+        admin = free_port()
+        flags = ["--port", "0", "--listen", "127.0.0.1", "--processes", "2", "--admin-addr", f"127.0.0.1:{admin}"]
+        env = {"PATH": f"/usr/bin:{current}"}
+        with subprocess.Popen([name, "demo", *flags], cwd=folder.name, env=env, stdout=subprocess.PIPE, text=True) as supervisor:
+            try:
+                assert any("all processes listen" in line for line in supervisor.stdout)
+                current.unlink()
+                current.symlink_to(new)
+                supervisor.send_signal(signal.SIGUSR2)
+                lines = itertools.takewhile(lambda line: "stopping the old ones" not in line, supervisor.stdout)
+                assert "the new program\n" in list(lines), name
+            finally:
+                supervisor.terminate()
+    folder.cleanup()
 
 
 async def test_a_roll_starts_a_new_program_and_gives_a_broken_one_up(start_weirgate, monkeypatch):
