@@ -535,10 +535,11 @@ impl Core {
         }
     }
 
-    /// A client that is closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7), will
+    /// A client that is closed at a stop or a move, or with 1013 ("try again later", the registry of RFC 6455 §11.7), will
     /// reconnect. Adds the time for which the client should wait before that.
     fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
-        match reason == CloseReason::ShuttingDown || code.code == 1013 {
+        let is_sent_away = matches!(reason, CloseReason::ShuttingDown | CloseReason::Moved);
+        match is_sent_away || code.code == 1013 {
             true => CloseCode {
                 retry_after_ms: self.limits.close_retry_after_ms.max(code.retry_after_ms),
                 ..code

@@ -65,6 +65,8 @@ pub struct FoundName {
     pub name: TopicName,
     /// Where its messages come from, how far back they reach, and how old the newest is.
     pub brings: Brings,
+    /// The subjects of the bus that the name brings; `None`: any.
+    pub subjects: Option<Vec<String>>,
     /// Members.
     pub members: u64,
     /// Messages to members since the first of them joined, each counted once.
