@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::api::{ApiError, ApiRequest, messages_of_consumer};
+use super::consumer_limits::ConsumerLimits;
 use super::needs::Action;
 use super::protocol;
 use super::stream_info::{StreamInfo, read_answer, rfc_3339};
@@ -47,12 +48,9 @@ pub(super) struct Plan<'a> {
     /// The name of a durable consumer; `None`: the server deletes the consumer once nobody listens.
     pub(super) durable: Option<&'a str>,
     pub(super) acks: AckPolicy,
-    /// Messages without acknowledgement at which the server stops.
-    pub(super) pending_max: u64,
+    pub(super) limits: ConsumerLimits,
     /// The limit on deliveries of a message.
     pub(super) deliveries_max: Option<u64>,
-    /// Milliseconds without a listener after which the server deletes the consumer.
-    pub(super) idle_max_ms: u64,
     /// Whether the consumer sends heartbeats.
     pub(super) beats: bool,
     /// Whether the server bounds the bytes on their way, too: large messages would fill its output buffer for weirgate.
@@ -77,7 +75,7 @@ impl Plan<'_> {
             config["deliver_subject"] = deliver_subject.into();
         }
         if self.acks != AckPolicy::None {
-            config["max_ack_pending"] = self.pending_max.into();
+            config["max_ack_pending"] = self.limits.pending_max.into();
         }
         match self.start {
             Start::Sequence(sequence) => {
@@ -110,7 +108,7 @@ impl Plan<'_> {
                 Action::CreateDurable.subject(stream, durable)
             }
             None => {
-                config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();
+                config["inactive_threshold"] = (self.limits.idle_max_ms * MS_NS).into();
                 Action::CreateConsumer.subject_about(stream)
             }
         };

@@ -38,7 +38,7 @@
 //! when it was made, then all later ones. A stream is read once the consumer has brought as many messages as waited
 //! when it was made: what was replaced since then has come as a later message. The server's count of what still waits
 //! can be wrong after deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the
-//! server deletes the consumer after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after
+//! server deletes the consumer after [`LIMITS`], or sooner if the stream permits less. A question ends [`ANSWER_TIMEOUT`] after
 //! it was asked or has brought its newest value, with the values received until then: also if each of its consumers is made
 //! and then refuses to deliver ([`Patience`]).
 //!
@@ -95,6 +95,7 @@ use self::streams::{PartsFound, StreamPart, parts_in_stream, parts_taken_by_stre
 pub(in crate::nats) use self::streams::{StreamOfName, streams_taking};
 use super::super::api::{ApiError, ApiRequest, Fetched, answer_with_message, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::super::consumer_limits::ConsumerLimits;
 use super::super::in_flight::MessageBytes;
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
@@ -123,8 +124,11 @@ const STORED_WITHIN: Duration = Duration::from_secs(5);
 const TIMEOUT: u16 = 408;
 /// A consumer that brings more bytes in a page is left.
 const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
-/// After this time without a request the server deletes a consumer. Clients take a page in less time.
-const IDLE_MAX: Duration = Duration::from_secs(180);
+/// The largest limits of a consumer. After so long without a request the server deletes it; clients take a page in less time.
+const LIMITS: ConsumerLimits = ConsumerLimits {
+    pending_max: 0,
+    idle_max_ms: 180_000,
+};
 /// The length of a name for which the size of a request is calculated, bytes.
 const NAME_BYTES: usize = 512;
 /// The first number for subscriptions of questions; requested names have smaller numbers. It is that of the answers.
@@ -892,10 +896,13 @@ impl Retained {
             return;
         };
         let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
-        let QuestionStep::Create(part, mut consumer) = step else {
+        let QuestionStep::Create(mut part, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
+            if part.limits.shrink(part.limits, &error) {
+                return self.create(number, part, now, out);
+            }
             let words = shown(&error.to_string());
             if error.filter_is_foreign() {
                 pending.step = QuestionStep::Any(part, words);
@@ -1359,9 +1366,8 @@ impl StreamPart {
             filter: Some(&*self.filter).filter(|filter| !filter.is_empty()),
             durable: None,
             acks: AckPolicy::None,
-            pending_max: 0,
+            limits: self.limits,
             deliveries_max: None,
-            idle_max_ms: IDLE_MAX.as_millis() as u64,
             beats: false,
             has_flow_control: false,
             is_in_memory: true,

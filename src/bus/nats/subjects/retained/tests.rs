@@ -901,6 +901,24 @@ fn a_consumer_is_asked_for_as_many_messages_as_the_server_permits() {
     assert_eq!(pages.asks(), 2);
 }
 
+/// By what the answer about the stream says, and by what the server refuses.
+#[test]
+fn a_consumer_has_the_limits_that_its_stream_permits() {
+    const LIMITED: &str = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"],"consumer_limits":{"inactive_threshold":60000000000}}}]}"#;
+    const REFUSED: &str =
+        r#"{"error":{"code":400,"err_code":10153,"description":"exceeds system limit"}}"#;
+    let mut bench = Bench::new("a.*", &[]);
+    bench.answer(LIMITED);
+    for seconds in [60, 30, 15] {
+        let asked = bench.sent();
+        let threshold = format!(r#""inactive_threshold":{seconds}000000000"#);
+        assert!(asked.contains(&threshold), "{asked}");
+        bench.answer(REFUSED);
+    }
+    bench.consumer("", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1", "end"]);
+}
+
 #[test]
 fn a_consumer_that_never_comes_to_the_leader_ends_its_question() {
     let mut bench = Bench::new("a.*", &[]);
