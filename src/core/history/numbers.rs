@@ -108,6 +108,11 @@ impl MessageNumbers {
         self.floor
     }
 
+    /// The id of the first message since that loss; `None` if there is none or it is forgotten.
+    pub(super) fn first_since_loss(&self) -> Option<StoredId> {
+        self.ids.front().copied().filter(|_| self.is_after_loss)
+    }
+
     /// The newest position from before that loss.
     pub(super) fn before_loss(&self) -> Option<Position> {
         self.before_loss
