@@ -17,7 +17,7 @@ use super::read_limits;
 use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
-use crate::redis::error::{RedisError, Stop, shown_trimmed};
+use crate::redis::error::{RedisError, Stop, is_of_user_or_key, shown_trimmed};
 use crate::redis::resp::{ReadLimits, RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::RedisEndpoint;
@@ -300,7 +300,7 @@ impl RedisStreamPages {
         };
         match answer.end {
             AnswerEnd::Whole(taken) => self.answered(reading, &answer, taken, link),
-            AnswerEnd::Error(words) if is_refusal(&words) => {
+            AnswerEnd::Error(words) if is_of_user_or_key(&words) => {
                 self.refuse(reading, &shown_trimmed(&words), link)
             }
             AnswerEnd::Error(words) => self.fail(&reading, &words, link),
@@ -615,10 +615,4 @@ fn value(
             )
         },
     }
-}
-
-/// Whether an error of Redis is of the user or of the key, and not of a server that is not ready.
-fn is_refusal(words: &str) -> bool {
-    let code = words.split(' ').next().unwrap_or_default();
-    ["NOPERM", "WRONGTYPE", "NOAUTH", "ERR"].contains(&code)
 }
