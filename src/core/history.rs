@@ -454,6 +454,7 @@ impl History {
             has_skipped: wanted
                 .iter()
                 .any(|wanted| since.number_for(wanted) < self.forgotten_of(wanted)),
+            was_lost_meanwhile: self.was_lost_meanwhile(cursor),
             counts: vec![0; wanted.len()],
             ..KeptPage::default()
         };

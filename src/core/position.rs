@@ -36,6 +36,14 @@ pub struct StoredId {
     pub minor: u64,
 }
 
+impl StoredId {
+    /// The number that no other message of the stream has: on JetStream. There the second part is a time in nanoseconds,
+    /// which is higher than any number. On Redis the first part is the time, and the second one counts within it.
+    pub(super) fn number(self) -> Option<u64> {
+        (self.minor > self.major).then_some(self.major)
+    }
+}
+
 /// The place of a message in a kept feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
