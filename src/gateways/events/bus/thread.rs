@@ -330,6 +330,7 @@ mod tests {
         let (input, inputs) = unbounded();
         let to_loop = ToLoop {
             input,
+            replies: unbounded().0,
             wake: LateWake::default(),
             frame_bytes: FrameBytes::default(),
             clock,
