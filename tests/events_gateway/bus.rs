@@ -100,6 +100,23 @@ fn an_instance_that_was_late_and_answers_again_is_not_missing() {
 }
 
 #[test]
+fn who_has_answered_is_not_late_while_the_answer_is_unread() {
+    let mut bus = Bus::new(3);
+    bus.instances[1].is_hung = true;
+    let pushed = bus.push(0, &["a"], "{}");
+    let unread_since = bus.now.mono_us + WAIT_US - 1;
+    bus.now = bus.now.plus_us(20 * WAIT_US);
+    let late = bus.now;
+    bus.instances[0].exchange.handle_timeout(late, unread_since);
+    bus.carry();
+    assert!(bus.instances[0].told.is_empty());
+    assert_eq!(bus.instances[0].stats.instances(), 3, "nobody is silent");
+    assert!(bus.instances[0].stats.is_up());
+    bus.inject(format!("weirgate-events/1 i1 answer {} 0\n", pushed.1).as_bytes());
+    assert_eq!(bus.answer(0, pushed), (0, true, vec![]));
+}
+
+#[test]
 fn an_instance_that_hangs_holds_up_each_push_for_a_short_time_only() {
     let mut bus = Bus::new(3);
     for n in 0..3 {

@@ -119,10 +119,15 @@ impl Exchange {
 
     /// The time at which [`Self::handle_timeout`] is due, on the monotonic clock, if any.
     pub fn deadline_us(&self) -> Option<u64> {
-        let here = (self.link != Link::Away).then_some(self.next_here_us);
+        let here = self.announcement_us();
         let first = self.waiting.values().next().map(|one| one.until_us);
         let late = self.first_for_late().map(|(_, one)| one.late_until_us);
         here.into_iter().chain(first).chain(late).min()
+    }
+
+    /// The part of [`Self::deadline_us`] that does not depend on what others say: when this instance announces itself.
+    pub fn announcement_us(&self) -> Option<u64> {
+        (self.link != Link::Away).then_some(self.next_here_us)
     }
 
     /// Notes that there is a connection to the bus on which this instance is subscribed and may publish.
@@ -228,25 +233,26 @@ impl Exchange {
         }
     }
 
-    /// Announces this instance, and ends the waits that are over.
-    pub fn handle_timeout(&mut self, now: Now) {
+    /// Announces this instance, and ends the waits that are over. `read_us`: every message that came before this time was
+    /// handled, on the monotonic clock. Who has not answered by then is late; later answers may still be unread.
+    pub fn handle_timeout(&mut self, now: Now, read_us: u64) {
         let now_us = now.mono_us;
         while let Some((number, first)) = self.first_for_late()
-            && first.late_until_us <= now_us
+            && first.late_until_us <= read_us
         {
             self.end_for_late(number);
         }
         while let Some((&number, first)) = self.waiting.first_key_value()
-            && first.until_us <= now_us
+            && first.until_us <= read_us
         {
             self.end(number, Blame::Late);
         }
         if let Link::Up { echo_us, .. } = self.link {
-            if now_us >= echo_us + SILENCE_US {
+            if read_us >= echo_us + SILENCE_US {
                 tracing::warn!("the bus between instances does not bring back what is published");
                 self.lose(Link::Unproven);
             } else {
-                for id in self.instances.silent(now_us) {
+                for id in self.instances.silent(read_us) {
                     self.count_others(now, &id, "another instance is silent");
                     self.abandon(now, &id, u64::MAX);
                     // Cut off from the bus, it may take pushes of which nothing is known here.

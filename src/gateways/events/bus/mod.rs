@@ -13,13 +13,14 @@
 //! | `exchange` | publishing, delivering and answering, with all deadlines |
 //! | `instances` | present instances, duplicates, pushes in parts |
 //! | `message` | the form of the messages |
-//! | `open`, `connect`, `thread` | the shell: the handle, the connections, and the thread between HTTP, the loop and the bus |
+//! | `open`, `connect`, `thread`, `reading` | the shell: the handle, the connections, the thread between HTTP, the loop and the bus, and the one that reads large pushes |
 
 mod connect;
 mod exchange;
 mod instances;
 mod message;
 pub(super) mod open;
+mod reading;
 mod thread;
 
 use std::sync::Arc;
