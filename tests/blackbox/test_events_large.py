@@ -55,7 +55,7 @@ async def test_a_broadcast_to_very_many_devices_delays_no_response(start_weirgat
     lobby = Service(lambda asked: {})
     env = {"LOBBY_URL": lobby.url, "INTERNAL_AUTH_TOKEN": TOKEN, "RATE_LIMIT_BURST": "100000", "RATE_LIMIT_RPS": "100000"}
     weirgate = start_weirgate("events", "--history-ms", "60000", env=env).wait_ready()
-    ids = [f"d{n}" for n in range(100_000)]
+    ids = [f"d{n}" for n in range(200_000)]
     clock = asyncio.get_running_loop().time
     try:
         async with device(weirgate, ids[0]) as first, device(weirgate, ids[-1]) as last, device(weirgate, "other") as other:
@@ -79,6 +79,7 @@ async def test_a_broadcast_to_very_many_devices_delays_no_response(start_weirgat
             await calls
             assert answer == (200, {"sent": 2})
             between = [at for at in responses if begin < at < end]
-            assert len(between) > 10, (len(between), end - begin)
+            # A response that waited for the whole broadcast would be the only one.
+            assert len(between) > 2, (len(between), end - begin)
     finally:
         lobby.stop()

@@ -183,7 +183,10 @@ mod tests {
             assert_eq!(of.as_str(), origin);
             line.note_read(&of, bytes);
         }
-        assert_eq!((line.is_full(), line.waiting.len(), line.waiting_bytes), (false, 0, 0));
+        assert_eq!(
+            (line.is_full(), line.waiting.len(), line.waiting_bytes),
+            (false, 0, 0)
+        );
         assert_eq!(inputs.len(), 4);
         assert!(line.push(push("a", 0)));
         assert_eq!(inputs.len(), 5, "at once again");
