@@ -30,6 +30,10 @@ use weirgate_server::run::RunError;
 /// bus.
 const DELIVERING_MAX: usize = 64;
 
+/// After a message, so long no other one has to come before all that the connection can have received counts as read: the
+/// parts of a large push come one after the other, with an answer behind them.
+const QUIET_US: u64 = 25_000;
+
 /// The wait while nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -83,6 +87,8 @@ pub(in crate::gateways::events) struct BusThread {
     delivering: usize,
     /// All messages that the connection has received before this time were handled, on the monotonic clock.
     read_us: u64,
+    /// When the connection received the last message that was handled.
+    received_us: u64,
     leaving: Option<Sender<()>>,
 }
 
@@ -109,6 +115,7 @@ impl BusThread {
             awaited: HashMap::new(),
             delivering: 0,
             read_us: 0,
+            received_us: 0,
             leaving: None,
         }
     }
@@ -154,7 +161,7 @@ impl BusThread {
     /// may be the answer.
     fn handle_due(&mut self) {
         let now = self.to_loop.clock.now();
-        if self.connection.events.is_empty() {
+        if self.connection.events.is_empty() && now.mono_us >= self.received_us + QUIET_US {
             self.read_us = now.mono_us;
         }
         let due_us = self.exchange.deadline_us();
@@ -166,10 +173,17 @@ impl BusThread {
     /// Until the next deadline of the exchange. While the bus is not read, no wait for others ends.
     fn longest_wait(&self, is_full: bool) -> Duration {
         let now_us = self.to_loop.clock.now().mono_us;
-        let due_us = match is_full && !self.connection.events.is_empty() {
-            true => self.exchange.announcement_us(),
+        let others_us = match is_full && !self.connection.events.is_empty() {
+            true => None,
             false => self.exchange.deadline_us(),
         };
+        let others_us = others_us.map(|at| at.max(self.received_us + QUIET_US));
+        let due_us = self
+            .exchange
+            .announcement_us()
+            .into_iter()
+            .chain(others_us)
+            .min();
         due_us.map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(now_us)))
     }
 
@@ -213,7 +227,8 @@ impl BusThread {
         let now = self.to_loop.clock.now();
         match event {
             BusEvent::Message(message) => {
-                self.read_us = self.read_us.max(message.received.mono_us);
+                self.received_us = message.received.mono_us;
+                self.read_us = self.read_us.max(self.received_us);
                 self.exchange.handle_message(now, &message.payload);
                 if self.exchange.has_left()
                     && let Some(done) = self.leaving.take()
