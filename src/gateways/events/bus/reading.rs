@@ -2,6 +2,7 @@
 //! a second, in which the answers of other instances, and small pushes of theirs, would wait on the bus.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "the shell of a gateway: its start, its pages, its threads"
 )]
