@@ -2,6 +2,7 @@
 
 mod turns {
     mod budgets;
+    mod inputs;
     mod watchdog;
 }
 mod world;

@@ -49,3 +49,37 @@ async def test_a_broadcast_to_very_many_devices_has_many_turns(start_weirgate):
         assert turns() - before > len(ids) / 500 / 64
         for client in [first, last]:
             assert (await received(client))["event"] == "lobby.x"
+
+
+async def test_a_broadcast_to_very_many_devices_delays_no_response(start_weirgate):
+    lobby = Service(lambda asked: {})
+    env = {"LOBBY_URL": lobby.url, "INTERNAL_AUTH_TOKEN": TOKEN, "RATE_LIMIT_BURST": "100000", "RATE_LIMIT_RPS": "100000"}
+    weirgate = start_weirgate("events", "--history-ms", "60000", env=env).wait_ready()
+    ids = [f"d{n}" for n in range(200_000)]
+    clock = asyncio.get_running_loop().time
+    try:
+        async with device(weirgate, ids[0]) as first, device(weirgate, ids[-1]) as last, device(weirgate, "other") as other:
+            for client in [first, last, other]:
+                await received(client)
+            responses, done = [], asyncio.Event()
+
+            async def call():
+                while not done.is_set():
+                    await other.send(json.dumps({"event": "lobby.x", "request_id": "1"}))
+                    await received(other)
+                    responses.append(clock())
+
+            async def arrival(client):
+                await received(client)
+                return clock()
+            calls = asyncio.create_task(call())
+            pushed = asyncio.to_thread(push, weirgate, "lobby.x", {}, *ids)
+            begin, end, answer = await asyncio.gather(arrival(first), arrival(last), pushed)
+            done.set()
+            await calls
+            assert answer == (200, {"sent": 2})
+            between = [at for at in responses if begin < at < end]
+            # A response that waited for the whole broadcast would be the only one.
+            assert len(between) > 2, (len(between), end - begin)
+    finally:
+        lobby.stop()

@@ -5,15 +5,18 @@ mod rig;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
+use rig::{
+    Asked, Outcome, PATIENCE, ReadWrite, SILENCE, Script, World, body, hang, limits, ok, patient,
+    say, serve,
+};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use weirgate::gateways::events::call::CallFailure;
@@ -156,6 +159,108 @@ fn answers_of_all_calls_have_one_limit() {
     }
     assert_eq!(too_large(), Some(2));
     assert!(answers.held() <= 2_000, "{answers:?}");
+}
+
+/// The bytes of the answers of [`swelling`] without their coding.
+const SWOLLEN_BYTES: usize = 900_000;
+
+/// Answers with some hundred bytes of gzip, or as `deflate`, if the request ends with that.
+fn swelling(stream: &mut dyn ReadWrite, asked: &Asked) -> bool {
+    let is_deflate = asked.text.ends_with("deflate");
+    let plain = vec![b'x'; SWOLLEN_BYTES];
+    let (coding, body) = match is_deflate {
+        true => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&plain).expect("memory");
+            ("deflate", encoder.finish())
+        }
+        false => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&plain).expect("memory");
+            ("gzip", encoder.finish())
+        }
+    };
+    let body = body.expect("memory");
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: ");
+    say(stream, &format!("{head}{}\r\n\r\n", body.len())) && stream.write_all(&body).is_ok()
+}
+
+#[test]
+fn answers_of_all_calls_have_one_limit_when_they_are_decoded_too() {
+    const ANSWERS_BYTES_MAX: u64 = 1_500_000;
+    const PIECE_BYTES: u64 = 2 * 64 * 1024;
+    let answers = Quota::new("answer_bytes", ANSWERS_BYTES_MAX);
+    let limits = CallLimits {
+        answer_bytes_max: SWOLLEN_BYTES,
+        answers: answers.clone(),
+        ..patient()
+    };
+    let world = World::with(swelling, "/", limits);
+    let most = Arc::new(AtomicU64::new(0));
+    for n in 0..8 {
+        let (most, answers) = (Arc::clone(&most), answers.clone());
+        world.make_read(["gzip", "deflate"][n % 2], move || {
+            // The others have time to be decoded meanwhile.
+            for _ in 0..20 {
+                thread::sleep(Duration::from_millis(10));
+                most.fetch_max(answers.held(), SeqCst);
+            }
+        });
+    }
+    let outcomes = world.replies(8);
+    let is_whole = |one: &Outcome| matches!(one, Ok(answer) if answer.body.len() == SWOLLEN_BYTES);
+    let is_refused = |one: &Outcome| *one == Err(CallFailure::TooLarge);
+    assert!(outcomes.iter().all(|one| is_whole(one) || is_refused(one)));
+    assert!(outcomes.iter().any(is_whole), "not all give way");
+    let most = most.load(SeqCst);
+    assert!(most <= ANSWERS_BYTES_MAX + PIECE_BYTES, "{most}");
+    assert_eq!(answers.held(), 0);
+}
+
+#[test]
+fn calls_go_on_while_an_answer_is_decoded() {
+    const LARGE_BYTES: usize = 400_000;
+    let script: Script = |stream, asked| match asked.text.rsplit('\n').next() {
+        Some("large") => ok(stream, &"x".repeat(LARGE_BYTES)),
+        Some("gzip") => swelling(stream, asked),
+        _ => ok(stream, "x"),
+    };
+    let limits = CallLimits {
+        answer_bytes_max: SWOLLEN_BYTES,
+        ..patient()
+    };
+    let world = World::with(script, "/", limits);
+    let desk = Arc::new(Desk::default());
+    for _ in 0..2 {
+        let desk = Arc::clone(&desk);
+        world.make_read("large", move || desk.read());
+    }
+    desk.wait_for(2);
+    while world.in_flight() > 0 {
+        thread::yield_now();
+    }
+    // Both threads for large answers are busy. What is large only without its coding waits for one of them too.
+    world.make("gzip");
+    while world.requests() < 3 {
+        thread::yield_now();
+    }
+    for _ in 0..30 {
+        assert_eq!(body(world.call()), "x");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(
+        world.in_flight(),
+        1,
+        "it is not decoded on the thread of the calls"
+    );
+    desk.go_on();
+    let mut bytes: Vec<_> = world
+        .replies(3)
+        .into_iter()
+        .map(|one| body(one).len())
+        .collect();
+    bytes.sort_unstable();
+    assert_eq!(bytes, [LARGE_BYTES, LARGE_BYTES, SWOLLEN_BYTES]);
 }
 
 #[test]

@@ -167,6 +167,14 @@ impl World {
         outcome
     }
 
+    /// What came of so many calls at once.
+    pub(crate) fn replies(&self, calls: usize) -> Vec<Outcome> {
+        for _ in 0..calls {
+            self.replies.recv_timeout(PATIENCE).expect("a reply");
+        }
+        self.outcomes.try_iter().collect()
+    }
+
     pub(crate) fn call(&self) -> Outcome {
         self.make("{}");
         self.reply()

@@ -1,5 +1,7 @@
 //! Several instances on a toy bus: what devices get, what services are told, who is missing.
 
+use std::sync::Arc;
+
 use weirgate::gateways::events::bus::{Exchange, ExchangeSettings};
 
 use super::toy_bus::{Bus, WAIT_US, body, event, exchange_settings};
@@ -95,6 +97,23 @@ fn an_instance_that_was_late_and_answers_again_is_not_missing() {
     bus.instances[1].is_hung = false;
     let second = bus.push(0, &["a"], "{}");
     assert_eq!(bus.answer(0, second), (1, true, vec![]));
+}
+
+#[test]
+fn who_has_answered_is_not_late_while_the_answer_is_unread() {
+    let mut bus = Bus::new(3);
+    bus.instances[1].is_hung = true;
+    let pushed = bus.push(0, &["a"], "{}");
+    let unread_since = bus.now.mono_us + WAIT_US - 1;
+    bus.now = bus.now.plus_us(20 * WAIT_US);
+    let late = bus.now;
+    bus.instances[0].exchange.handle_timeout(late, unread_since);
+    bus.carry();
+    assert!(bus.instances[0].told.is_empty());
+    assert_eq!(bus.instances[0].stats.instances(), 3, "nobody is silent");
+    assert!(bus.instances[0].stats.is_up());
+    bus.inject(format!("weirgate-events/1 i1 answer {} 0\n", pushed.1).as_bytes());
+    assert_eq!(bus.answer(0, pushed), (0, true, vec![]));
 }
 
 #[test]
@@ -254,6 +273,210 @@ fn a_large_push_goes_in_parts() {
             .iter()
             .all(|(_, bytes)| bytes.len() <= 1_256)
     );
+}
+
+/// Pushes that instance 1 knows as lost, and a number that changes whenever some may be.
+fn losses(bus: &Bus) -> (u64, u64) {
+    let stats = &bus.instances[1].stats;
+    (stats.lost.get(), stats.losses())
+}
+
+#[test]
+fn pushes_that_an_instance_takes_while_it_is_cut_off_are_lost_at_the_others() {
+    let mut bus = Bus::new(2);
+    bus.push(0, &["a"], "{}");
+    let before = losses(&bus);
+    bus.advance(60_000);
+    assert_eq!(
+        losses(&bus),
+        before,
+        "nothing is lost while nothing happens"
+    );
+    bus.connect(0, false);
+    for _ in 0..2 {
+        bus.push(0, &["a"], "{}");
+    }
+    bus.advance(500);
+    bus.connect(0, true);
+    assert_eq!(
+        losses(&bus),
+        (before.0 + 2, before.1 + 2),
+        "before the next push"
+    );
+    bus.push(0, &["a"], "{}");
+    bus.advance(2_000);
+    assert_eq!(
+        losses(&bus),
+        (before.0 + 2, before.1 + 2),
+        "they count once"
+    );
+    // What an instance takes after 3 s of silence, nobody can know: every earlier position is in doubt.
+    bus.connect(0, false);
+    bus.advance(3_100);
+    assert_eq!(losses(&bus), (before.0 + 2, before.1 + 3));
+    bus.push(0, &["a"], "{}");
+    bus.advance(70_000);
+    bus.connect(0, true);
+    bus.advance(200);
+    assert_eq!(
+        losses(&bus),
+        (before.0 + 2, before.1 + 4),
+        "it was forgotten"
+    );
+    bus.connect(0, false);
+    bus.connect(0, true);
+    bus.advance(2_000);
+    assert_eq!(
+        losses(&bus),
+        (before.0 + 2, before.1 + 4),
+        "nothing was lost"
+    );
+}
+
+#[test]
+fn a_push_that_the_bus_loses_is_known_within_a_second() {
+    let mut bus = Bus::new(2);
+    let key = bus.instances[1].connect("a");
+    bus.push(0, &["a"], r#"{"n":1}"#);
+    let before = losses(&bus);
+    let is_push = |bytes: &[u8]| bytes.windows(6).any(|w| w == b" push ");
+    bus.arrives = Box::new(move |bytes| match is_push(bytes) {
+        true => vec![],
+        false => vec![bytes.to_vec()],
+    });
+    let data = format!(r#"{{"n":2,"pad":"{}"}}"#, "x".repeat(2_000));
+    bus.push(0, &["a"], &data);
+    bus.advance(1_000);
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 1));
+    // Its parts come late: the device gets the push, and nothing else is lost.
+    let parts: Vec<_> = bus.instances[0]
+        .published
+        .iter()
+        .map(|(_, bytes)| bytes.clone())
+        .collect();
+    for bytes in parts.iter().filter(|bytes| is_push(bytes)).skip(1) {
+        bus.inject(bytes);
+    }
+    assert_eq!(
+        bus.instances[1].world.texts(key),
+        [event(r#"{"n":1}"#), event(&data)]
+    );
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 1));
+    // The last part of a push is lost.
+    bus.arrives = Box::new(
+        move |bytes| match bytes.windows(6).any(|w| w == b" 2 3 2") {
+            true => vec![],
+            false => vec![bytes.to_vec()],
+        },
+    );
+    bus.push(0, &["a"], &data);
+    bus.advance(1_000);
+    assert_eq!(bus.instances[1].ignored("incomplete"), 1);
+    assert!(losses(&bus).1 > before.1 + 1);
+}
+
+#[test]
+fn an_instance_that_ends_in_the_middle_of_a_push_has_lost_it() {
+    for ends in ["gone", "silent"] {
+        let mut bus = Bus::new(2);
+        let before = losses(&bus).1;
+        bus.inject(&part(1, (0, 2), 20, 10));
+        assert_eq!(losses(&bus).1, before);
+        match ends {
+            "gone" => bus.inject(b"weirgate-events/1 other gone\n"),
+            _ => bus.advance(4_000),
+        }
+        assert_eq!(bus.instances[1].ignored("incomplete"), 1, "{ends}");
+        assert!(losses(&bus).1 > before, "{ends}");
+    }
+    // It has taken a push that it could not publish.
+    let mut bus = Bus::new(2);
+    let before = losses(&bus);
+    bus.arrives = Box::new(|bytes| match bytes.windows(6).any(|w| w == b" push ") {
+        true => vec![],
+        false => vec![bytes.to_vec()],
+    });
+    bus.push(0, &["a"], "{}");
+    bus.instances[0].exchange.announce_stop();
+    bus.carry();
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 1));
+}
+
+#[test]
+fn a_new_instance_has_lost_nothing_and_nothing_of_it_is_lost() {
+    let mut bus = Bus::new(2);
+    bus.push(0, &["a"], "{}");
+    bus.advance(10_000);
+    let before = losses(&bus);
+    let new = bus.add(exchange_settings());
+    let stats = Arc::clone(&bus.instances[new].stats);
+    bus.advance(5_000);
+    for from in [0, 1, new] {
+        bus.push(from, &["a"], "{}");
+        bus.advance(1_000);
+    }
+    assert_eq!((losses(&bus), stats.losses()), (before, 0));
+    // The bus was away for all of them. What another has taken before it was back may be lost.
+    (0..3).for_each(|n| bus.connect(n, false));
+    bus.connect(new, true);
+    bus.advance(100);
+    let restarted = stats.losses();
+    bus.push(0, &["a"], "{}");
+    bus.connect(0, true);
+    assert_eq!(stats.losses(), restarted + 1);
+    bus.connect(1, true);
+    bus.advance(5_000);
+    assert_eq!(stats.losses(), restarted + 2);
+    assert_eq!(
+        stats.lost.get(),
+        0,
+        "an outage is counted where it is noticed"
+    );
+}
+
+#[test]
+fn a_push_that_comes_before_the_bus_has_proved_itself_is_announced() {
+    let mut bus = Bus::new(2);
+    bus.advance(5_000);
+    bus.connect(0, false);
+    let before = losses(&bus);
+    // Its announcements do not come back yet, though the others get them.
+    bus.instances[0].exchange.connected(bus.now);
+    bus.advance(10);
+    bus.instances[0].exchange.push(bus.now, b"{}");
+    bus.instances[0].is_connected = true;
+    bus.instances[0]
+        .exchange
+        .handle_message(bus.now, b"weirgate-events/1 i0 here\n");
+    bus.carry();
+    assert!(bus.instances[0].stats.is_up());
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 1));
+}
+
+#[test]
+fn pushes_of_an_instance_of_an_earlier_version_are_counted_by_their_numbers() {
+    let mut bus = Bus::new(2);
+    let text = body(&["a"], "{}");
+    bus.advance(4_000);
+    let push = |n: u64| format!("weirgate-events/1 old push {n} 0 1 {}\n{text}", text.len());
+    let before = losses(&bus);
+    bus.inject(b"weirgate-events/1 old here\n");
+    for n in [1, 2] {
+        bus.inject(push(n).as_bytes());
+    }
+    assert_eq!(losses(&bus), before);
+    bus.inject(push(4).as_bytes());
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 1));
+    // It has reconnected, and does not say whether it has taken pushes meanwhile.
+    bus.inject(b"weirgate-events/1 old new\n");
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 2));
+    // One that is not known has taken pushes before.
+    bus.inject(push(7).replace(" old ", " older ").as_bytes());
+    assert_eq!(losses(&bus), (before.0 + 1, before.1 + 3));
+    // What this instance says of itself, an earlier version reads as an answer to no push.
+    let says = bus.instances[0].published.iter();
+    let says = says.filter(|(_, bytes)| bytes.starts_with(b"weirgate-events/1 i0 answer 0 0\n"));
+    assert!(says.count() > 0);
 }
 
 /// A part of a push of another instance, whose body has as many bytes as the line says.

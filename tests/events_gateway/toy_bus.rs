@@ -133,7 +133,7 @@ impl Bus {
             for one in &mut self.instances {
                 let due = one.exchange.deadline_us();
                 if due.is_some_and(|at| at <= self.now.mono_us) {
-                    one.exchange.handle_timeout(self.now);
+                    one.exchange.handle_timeout(self.now, self.now.mono_us);
                 }
             }
             self.carry();

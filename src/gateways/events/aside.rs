@@ -1,15 +1,42 @@
 //! Other threads for work on large bodies, so that it delays nothing on the calling thread.
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 /// Work on at most this many bytes runs on the calling thread: it takes about 1 ms.
-const HERE_BYTES_MAX: usize = 256 * 1024;
+pub(super) const HERE_BYTES_MAX: usize = 256 * 1024;
 
 /// The most jobs on other threads at the same time; more jobs wait, so that they never take all cores from the loop.
 const PLACES: usize = 2;
 
 static FREE: Semaphore = Semaphore::const_new(PLACES);
+
+/// A place for jobs on other threads, one after the other.
+pub(super) struct Place {
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Place {
+    /// Waits for a place.
+    pub(super) async fn free() -> Option<Self> {
+        // The semaphore is never closed.
+        let permit = FREE.acquire().await.ok()?;
+        Some(Self { _permit: permit })
+    }
+
+    /// Runs `work` on another thread. Returns `None` if the work panicked.
+    pub(super) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<(Self, T)> {
+        // The work holds the place even if the caller stops waiting.
+        let placed = move || {
+            let done = work();
+            (self, done)
+        };
+        spawn_blocking(placed).await.ok()
+    }
+}
 
 /// Runs `work` on another thread, or on the calling thread if `bytes`, the size of its input, is small. Returns `None`
 /// if the work panicked on the other thread.
@@ -20,12 +47,6 @@ pub(super) async fn aside<T: Send + 'static>(
     if bytes <= HERE_BYTES_MAX {
         return Some(work());
     }
-    // The semaphore is never closed.
-    let place = FREE.acquire().await.ok()?;
-    // The work holds the permit even if the caller stops waiting.
-    let placed = move || {
-        let _place = place;
-        work()
-    };
-    spawn_blocking(placed).await.ok()
+    let (_, done) = Place::free().await?.run(work).await?;
+    Some(done)
 }

@@ -243,6 +243,12 @@ impl Push {
         parts
     }
 
+    /// How many devices this part is for.
+    #[cfg(test)]
+    pub(super) fn devices(&self) -> usize {
+        self.part.devices.len()
+    }
+
     /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
         let mut devices = self.part.devices.into_iter();

@@ -4,23 +4,24 @@
 //! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers.
 
-use crate::gateways::events::aside::aside;
+use crate::gateways::events::aside::{HERE_BYTES_MAX, Place, aside};
 use crate::gateways::events::call::{
     AnswerReader, CALL_PATH, Call, CallFailure, Reply, ServiceAnswer,
 };
+use crate::gateways::events::content_coding::{Decoding, TooLarge, coding, is_known};
 use crate::gateways::events::metrics;
 use crate::services::redirects::Redirects;
 use crate::services::{
     ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
     Service, USER_AGENT,
 };
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, CONTENT_ENCODING, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response};
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::io;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,6 @@ use weirgate_server::telemetry::{GatewayMetric, MetricName};
 use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::LogBudget;
-use weirgate_wire::space;
 
 /// Receives the reply to a call. Called on the thread of the calls, so it must not block.
 pub(crate) type Replied = Box<dyn Fn(Reply) + Send>;
@@ -106,25 +106,39 @@ async fn serve(
             let Some(client) = client else {
                 return replied(reply(reader, id, Err(CallFailure::Unreachable)).await);
             };
-            let mut held = client.hold();
-            let outcome = client.call(call, &mut held).await;
-            let reply = reply(reader, id, outcome).await;
-            drop(held);
-            replied(reply);
+            let outcome = client.call(call).await;
+            replied(reply(reader, id, outcome).await);
         });
     }
 }
 
 /// Reads an answer. A large answer is read on another thread, so that other calls continue.
-async fn reply(
-    reader: AnswerReader,
-    id: u64,
-    outcome: Result<ServiceAnswer, CallFailure>,
-) -> Reply {
-    let bytes = outcome.as_ref().map_or(0, |answer| answer.body.len());
-    let again = reader.clone();
-    let reply = aside(bytes, move || reader.reply(id, outcome)).await;
+async fn reply(reader: AnswerReader, id: u64, outcome: Result<HeldAnswer, CallFailure>) -> Reply {
+    let HeldAnswer {
+        answer,
+        permit: _permit,
+        place,
+    } = match outcome {
+        Ok(held) => held,
+        Err(failure) => return reader.reply(id, Err(failure)),
+    };
+    let (bytes, again) = (answer.body.len(), reader.clone());
+    let read = move || reader.reply(id, Ok(answer));
+    let reply = match place {
+        Some(place) => place.run(read).await.map(|(_, reply)| reply),
+        None => aside(bytes, read).await,
+    };
     reply.unwrap_or_else(|| again.reply(id, Err(CallFailure::Unreachable)))
+}
+
+/// An answer, and what is held until the reply is made.
+struct HeldAnswer {
+    answer: ServiceAnswer,
+    /// Charges the body.
+    permit: Permit,
+    /// If the body was decoded on another thread, it is read there too, before the next one is decoded: the bodies would
+    /// otherwise be decoded much faster than they are read, and lie there together.
+    place: Option<Place>,
 }
 
 /// The limit of hyper.
@@ -148,9 +162,9 @@ pub struct CallLimits {
 /// The outcome of a call as a metric label, in the order of [`outcome`].
 const OUTCOMES: [&str; 5] = ["answered", "refused", "timeout", "unreachable", "too_large"];
 
-fn outcome(result: &Result<ServiceAnswer, CallFailure>) -> usize {
+fn outcome(result: &Result<HeldAnswer, CallFailure>) -> usize {
     match result {
-        Ok(answer) if answer.status < 400 => 0,
+        Ok(held) if held.answer.status < 400 => 0,
         Ok(_) => 1,
         Err(CallFailure::Timeout) => 2,
         Err(CallFailure::Unreachable) => 3,
@@ -197,22 +211,26 @@ impl ServiceClient {
         answers.hold(ClientAddr::Unix, 0, clock.mono_us())
     }
 
-    /// Makes a call, and charges the answer to `held`.
+    /// Makes a call.
     ///
     /// # Errors
     /// There is no answer, or the answer is too large, alone or with those of other calls.
-    async fn call(&self, call: Call, held: &mut Permit) -> Result<ServiceAnswer, CallFailure> {
+    async fn call(&self, call: Call) -> Result<HeldAnswer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
         let mut lease = None;
-        let answer = timeout(self.limits.whole, self.exchange(call, &mut lease, held)).await;
-        let result = answer.unwrap_or(Err(CallFailure::Timeout));
-        match (&result, lease) {
+        let received = timeout(self.limits.whole, self.exchange(call, &mut lease)).await;
+        let received = received.unwrap_or(Err(CallFailure::Timeout));
+        match (&received, lease) {
             (Ok(_), Some(lease)) => lease.keep(),
             (Err(CallFailure::Timeout), Some(lease)) => lease.cut(&"the answer is late"),
             (Err(CallFailure::Unreachable), Some(lease)) => lease.cut(&"the answer broke off"),
             _ => {}
         }
+        let result = match received {
+            Ok(received) => self.decoded(received).await,
+            Err(failure) => Err(failure),
+        };
         self.stats.end(outcome(&result));
         self.stats.observe(begun.elapsed());
         result
@@ -223,13 +241,12 @@ impl ServiceClient {
         &self,
         call: Call,
         lease: &mut Option<Lease<Full<Bytes>>>,
-        held: &mut Permit,
-    ) -> Result<ServiceAnswer, CallFailure> {
+    ) -> Result<Received, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
         // The gateway bounds the calls at once.
         let sent = self.pool.send(None, request, || false).await;
         let (response, connection) = sent.map_err(|failure| why(&failure))?;
-        self.answer(response, lease.insert(connection), held).await
+        self.receive(response, lease.insert(connection)).await
     }
 
     fn request(&self, body: Bytes, trace: &Trace) -> Request<Full<Bytes>> {
@@ -264,12 +281,12 @@ impl ServiceClient {
         }
     }
 
-    async fn answer(
+    /// Reads the body of an answer.
+    async fn receive(
         &self,
         response: Response<Incoming>,
         lease: &Lease<Full<Bytes>>,
-        permit: &mut Permit,
-    ) -> Result<ServiceAnswer, CallFailure> {
+    ) -> Result<Received, CallFailure> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
             let service = self.pool.service().name();
@@ -277,33 +294,149 @@ impl ServiceClient {
         }
         let bytes_max = self.limits.answer_bytes_max;
         let clock = self.limits.clock;
+        let mut permit = self.hold();
         let held = HeldBody {
-            permit: &mut *permit,
+            permit: &mut permit,
             clock,
         };
         let read = read_body(body, bytes_max, Some(held));
         let activity = lease.activity();
         let read = activity.unless_silent(self.limits.silence, || false, read);
-        let body = match read.await.ok_or(CallFailure::Timeout)? {
-            Ok(body) => body,
-            Err(ReadBodyError::TooLarge) => return Err(CallFailure::TooLarge),
-            Err(ReadBodyError::NoRoom) => {
-                self.log_no_room();
-                return Err(CallFailure::TooLarge);
-            }
-            Err(_) => return Err(CallFailure::Unreachable),
-        };
+        let body = read.await.ok_or(CallFailure::Timeout)?;
+        let body = body.map_err(|error| self.failure(&error))?;
+        permit.set(body.len() as u64, u64::MAX);
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
-        let body = decoded(coding.clone(), body, bytes_max).await?;
-        permit.set(body.len() as u64, u64::MAX);
-        Ok(ServiceAnswer {
+        let answer = ServiceAnswer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),
             body,
-            unknown_coding: Some(coding).filter(|coding| !KNOWN_CODINGS.contains(&coding.as_str())),
+            unknown_coding: Some(coding.clone()).filter(|coding| !is_known(coding)),
+        };
+        Ok(Received {
+            answer,
+            coding,
+            permit,
         })
+    }
+
+    /// Takes the coding off a body; with an unknown one, the body stays as it is. A large body is decoded on another
+    /// thread.
+    ///
+    /// # Errors
+    /// The body is too large, alone or with those of other calls.
+    async fn decoded(&self, received: Received) -> Result<HeldAnswer, CallFailure> {
+        let Received {
+            mut answer,
+            coding,
+            permit,
+        } = received;
+        let (coded_bytes, bytes_max) = (answer.body.len(), self.limits.answer_bytes_max);
+        let decoding = match Decoding::begin(&coding, mem::take(&mut answer.body), bytes_max) {
+            Ok(decoding) => decoding,
+            Err(body) => {
+                answer.body = body;
+                return Ok(HeldAnswer {
+                    answer,
+                    permit,
+                    place: None,
+                });
+            }
+        };
+        let mut decoding = ChargedDecoding {
+            decoding,
+            permit,
+            clock: self.limits.clock,
+        };
+        let is_small = coded_bytes.saturating_mul(COMMON_RATIO) <= HERE_BYTES_MAX;
+        let here_bytes = if is_small { HERE_BYTES_MAX } else { 0 };
+        let is_whole = decoding.advance(here_bytes);
+        let mut place = None;
+        if !is_whole.map_err(|error| self.failure(&error))? {
+            let mut whole = decoding.rewound();
+            let free = Place::free().await.ok_or(CallFailure::Unreachable)?;
+            let decode = move || (whole.advance(usize::MAX), whole);
+            let done = free.run(decode).await.ok_or(CallFailure::Unreachable)?;
+            let (kept, (is_whole, decoded)) = done;
+            is_whole.map_err(|error| self.failure(&error))?;
+            (place, decoding) = (Some(kept), decoded);
+        }
+        let permit;
+        (answer.body, permit) = decoding.finish();
+        Ok(HeldAnswer {
+            answer,
+            permit,
+            place,
+        })
+    }
+
+    /// Why a call has no answer whose body cannot be had.
+    fn failure(&self, error: &ReadBodyError) -> CallFailure {
+        match error {
+            ReadBodyError::TooLarge => CallFailure::TooLarge,
+            ReadBodyError::NoRoom => {
+                self.log_no_room();
+                CallFailure::TooLarge
+            }
+            _ => CallFailure::Unreachable,
+        }
+    }
+}
+
+/// An answer as it was received.
+struct Received {
+    answer: ServiceAnswer,
+    /// The content coding of the body.
+    coding: String,
+    permit: Permit,
+}
+
+/// A body that is being decoded, and charged as it grows: as a body that is being read, it may be evicted.
+struct ChargedDecoding {
+    decoding: Decoding,
+    permit: Permit,
+    clock: Clock,
+}
+
+impl ChargedDecoding {
+    /// Decodes up to `plain_bytes` in all. Returns true at the end of the body.
+    ///
+    /// # Errors
+    /// The body is too large, or is evicted.
+    fn advance(&mut self, plain_bytes: usize) -> Result<bool, ReadBodyError> {
+        while self.decoding.plain_bytes() < plain_bytes {
+            let step = self.decoding.step();
+            let is_whole = step.map_err(|TooLarge| ReadBodyError::TooLarge)?;
+            let mut held = HeldBody {
+                permit: &mut self.permit,
+                clock: self.clock,
+            };
+            held.note(self.decoding.held_bytes());
+            if is_whole {
+                held.settle();
+                return Ok(true);
+            }
+            if self.permit.is_evicted() {
+                return Err(ReadBodyError::NoRoom);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Begins anew: a body that waits takes only its coded bytes.
+    fn rewound(mut self) -> Self {
+        self.decoding = self.decoding.rewound();
+        let bytes = self.decoding.held_bytes() as u64;
+        self.permit.set(bytes, u64::MAX);
+        self.permit.work();
+        self
+    }
+
+    fn finish(self) -> (Vec<u8>, Permit) {
+        let (body, mut permit) = (self.decoding.finish(), self.permit);
+        permit.set(body.len() as u64, u64::MAX);
+        (body, permit)
     }
 }
 
@@ -318,99 +451,3 @@ fn why(failure: &Failure) -> CallFailure {
 
 /// How many times larger a body commonly is without its coding.
 const COMMON_RATIO: usize = 10;
-
-/// The content codings of a body, in lower case; several are separated by commas (RFC 9110 §8.4).
-fn coding(headers: &HeaderMap) -> String {
-    let lines = headers.get_all(CONTENT_ENCODING).iter();
-    let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
-    let all: Vec<String> = lines
-        .map(|line| space::trim(&line).to_ascii_lowercase())
-        .collect();
-    all.join(", ")
-}
-
-/// The codings that [`decode`] takes off, and no coding.
-const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "identity", ""];
-
-/// Decodes a body to at most `bytes_max` bytes. A body stays as it is if the coding is unknown or does not match; the
-/// gateway decides what to do with it.
-///
-/// # Errors
-/// The body is too large.
-async fn decoded(coding: String, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, CallFailure> {
-    if coding.is_empty() {
-        return Ok(body);
-    }
-    let bytes = body.len().saturating_mul(COMMON_RATIO);
-    let plain = aside(bytes, move || decode(&coding, body, bytes_max)).await;
-    plain.unwrap_or(Err(CallFailure::Unreachable))
-}
-
-/// The body without its coding. With another coding, or if it cannot be decoded, the body as it is.
-fn decode(coding: &str, body: Vec<u8>, bytes_max: usize) -> Result<Vec<u8>, CallFailure> {
-    let plain = match coding {
-        "gzip" | "x-gzip" => read_one_over(MultiGzDecoder::new(&*body), bytes_max),
-        "deflate" => read_one_over(ZlibDecoder::new(&*body), bytes_max),
-        _ => return Ok(body),
-    };
-    match plain {
-        Ok(plain) if plain.len() > bytes_max => Err(CallFailure::TooLarge),
-        Ok(plain) => Ok(plain),
-        Err(_) => Ok(body),
-    }
-}
-
-/// Reads everything, but at most one byte more than permitted: that byte shows that there is too much.
-fn read_one_over(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut plain = Vec::new();
-    from.take(bytes_max as u64 + 1).read_to_end(&mut plain)?;
-    Ok(plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::{GzEncoder, ZlibEncoder};
-
-    use super::*;
-
-    fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {
-        decode(coding, body.to_vec(), 100)
-    }
-
-    fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(text).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    #[test]
-    fn common_codings_are_taken_off() {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(b"deflated").unwrap();
-        let deflated = encoder.finish().unwrap();
-        assert_eq!(read_as("deflate", &deflated), Ok(b"deflated".to_vec()));
-        let twice = [gzip(b"a "), gzip(b"gzip")].concat();
-        for coding in ["gzip", "x-gzip"] {
-            assert_eq!(read_as(coding, &twice), Ok(b"a gzip".to_vec()), "{coding}");
-        }
-    }
-
-    #[test]
-    fn what_has_no_known_coding_stays_as_it_came() {
-        for coding in ["identity", "br", "gzip", "deflate", "gzip, gzip"] {
-            assert_eq!(read_as(coding, b"plain"), Ok(b"plain".to_vec()), "{coding}");
-        }
-        let cut = &gzip(b"cut off")[..20];
-        assert_eq!(read_as("gzip", cut), Ok(cut.to_vec()));
-    }
-
-    #[test]
-    fn the_limit_holds_for_what_comes_out() {
-        assert_eq!(read_as("gzip", &gzip(&[0; 100])), Ok(vec![0; 100]));
-        let bomb = gzip(&vec![0; 1 << 20]);
-        assert_eq!(read_as("gzip", &bomb), Err(CallFailure::TooLarge));
-    }
-}

@@ -34,7 +34,8 @@ metric_names! {
     EVENTS_BUS_PUSHES_REFUSED = Counter "weirgate_events_bus_pushes_refused_total" []
         "Pushes refused because too many waited for other instances.";
     EVENTS_BUS_LOST = Counter "weirgate_events_bus_messages_lost_total" []
-        "Losses on the bus between instances: messages that this instance did not read in time; an outage counts once.";
+        "Losses on the bus between instances: messages that this instance did not read in time, and pushes of other \
+         instances that did not arrive; an outage counts once.";
     EVENTS_BUS_IGNORED = Counter "weirgate_events_bus_messages_ignored_total" ["reason"]
         "Messages on the bus between instances that had no effect.";
     PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]

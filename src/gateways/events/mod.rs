@@ -11,7 +11,7 @@
 //! | `identify` | which device a connection is of |
 //! | `device_message`, `envelope`, `service_answer` | messages of devices; messages to devices; answers of services as such |
 //! | `calls`, `circuit`, `services` | which calls may begin: slots, circuit breakers, the table of services |
-//! | `call`, `http_calls`, `aside` | the calls, their threads, and threads for large bodies |
+//! | `call`, `http_calls`, `content_coding`, `aside` | the calls, their threads, and threads for large bodies |
 //! | `broadcast`, `internal`, `pusher`, `to_loop` | pushes of services: the event, the routes, the response, the way to the loop |
 //! | `bus` | pushes between instances |
 //! | `proxy` | requests of clients that services answer over HTTP |
@@ -24,6 +24,7 @@ pub mod call;
 mod calls;
 mod circuit;
 mod connection;
+mod content_coding;
 mod device_message;
 mod envelope;
 mod identify;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::unbounded;
 
 use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::events::bus::open::PushBus;
@@ -165,17 +165,22 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     }))
 }
 
-/// The channel by which other threads send inputs to the loop.
+/// The channels by which other threads send inputs to the loop.
 fn channel_to_loop(clock: Clock) -> (ToLoop, Inputs<Input>) {
-    let (input, receiver): (_, Receiver<Input>) = unbounded();
+    let (input, receiver) = unbounded();
+    let (replies, received_replies) = unbounded();
     let to_loop = ToLoop {
         input,
+        replies,
         wake: LateWake::default(),
         frame_bytes: FrameBytes::default(),
         clock,
     };
     let wake = to_loop.wake.clone();
-    (to_loop, Inputs { receiver, wake })
+    (
+        to_loop,
+        Inputs::new(receiver, wake).urgent(received_replies),
+    )
 }
 
 /// Who may push events, and how large their bodies may be. Warns if nobody may, or if the token is short.

@@ -12,6 +12,8 @@ use weirgate_runtime::{Clock, LateWake};
 #[derive(Clone)]
 pub(super) struct ToLoop {
     pub(super) input: Sender<Input>,
+    /// Replies: a device does not wait for its own until a broadcast has reached thousands of others.
+    pub(super) replies: Sender<Input>,
     pub(super) wake: LateWake,
     pub(super) frame_bytes: FrameBytes,
     pub(super) clock: Clock,
@@ -21,8 +23,12 @@ impl ToLoop {
     /// Sends inputs, and wakes the loop.
     pub(super) fn send(&self, inputs: impl IntoIterator<Item = Input>) {
         for input in inputs {
+            let channel = match input {
+                Input::Reply(_) => &self.replies,
+                Input::Push(_) | Input::Others(_) => &self.input,
+            };
             // Fails only after the end of the loop.
-            let _ = self.input.send(input);
+            let _ = channel.send(input);
         }
         self.wake.wake();
     }

@@ -161,10 +161,7 @@ fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .take_over(Arc::new(move |handover, back| {
             line.take(handover, back, clock.mono_us())
         }))
-        .inputs(Inputs {
-            receiver: inputs,
-            wake,
-        })
+        .inputs(Inputs::new(inputs, wake))
         .prepare(clock, |listening| {
             let [page, websocket] = addresses(listening);
             let as_json = || tracing::info!(page, websocket, "weirgate demo: a simulated market");

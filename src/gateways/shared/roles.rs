@@ -122,7 +122,7 @@ impl AclFile {
             wake: wake.clone(),
             old_tables: unbounded(),
         };
-        (file, Inputs { receiver, wake })
+        (file, Inputs::new(receiver, wake))
     }
 
     /// Where the gateway leaves a table that is no longer in force.

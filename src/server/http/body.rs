@@ -140,8 +140,8 @@ impl RequestBody {
 /// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
 const EXACT_BYTES_MAX: usize = 64 * 1024;
 
-/// The permit for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body is
-/// evicted.
+/// The permit for a body that is being read or decoded, in a sum of all such bodies. If the sum is over its limit, a body
+/// is evicted.
 pub struct HeldBody<'a> {
     /// What holds the bytes that were read.
     pub permit: &'a mut Permit,
@@ -151,7 +151,7 @@ pub struct HeldBody<'a> {
 
 impl HeldBody<'_> {
     /// Charges the bytes that a body takes now.
-    fn note(&mut self, bytes: usize) {
+    pub fn note(&mut self, bytes: usize) {
         let now_us = self.clock.mono_us();
         self.permit.set(bytes as u64, now_us);
         self.permit.progress(now_us);
@@ -165,7 +165,7 @@ impl HeldBody<'_> {
     }
 
     /// The body is whole and will be used soon, so it is no longer evicted.
-    fn settle(self) {
+    pub fn settle(self) {
         self.permit.work();
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Seams<G: Gateway, F: Feed> {
     pub bus_bytes: TakenBytes,
     /// Returns the payload bytes of an event, which the event gives back to `bus_bytes` when the loop takes it.
     pub event_bytes: fn(&F::Event) -> usize,
+    /// Input of other threads for the gateway that is taken before [`inputs`](Self::inputs).
+    pub urgent: Receiver<G::In>,
     /// Input of other threads for the gateway.
     pub inputs: Receiver<G::In>,
     /// Requests of operators to close clients.
@@ -39,8 +41,9 @@ impl<G: Gateway, F: Feed> Seams<G, F> {
     pub(super) fn have_messages(&self) -> bool {
         let handshakes = self.handshakes.as_ref();
         let have_entered = handshakes.is_some_and(Handshakes::have_entered);
-        let is_empty = self.bus.is_empty() && self.inputs.is_empty() && self.returned.is_empty();
-        have_entered || !is_empty || !self.cuts.is_empty()
+        let has_inputs = !self.urgent.is_empty() || !self.inputs.is_empty();
+        let has_others = !self.bus.is_empty() || !self.returned.is_empty();
+        have_entered || has_inputs || has_others || !self.cuts.is_empty()
     }
 }
 

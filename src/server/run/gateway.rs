@@ -83,17 +83,32 @@ type StartThreads = Box<dyn FnOnce() -> Result<(), RunError>>;
 pub struct Inputs<I> {
     /// The receiving end of the threads' channel.
     pub receiver: Receiver<I>,
-    /// Wakes the loop after a send; set once the loop exists.
-    pub wake: LateWake,
+    urgent: Receiver<I>,
+    wake: LateWake,
 }
 
 impl<I> Inputs<I> {
+    /// Inputs from the receiving end of the threads' channel. `wake` wakes the loop after a send; it is set once the loop
+    /// exists.
+    pub fn new(receiver: Receiver<I>, wake: LateWake) -> Self {
+        Self {
+            receiver,
+            urgent: never(),
+            wake,
+        }
+    }
+
+    /// Adds a second channel, whose inputs the loop takes first in each turn. It takes one of the others too, so these only
+    /// wait longer.
+    #[must_use]
+    pub fn urgent(mut self, urgent: Receiver<I>) -> Self {
+        self.urgent = urgent;
+        self
+    }
+
     /// Inputs that are always empty.
     fn none() -> Self {
-        Self {
-            receiver: never(),
-            wake: LateWake::default(),
-        }
+        Self::new(never(), LateWake::default())
     }
 }
 
@@ -374,6 +389,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 bus,
                 bus_bytes,
                 event_bytes: BusEvent::message_bytes,
+                urgent: self.inputs.urgent,
                 inputs: self.inputs.receiver,
                 cuts: cuts.requests,
                 output: self.output,

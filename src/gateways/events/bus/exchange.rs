@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::instances::{Instances, SILENCE_US};
+use super::instances::{Instances, Missed, SILENCE_US};
 use super::message::{InstanceMessage, LINE_BYTES_MAX, PART_BYTES_MAX, PushPart};
 use super::{BusStats, ExchangeAction, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
 use weirgate_wire::base::{LogBudget, Now};
@@ -71,6 +71,8 @@ pub struct Exchange {
     waits_for_late: u64,
     next_number: u64,
     next_here_us: u64,
+    /// The newest push when this instance last announced it.
+    announced: u64,
     actions: VecDeque<ExchangeAction>,
     /// This instance has announced its stop. After another message, the other instances would count this instance
     /// again.
@@ -97,6 +99,7 @@ impl Exchange {
             waits_for_late: 1,
             next_number: 1,
             next_here_us: 0,
+            announced: 0,
             actions: VecDeque::new(),
             is_leaving: false,
             has_left: false,
@@ -116,10 +119,15 @@ impl Exchange {
 
     /// The time at which [`Self::handle_timeout`] is due, on the monotonic clock, if any.
     pub fn deadline_us(&self) -> Option<u64> {
-        let here = (self.link != Link::Away).then_some(self.next_here_us);
+        let here = self.announcement_us();
         let first = self.waiting.values().next().map(|one| one.until_us);
         let late = self.first_for_late().map(|(_, one)| one.late_until_us);
         here.into_iter().chain(first).chain(late).min()
+    }
+
+    /// The part of [`Self::deadline_us`] that does not depend on what others say: when this instance announces itself.
+    pub fn announcement_us(&self) -> Option<u64> {
+        (self.link != Link::Away).then_some(self.next_here_us)
     }
 
     /// Notes that there is a connection to the bus on which this instance is subscribed and may publish.
@@ -217,35 +225,38 @@ impl Exchange {
             None => return self.ignore(now, Ignored::Instances, Some(&from)),
         }
         match message {
-            InstanceMessage::Here { is_new: true } => {
-                self.publish(To::Instance(from), InstanceMessage::Here { is_new: false });
-            }
+            InstanceMessage::Here { is_new: true } => self.handle_new(from),
             InstanceMessage::Here { is_new: false } | InstanceMessage::Gone => {}
+            InstanceMessage::Newest { number } => self.handle_newest(now, &from, number),
             InstanceMessage::Push(part) => self.handle_push(now, from, &part),
             InstanceMessage::Answer { number, sent } => self.handle_answer(from, number, sent),
         }
     }
 
-    /// Announces this instance, and ends the waits that are over.
-    pub fn handle_timeout(&mut self, now: Now) {
+    /// Announces this instance, and ends the waits that are over. `read_us`: every message that came before this time was
+    /// handled, on the monotonic clock. Who has not answered by then is late; later answers may still be unread.
+    pub fn handle_timeout(&mut self, now: Now, read_us: u64) {
         let now_us = now.mono_us;
         while let Some((number, first)) = self.first_for_late()
-            && first.late_until_us <= now_us
+            && first.late_until_us <= read_us
         {
             self.end_for_late(number);
         }
         while let Some((&number, first)) = self.waiting.first_key_value()
-            && first.until_us <= now_us
+            && first.until_us <= read_us
         {
             self.end(number, Blame::Late);
         }
         if let Link::Up { echo_us, .. } = self.link {
-            if now_us >= echo_us + SILENCE_US {
+            if read_us >= echo_us + SILENCE_US {
                 tracing::warn!("the bus between instances does not bring back what is published");
                 self.lose(Link::Unproven);
             } else {
-                for id in self.instances.silent(now_us) {
+                for id in self.instances.silent(read_us) {
                     self.count_others(now, &id, "another instance is silent");
+                    self.abandon(now, &id, u64::MAX);
+                    // Cut off from the bus, it may take pushes of which nothing is known here.
+                    self.stats.doubts.add(1);
                 }
             }
         }
@@ -257,6 +268,7 @@ impl Exchange {
     /// Announces the stop of this instance, so that the other instances do not wait for it any more.
     pub fn announce_stop(&mut self) {
         if self.link != Link::Away {
+            self.announce_newest();
             self.publish(To::All, InstanceMessage::Gone);
             self.is_leaving = true;
         }
@@ -270,6 +282,10 @@ impl Exchange {
     /// Handles a message of this instance that came back: the bus carries messages.
     fn handle_echo(&mut self, now: Now) {
         let echo_us = now.mono_us;
+        // To others this instance is up from here on, so they must know which pushes it could not publish.
+        if self.link == Link::Unproven && self.announced < self.next_number - 1 {
+            self.announce(echo_us);
+        }
         match &mut self.link {
             // A message from a connection that is lost by now.
             Link::Away => {}
@@ -289,6 +305,7 @@ impl Exchange {
 
     /// Ends the waits for an instance that has announced its stop, because it has no devices any more.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
+        self.abandon(now, from, u64::MAX);
         if self.instances.note_stopped(from) {
             self.count_others(now, from, "another instance has stopped");
         }
@@ -300,11 +317,61 @@ impl Exchange {
         numbers.into_iter().for_each(|n| self.end_if_answered(n));
     }
 
+    /// Answers an instance that has connected to the bus.
+    fn handle_new(&mut self, from: InstanceId) {
+        if self.instances.note_new(&from) {
+            self.stats.doubts.add(1);
+        }
+        self.publish(To::Instance(from), InstanceMessage::Here { is_new: false });
+    }
+
+    /// Handles the announcement of an instance's newest push. On the bus it follows all parts of this push.
+    fn handle_newest(&mut self, now: Now, from: &InstanceId, number: u64) {
+        self.abandon(now, from, number);
+        let is_late = self.knows_all(now);
+        let missed = self.instances.note_announced(from, number, is_late);
+        self.count_missed(now, from, missed);
+    }
+
+    /// Whether the bus has carried messages for so long that every instance on it is known.
+    fn knows_all(&self, now: Now) -> bool {
+        matches!(self.link, Link::Up { since_us, .. } if now.mono_us >= since_us + SILENCE_US)
+    }
+
+    /// Drops an incomplete push of the instance up to the number `number`: the other parts are lost.
+    fn abandon(&mut self, now: Now, from: &InstanceId, number: u64) {
+        if self.instances.abandon_to(from, number) {
+            self.ignore(now, Ignored::Incomplete, Some(from));
+        }
+    }
+
+    /// Counts pushes of another instance that did not arrive.
+    fn count_missed(&mut self, now: Now, from: &InstanceId, missed: Missed) {
+        match missed {
+            Missed::Nothing => {}
+            Missed::Perhaps => self.stats.doubts.add(1),
+            Missed::Pushes(pushes) => {
+                self.stats.count_lost(Some(pushes));
+                if let Some(lines_left_out) = self.lines.line(now) {
+                    let instance = from.as_str();
+                    tracing::warn!(
+                        instance,
+                        pushes,
+                        lines_left_out,
+                        "pushes of another instance did not arrive"
+                    );
+                }
+            }
+        }
+    }
+
     fn handle_push(&mut self, now: Now, origin: InstanceId, part: &PushPart<'_>) {
         let number = part.number;
-        if self.instances.abandon_before(&origin, number) {
-            self.ignore(now, Ignored::Incomplete, Some(&origin));
-        }
+        let before = number.saturating_sub(1);
+        self.abandon(now, &origin, before);
+        let is_late = self.knows_all(now);
+        let missed = (self.instances).note_newest(&origin, (before, number), is_late);
+        self.count_missed(now, &origin, missed);
         match self.instances.take_part(&origin, part) {
             Ok(Some(body)) => {
                 self.stats.received.add(1);
@@ -358,7 +425,16 @@ impl Exchange {
         };
         self.next_here_us = now_us + again_us;
         let is_new = self.link == Link::Unproven;
+        // First, so that `new` is of an instance that has said which pushes it has taken.
+        self.announce_newest();
         self.publish(To::All, InstanceMessage::Here { is_new });
+    }
+
+    /// Tells the other instances which pushes of this one should have arrived, those included that could not be published.
+    fn announce_newest(&mut self) {
+        let number = self.next_number - 1;
+        self.announced = number;
+        self.publish(To::All, InstanceMessage::Newest { number });
     }
 
     fn publish(&mut self, to: To, message: InstanceMessage<'_>) {

@@ -20,9 +20,25 @@ struct Instance {
     is_there: bool,
     /// A push waited for this instance in vain, and it has not answered since: pushes wait only briefly for it.
     is_late: bool,
-    /// The number of the instance's newest push, and the newest part of it.
+    /// The number of the newest push that arrived, and the newest part of it.
     last: Option<(u64, u32)>,
+    /// The number of the instance's newest push, arrived or not. `None` until the first sign of it since the bus was away.
+    newest: Option<u64>,
+    /// Whether the instance announces its newest push: earlier versions do not.
+    says_newest: bool,
+    /// At its first sign, the instance had taken pushes. If it was away from the bus then, some may be recent.
+    is_unsure: bool,
     partial: Option<Partial>,
+}
+
+/// Whether pushes of an instance did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missed {
+    Nothing,
+    /// The instance has taken pushes before its first sign, perhaps while this instance was on the bus.
+    Perhaps,
+    /// So many did not.
+    Pushes(u64),
 }
 
 /// A push with parts still to come.
@@ -96,6 +112,9 @@ impl Instances {
             is_there: true,
             is_late: false,
             last: None,
+            newest: None,
+            says_newest: false,
+            is_unsure: false,
             partial: None,
         };
         self.known.insert(id.clone(), instance);
@@ -112,11 +131,8 @@ impl Instances {
 
     /// Records the stop of an instance. Returns true if the instance was present.
     pub(super) fn note_stopped(&mut self, id: &InstanceId) -> bool {
-        let Some(instance) = self.known.get_mut(id) else {
-            return false;
-        };
-        self.partial_bytes -= drop_partial(instance);
-        std::mem::replace(&mut instance.is_there, false)
+        let instance = self.known.get_mut(id);
+        instance.is_some_and(|instance| std::mem::replace(&mut instance.is_there, false))
     }
 
     /// The present instances.
@@ -156,8 +172,13 @@ impl Instances {
         }
     }
 
-    /// Restarts the time of silence of all present instances, because no message could have come until now.
+    /// Restarts the time of silence of all present instances, because no message could have come until now. What did not
+    /// arrive until now counts as one outage, so pushes are counted anew.
     pub(super) fn begin_anew(&mut self, now_us: u64) {
+        for instance in self.known.values_mut() {
+            instance.newest = None;
+            instance.is_unsure = false;
+        }
         for instance in self.known.values_mut().filter(|one| one.is_there) {
             instance.alive_us = now_us;
             instance.is_late = false;
@@ -173,24 +194,57 @@ impl Instances {
         for (id, instance) in &mut self.known {
             if instance.is_there && for_us(instance) >= SILENCE_US {
                 instance.is_there = false;
-                self.partial_bytes -= drop_partial(instance);
                 silent.push(id.clone());
             }
         }
         silent
     }
 
-    /// Drops an incomplete push with a number below `number`. Returns true if there was such a push.
-    pub(super) fn abandon_before(&mut self, id: &InstanceId, number: u64) -> bool {
+    /// Drops an incomplete push up to the number `number`. Returns true if there was such a push.
+    pub(super) fn abandon_to(&mut self, id: &InstanceId, number: u64) -> bool {
         let Some(instance) = self.known.get_mut(id) else {
             return false;
         };
-        let is_before = |partial: &Partial| partial.number < number;
-        let is_left = instance.partial.as_ref().is_some_and(is_before);
-        if is_left {
-            self.partial_bytes -= drop_partial(instance);
+        let partial = instance.partial.take_if(|one| one.number <= number);
+        self.partial_bytes -= partial.as_ref().map_or(0, |partial| partial.body.len());
+        partial.is_some()
+    }
+
+    /// Records that the instance has taken the push `newest`, and that every push up to `before` should have arrived.
+    /// Returns whether some of these did not; what arrives late is no longer missed. `is_late`: an instance without a sign
+    /// until now was not on the bus, or the bus did not carry its messages.
+    pub(super) fn note_newest(
+        &mut self,
+        id: &InstanceId,
+        (before, newest): (u64, u64),
+        is_late: bool,
+    ) -> Missed {
+        let Some(instance) = self.known.get_mut(id) else {
+            return Missed::Nothing;
+        };
+        let known = instance.newest;
+        instance.newest = known.max(Some(newest));
+        match known.map(|known| before.saturating_sub(known)) {
+            None if before > 0 && is_late => Missed::Perhaps,
+            None | Some(0) => Missed::Nothing,
+            Some(pushes) => Missed::Pushes(pushes),
         }
-        is_left
+    }
+
+    /// As [`note_newest`](Self::note_newest), for a push that the instance announces as its newest.
+    pub(super) fn note_announced(&mut self, id: &InstanceId, number: u64, is_late: bool) -> Missed {
+        if let Some(instance) = self.known.get_mut(id) {
+            instance.says_newest = true;
+            instance.is_unsure = instance.newest.is_none() && number > 0 && !is_late;
+        }
+        self.note_newest(id, (number, number), is_late)
+    }
+
+    /// Records that the instance has connected to the bus. Returns whether it may have taken pushes before that, of which
+    /// nothing is known here. An earlier version does not say.
+    pub(super) fn note_new(&mut self, id: &InstanceId) -> bool {
+        let instance = self.known.get_mut(id);
+        instance.is_some_and(|one| !one.says_newest || std::mem::take(&mut one.is_unsure))
     }
 
     /// Takes a part of a push. After the last part, returns the whole body if it has the announced length.
@@ -237,10 +291,4 @@ impl Instances {
             false => Err(Ignored::Incomplete),
         }
     }
-}
-
-/// Returns the dropped bytes.
-fn drop_partial(instance: &mut Instance) -> usize {
-    let partial = instance.partial.take();
-    partial.map_or(0, |partial| partial.body.len())
 }

@@ -7,6 +7,7 @@
 //! | `weirgate-events/1 FROM gone` | the instance has stopped |
 //! | `weirgate-events/1 FROM push NUMBER PART PARTS BYTES` | a part of the body of a push follows the line; the whole body has BYTES |
 //! | `weirgate-events/1 FROM answer NUMBER SENT` | deliveries of a push of the addressed instance |
+//! | `weirgate-events/1 FROM answer 0 NUMBER` | the newest push of the instance has this NUMBER, 0 before its first push. No push has the number 0, so instances of earlier versions read this as an answer to no push |
 
 use super::InstanceId;
 
@@ -36,6 +37,8 @@ pub(super) enum InstanceMessage<'a> {
     Push(PushPart<'a>),
     /// A push of the addressed instance was delivered.
     Answer { number: u64, sent: u64 },
+    /// The number of the instance's newest push; 0 before its first one.
+    Newest { number: u64 },
 }
 
 /// A part of the body of a push.
@@ -66,6 +69,7 @@ impl<'a> InstanceMessage<'a> {
                 bytes,
             }) => (format!("push {number} {part} {parts} {body_bytes}"), bytes),
             Self::Answer { number, sent } => (format!("answer {number} {sent}"), b""),
+            Self::Newest { number } => (format!("answer 0 {number}"), b""),
         };
         let mut bytes = format!("{FORM} {} {words}\n", from.as_str()).into_bytes();
         bytes.extend_from_slice(body);
@@ -94,9 +98,9 @@ impl<'a> InstanceMessage<'a> {
                 body_bytes: usize::try_from(count(body_bytes)?).ok()?,
                 bytes: body,
             }),
-            ["answer", number, sent] => Self::Answer {
-                number: count(number)?,
-                sent: count(sent)?,
+            ["answer", number, sent] => match (count(number)?, count(sent)?) {
+                (0, number) => Self::Newest { number },
+                (number, sent) => Self::Answer { number, sent },
             },
             _ => return None,
         };
@@ -175,8 +179,9 @@ mod tests {
                     })
                 }
             ),
-            (any::<u64>(), any::<u64>())
+            (1..u64::MAX, any::<u64>())
                 .prop_map(|(number, sent)| InstanceMessage::Answer { number, sent }),
+            any::<u64>().prop_map(|number| InstanceMessage::Newest { number }),
         ]
     }
 

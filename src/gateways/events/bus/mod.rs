@@ -13,13 +13,14 @@
 //! | `exchange` | publishing, delivering and answering, with all deadlines |
 //! | `instances` | present instances, duplicates, pushes in parts |
 //! | `message` | the form of the messages |
-//! | `open`, `connect`, `thread` | the shell: the handle, the connections, and the thread between HTTP, the loop and the bus |
+//! | `open`, `connect`, `thread`, `reading` | the shell: the handle, the connections, the thread between HTTP, the loop and the bus, and the one that reads large pushes |
 
 mod connect;
 mod exchange;
 mod instances;
 mod message;
 pub(super) mod open;
+mod reading;
 mod thread;
 
 use std::sync::Arc;
@@ -173,8 +174,10 @@ pub struct BusStats {
     pub incomplete: Count,
     /// Pushes refused because too many waited.
     pub refused: Count,
-    /// Messages that arrived faster than this instance read them, and outages of the bus.
+    /// Messages that arrived faster than this instance read them, pushes that did not arrive, and outages of the bus.
     pub lost: Count,
+    /// Times when pushes of another instance may have been lost, and only that instance can know it.
+    doubts: Count,
     is_up: AtomicBool,
     others: Count,
     ignored: [Count; Ignored::ALL.len()],
@@ -203,7 +206,8 @@ impl BusStats {
 
     /// A number that changes whenever a push of another instance may have been lost.
     pub fn losses(&self) -> u64 {
-        self.lost.get() + self.ignored.iter().map(Count::get).sum::<u64>()
+        let ignored: u64 = self.ignored.iter().map(Count::get).sum();
+        self.lost.get() + self.doubts.get() + ignored
     }
 
     /// Messages from the bus without effect, by reason.

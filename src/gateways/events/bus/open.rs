@@ -16,6 +16,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
 use crate::gateways::events::bus::connect::connect;
+use crate::gateways::events::bus::reading::PushLine;
 use crate::gateways::events::bus::thread::{BusThread, Command, Threads};
 use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
 use crate::gateways::events::metrics;
@@ -62,6 +63,22 @@ pub(in crate::gateways::events) struct PushPermit {
     bytes: usize,
 }
 
+#[cfg(test)]
+impl PushPermit {
+    /// A permit of no bus.
+    pub(in crate::gateways::events) fn of_tests() -> Self {
+        let waiting = WaitingPushes {
+            pushes: AtomicUsize::new(1),
+            bytes: AtomicUsize::new(0),
+            pushes_max: 1,
+        };
+        Self {
+            waiting: Arc::new(waiting),
+            bytes: 0,
+        }
+    }
+}
+
 impl Drop for PushPermit {
     fn drop(&mut self) {
         self.waiting.pushes.fetch_sub(1, Relaxed);
@@ -101,10 +118,12 @@ impl PushBus {
         let (me, clock) = (handle.instance.clone(), to_loop.clock);
         let mut threads = Threads::default();
         let (connection, question) = connect(bus, &name, &me, &settings, clock, &mut threads)?;
+        let bytes_max = settings.push_bytes_max;
+        let (line, read) = PushLine::new(to_loop.clone(), to_thread.clone(), bytes_max);
+        threads.add("events-bus-read", read);
         let exchange = Exchange::new(me, settings, Arc::clone(&handle.stats));
         let stats = Arc::clone(&handle.stats);
-        let commands = (to_thread, received);
-        let thread = BusThread::new(exchange, name, connection, commands, to_loop, stats);
+        let thread = BusThread::new(exchange, name, connection, received, (to_loop, line), stats);
         threads.add("events-bus", move || thread.run());
         let question = Some(question);
         Ok(Some((handle, ToStart { threads, question })))

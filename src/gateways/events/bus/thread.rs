@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::gateways::events::Input;
 use crate::gateways::events::bus::connect::BusConnection;
 use crate::gateways::events::bus::open::PushPermit;
+use crate::gateways::events::bus::reading::{PushLine, ReceivedPush};
 use crate::gateways::events::bus::{
     BusStats, Exchange, ExchangeAction, InstanceId, PushOutcome, To,
 };
@@ -28,6 +29,10 @@ use weirgate_server::run::RunError;
 /// The most pushes of other instances that wait in the loop for delivery. At this number, the thread stops reading the
 /// bus.
 const DELIVERING_MAX: usize = 64;
+
+/// After a message, so long no other one has to come before all that the connection can have received counts as read: the
+/// parts of a large push come one after the other, with an answer behind them.
+const QUIET_US: u64 = 25_000;
 
 /// The wait while nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
@@ -45,6 +50,12 @@ pub(in crate::gateways::events) enum Command {
         origin: InstanceId,
         number: u64,
         sent: u64,
+    },
+    /// The thread for large pushes has read a push of another instance, and handed it to the loop if it is good.
+    Read {
+        origin: InstanceId,
+        bytes: usize,
+        is_good: bool,
     },
     /// The loop has ended. The sender is used when the bus has carried the announcement of the end.
     Leave(Sender<()>),
@@ -65,15 +76,19 @@ pub(in crate::gateways::events) struct BusThread {
     connection: BusConnection,
     is_subscribed: bool,
     can_publish: bool,
-    /// Both ends: the loop answers with a command.
-    commands: (Sender<Command>, Receiver<Command>),
+    commands: Receiver<Command>,
     to_loop: ToLoop,
+    line: PushLine,
     stats: Arc<BusStats>,
     /// The last report to the loop: whether the bus was up, and the number of losses.
     reported_loss: (bool, u64),
     awaited: HashMap<u64, AwaitedPush>,
-    /// Pushes of other instances that are in the loop.
+    /// Pushes of other instances that are in the line or in the loop.
     delivering: usize,
+    /// All messages that the connection has received before this time were handled, on the monotonic clock.
+    read_us: u64,
+    /// When the connection received the last message that was handled.
+    received_us: u64,
     leaving: Option<Sender<()>>,
 }
 
@@ -82,8 +97,8 @@ impl BusThread {
         exchange: Exchange,
         name: String,
         connection: BusConnection,
-        commands: (Sender<Command>, Receiver<Command>),
-        to_loop: ToLoop,
+        commands: Receiver<Command>,
+        (to_loop, line): (ToLoop, PushLine),
         stats: Arc<BusStats>,
     ) -> Self {
         Self {
@@ -94,10 +109,13 @@ impl BusThread {
             connection,
             commands,
             to_loop,
+            line,
             stats,
             reported_loss: (false, 0),
             awaited: HashMap::new(),
             delivering: 0,
+            read_us: 0,
+            received_us: 0,
             leaving: None,
         }
     }
@@ -106,16 +124,19 @@ impl BusThread {
     pub(in crate::gateways::events) fn run(mut self) {
         let nothing = never();
         loop {
+            // Losses before the pushes that arrived after them, and pushes that cannot be read after those.
+            self.report_losses();
             self.carry_out_actions();
             self.report_losses();
-            // While the loop has many pushes to deliver, further messages wait in the channel of the bus.
-            let events = match self.delivering < DELIVERING_MAX {
-                true => &self.connection.events,
-                false => &nothing,
+            // While there are many pushes to deliver, further messages wait in the channel of the bus.
+            let is_full = self.delivering >= DELIVERING_MAX || self.line.is_full();
+            let events = match is_full {
+                false => &self.connection.events,
+                true => &nothing,
             };
             let publishing = self.connection.publishing.as_ref().unwrap_or(&nothing);
             select! {
-                recv(self.commands.1) -> command => match command {
+                recv(self.commands) -> command => match command {
                     Ok(command) => self.handle_command(command),
                     Err(_) => return,
                 },
@@ -130,23 +151,39 @@ impl BusThread {
                     }
                     Err(_) => return,
                 },
-                default(self.longest_wait()) => {}
+                default(self.longest_wait(is_full)) => {}
             }
-            let now = self.to_loop.clock.now();
-            if self
-                .exchange
-                .deadline_us()
-                .is_some_and(|at| at <= now.mono_us)
-            {
-                self.exchange.handle_timeout(now);
-            }
+            self.handle_due();
         }
     }
 
-    /// Until the next deadline of the exchange.
-    fn longest_wait(&self) -> Duration {
-        let now_us = self.to_loop.clock.now().mono_us;
+    /// Handles the deadlines of the exchange. A wait does not end while a message that came before its end is unread: it
+    /// may be the answer.
+    fn handle_due(&mut self) {
+        let now = self.to_loop.clock.now();
+        if self.connection.events.is_empty() && now.mono_us >= self.received_us + QUIET_US {
+            self.read_us = now.mono_us;
+        }
         let due_us = self.exchange.deadline_us();
+        if due_us.is_some_and(|at| at <= now.mono_us) {
+            self.exchange.handle_timeout(now, self.read_us);
+        }
+    }
+
+    /// Until the next deadline of the exchange. While the bus is not read, no wait for others ends.
+    fn longest_wait(&self, is_full: bool) -> Duration {
+        let now_us = self.to_loop.clock.now().mono_us;
+        let others_us = match is_full && !self.connection.events.is_empty() {
+            true => None,
+            false => self.exchange.deadline_us(),
+        };
+        let others_us = others_us.map(|at| at.max(self.received_us + QUIET_US));
+        let due_us = self
+            .exchange
+            .announcement_us()
+            .into_iter()
+            .chain(others_us)
+            .min();
         due_us.map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(now_us)))
     }
 
@@ -168,6 +205,16 @@ impl BusThread {
                 self.delivering -= 1;
                 self.exchange.delivered(origin, number, sent);
             }
+            Command::Read {
+                origin,
+                bytes,
+                is_good,
+            } => {
+                self.line.note_read(&origin, bytes);
+                if !is_good {
+                    self.note_unreadable(&origin);
+                }
+            }
             Command::Leave(done) => {
                 self.leaving = Some(done);
                 self.exchange.announce_stop();
@@ -180,6 +227,8 @@ impl BusThread {
         let now = self.to_loop.clock.now();
         match event {
             BusEvent::Message(message) => {
+                self.received_us = message.received.mono_us;
+                self.read_us = self.read_us.max(self.received_us);
                 self.exchange.handle_message(now, &message.payload);
                 if self.exchange.has_left()
                     && let Some(done) = self.leaving.take()
@@ -204,8 +253,8 @@ impl BusThread {
         }
     }
 
-    /// Tells the loop of losses. The loop's inputs keep their order, so it learns of a loss after the pushes before the
-    /// loss, and before the pushes that follow.
+    /// Tells the loop of losses. The loop may learn of a loss before it gets large pushes from before the loss. Then their
+    /// positions are later than the loss, and still no position from before the loss is good.
     fn report_losses(&mut self) {
         let (is_up, losses) = (self.stats.is_up(), self.stats.losses());
         if self.reported_loss != (is_up, losses) {
@@ -214,25 +263,10 @@ impl BusThread {
         }
     }
 
-    /// Hands a push of another instance to the loop.
-    fn deliver(&mut self, origin: &InstanceId, number: u64, body: &[u8]) {
-        let (commands, from) = (self.commands.0.clone(), origin.clone());
-        let tell = move |sent| {
-            let delivered = Command::Delivered {
-                origin: from,
-                number,
-                sent,
-            };
-            // Fails only after the end of the bus thread.
-            let _ = commands.send(delivered);
-        };
-        match self.to_loop.read(body, tell) {
-            Ok(parts) => {
-                self.to_loop.send(parts.into_iter().map(Input::Push));
-                self.delivering += 1;
-            }
-            Err(_) => self.exchange.unreadable(self.to_loop.clock.now(), origin),
-        }
+    fn note_unreadable(&mut self, origin: &InstanceId) {
+        self.delivering -= 1;
+        let now = self.to_loop.clock.now();
+        self.exchange.unreadable(now, origin);
     }
 
     fn carry_out_actions(&mut self) {
@@ -252,7 +286,17 @@ impl BusThread {
                     origin,
                     number,
                     body,
-                } => self.deliver(&origin, number, &body),
+                } => {
+                    self.delivering += 1;
+                    let push = ReceivedPush {
+                        origin: origin.clone(),
+                        number,
+                        body,
+                    };
+                    if !self.line.push(push) {
+                        self.note_unreadable(&origin);
+                    }
+                }
                 ExchangeAction::Tell { number, outcome } => {
                     if let Some(awaited) = self.awaited.remove(&number) {
                         // The service may have disconnected.
@@ -305,64 +349,189 @@ mod tests {
     use weirgate_bus::redis::{RedisEndpoint, RedisPublisher, RedisSettings};
     use weirgate_core::{BusMessage, FrameBytes};
     use weirgate_runtime::{BusStatus, Clock, LateWake, QueueBytes};
+    use weirgate_wire::base::Now;
 
-    #[test]
-    fn a_loop_that_delivers_nothing_stops_the_bus() {
+    /// A thread of the bus at work, and the ends of its channels.
+    struct Rig {
+        clock: Clock,
+        events: Sender<BusEvent>,
+        bytes: Arc<QueueBytes>,
+        commands: Sender<Command>,
+        inputs: Receiver<Input>,
+        stats: Arc<BusStats>,
+        /// Takes what is published.
+        _publishing: RedisPublisher,
+    }
+
+    fn rig(settings: ExchangeSettings) -> Rig {
         let (events, received) = bounded(1_024);
-        let (bytes, taken) = QueueBytes::new(1_024 * 1_024);
+        let (bytes, taken) = QueueBytes::new(64 * 1_024 * 1_024);
         let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
         let status = Arc::new(BusStatus::new(&[], 0));
-        let (_publishing, publisher) = RedisPublisher::new(redis, status).expect("a publisher");
+        let (publishing, publisher) = RedisPublisher::new(redis, status).expect("a publisher");
         let connection = BusConnection {
             publisher,
             events: received,
             taken,
             publishing: None,
         };
-        let settings = ExchangeSettings {
-            wait_us: 1_000,
-            message_bytes_max: 1_000,
-            push_bytes_max: 1_000,
-            instances_max: 4,
-        };
         let clock = Clock::start();
         let (commands, commanded) = unbounded();
         let (input, inputs) = unbounded();
         let to_loop = ToLoop {
             input,
+            replies: unbounded().0,
             wake: LateWake::default(),
             frame_bytes: FrameBytes::default(),
             clock,
         };
         let stats = Arc::<BusStats>::default();
+        let bytes_max = settings.push_bytes_max;
         let exchange = Exchange::new(InstanceId::from("me"), settings, Arc::clone(&stats));
-        let thread = BusThread::new(
-            exchange,
-            "name".to_owned(),
-            connection,
-            (commands.clone(), commanded),
-            to_loop,
-            stats,
-        );
+        let (line, read) = PushLine::new(to_loop.clone(), commands.clone(), bytes_max);
+        let name = "name".to_owned();
+        let to_loop = (to_loop, line);
+        let shared = Arc::clone(&stats);
+        let thread = BusThread::new(exchange, name, connection, commanded, to_loop, shared);
+        std::thread::spawn(read);
         std::thread::spawn(move || thread.run());
+        Rig {
+            clock,
+            events,
+            bytes,
+            commands,
+            inputs,
+            stats,
+            _publishing: publishing,
+        }
+    }
+
+    impl Rig {
+        fn message(&self, text: String, received: Now) {
+            let payload = format!("weirgate-events/1 {text}").into_bytes();
+            let event = BusEvent::Message(BusMessage::new("name", payload, received));
+            assert!(self.bytes.take(event.message_bytes()));
+            self.events.send(event).expect("room");
+        }
+
+        /// A push of another instance, received at this time.
+        fn push(&self, from: &str, number: usize, body: &str, received: Now) {
+            let bytes = body.len();
+            self.message(
+                format!("{from} push {number} 0 1 {bytes}\n{body}"),
+                received,
+            );
+        }
+
+        fn next_push(&self) -> Input {
+            let is_push = |input: &Input| matches!(input, Input::Push(_));
+            let next = || self.inputs.recv_timeout(SOON).expect("a push");
+            std::iter::repeat_with(next).find(is_push).expect("endless")
+        }
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// The body of a push to devices with ids of 10 bytes.
+    fn body_to(devices: usize) -> String {
+        let ids: Vec<_> = (0..devices).map(|n| format!("\"{n:010}\"")).collect();
+        format!(
+            r#"{{"event":"e","targets":{{"device_ids":[{}]}}}}"#,
+            ids.join(",")
+        )
+    }
+
+    #[test]
+    fn an_answer_that_waits_behind_pushes_is_not_late() {
+        let rig = rig(ExchangeSettings {
+            wait_us: 100_000,
+            ..ExchangeSettings::default()
+        });
+        let received = rig.clock.now();
+        rig.events.send(BusEvent::Up).expect("room");
+        for text in ["me here", "other here", "third here"] {
+            rig.message(format!("{text}\n"), received);
+        }
+        while !rig.stats.is_up() || rig.stats.instances() < 3 {
+            std::thread::yield_now();
+        }
+        let (large, middling) = (body_to(200_000), body_to(19_000));
+        // A push now waits for whoever may be there; later ones only for those that are known.
+        std::thread::sleep(Duration::from_millis(110));
+        let received = rig.clock.now();
+        let (tell, mut outcome) = oneshot::channel();
+        let permit = PushPermit::of_tests();
+        let body = Bytes::from_static(b"{}");
+        let push = Command::Push { body, permit, tell };
+        rig.commands.send(push).expect("the thread");
+        while rig.stats.sent.get() == 0 {
+            std::thread::yield_now();
+        }
+        // The large body is read elsewhere; the others take longer here than the push waits.
+        rig.push("other", 1, &large, received);
+        for number in 1..=60 {
+            rig.push("third", number, &middling, received);
+        }
+        for from in ["other", "third"] {
+            rig.message(format!("{from} answer 1 7\n"), received);
+        }
+        let began = std::time::Instant::now();
+        let outcome = loop {
+            match outcome.try_recv() {
+                Ok(outcome) => break outcome,
+                Err(_) => assert!(began.elapsed() < SOON, "no outcome"),
+            }
+        };
+        assert_eq!(outcome.missing, []);
+        assert_eq!((outcome.sent, outcome.answered), (14, 2));
+    }
+
+    #[test]
+    fn pushes_of_one_instance_keep_their_order_however_large_they_are() {
+        let rig = rig(ExchangeSettings::default());
+        let received = rig.clock.now();
+        let (large, small) = (body_to(60_000), body_to(1));
+        for number in 1..=6 {
+            let body = if number % 3 == 1 { &large } else { &small };
+            rig.push("other", number, body, received);
+        }
+        rig.push("third", 1, "no push", received);
+        rig.push(
+            "third",
+            2,
+            &format!("no push{}", " ".repeat(300_000)),
+            received,
+        );
+        let large = vec![200; 60_000 / 200];
+        let want: Vec<usize> = [&large[..], &[1, 1], &large, &[1, 1]].concat();
+        let devices = |input| match input {
+            Input::Push(push) => push.devices(),
+            _ => unreachable!("it was looked for"),
+        };
+        let got: Vec<_> = want.iter().map(|_| devices(rig.next_push())).collect();
+        assert_eq!(got, want);
+        while !rig.stats.ignored().any(|one| one == ("bad", 2)) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_loop_that_delivers_nothing_stops_the_bus() {
+        let rig = rig(ExchangeSettings {
+            wait_us: 1_000,
+            message_bytes_max: 1_000,
+            push_bytes_max: 1_000,
+            instances_max: 4,
+        });
         let pushes = DELIVERING_MAX + 30;
         for number in 1..=pushes {
-            let body = r#"{"event":"e","targets":{"device_ids":["a"]}}"#;
-            let payload = format!(
-                "weirgate-events/1 other push {number} 0 1 {}\n{body}",
-                body.len()
-            );
-            let payload = payload.into_bytes();
-            let event = BusEvent::Message(BusMessage::new("name", payload, clock.now()));
-            assert!(bytes.take(event.message_bytes()));
-            events.send(event).expect("room");
+            rig.push("other", number, &body_to(1), rig.clock.now());
         }
-        let soon = Duration::from_secs(10);
         let mut held = Vec::new();
         for _ in 0..DELIVERING_MAX {
-            held.push(inputs.recv_timeout(soon).expect("a push"));
+            held.push(rig.next_push());
         }
-        let none = inputs.recv_timeout(Duration::from_millis(100));
+        let none = rig.inputs.recv_timeout(Duration::from_millis(100));
         assert!(none.is_err(), "no more until the loop has delivered some");
         for number in 1..=30 {
             let delivered = Command::Delivered {
@@ -370,10 +539,10 @@ mod tests {
                 number,
                 sent: 0,
             };
-            commands.send(delivered).expect("the thread");
+            rig.commands.send(delivered).expect("the thread");
         }
         for _ in 0..30 {
-            held.push(inputs.recv_timeout(soon).expect("a push"));
+            held.push(rig.next_push());
         }
         assert_eq!(held.len(), pushes);
     }

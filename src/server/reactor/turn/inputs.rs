@@ -1,8 +1,11 @@
 //! The inputs of a turn that are not of clients: requests of operators, inputs of the gateway and events of the bus, as
 //! many as the send queues and the time allow.
 
+use crossbeam_channel::Receiver;
+
 use super::Reactor;
 use crate::reactor::feed_lines::log_lines;
+use crate::reactor::seams::Seams;
 use crate::telemetry::{Budget, Stage};
 use weirgate_core::{Feed, Gateway};
 use weirgate_wire::base::Now;
@@ -13,21 +16,35 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         while let Ok(request) = self.seams.cuts.try_recv() {
             self.hub.cut(now, request);
         }
-        let inputs = self.seams.inputs.len();
-        if inputs == 0 {
+        let (urgent, others) = (self.seams.urgent.len(), self.seams.inputs.len());
+        if urgent + others == 0 {
             return;
         }
         self.hub.begin_part(self.settings.budgets.inputs_us);
+        let took_urgent = self.take_from(now, urgent, |seams| &seams.urgent);
+        let took_others = self.take_from(now, others, |seams| &seams.inputs);
+        if !took_urgent || !took_others {
+            self.report.count_spent(Budget::Publications);
+        }
+    }
+
+    /// Handles up to `inputs` of a channel: one, and more while there is time. Returns false if some are left.
+    fn take_from(
+        &mut self,
+        now: Now,
+        inputs: usize,
+        channel: fn(&Seams<G, F>) -> &Receiver<G::In>,
+    ) -> bool {
         for taken in 0..inputs {
             if !self.hub.takes_publications() || taken > 0 && !self.hub.has_time() {
-                self.report.count_spent(Budget::Publications);
-                return;
+                return false;
             }
-            let Ok(input) = self.seams.inputs.try_recv() else {
-                return;
+            let Ok(input) = channel(&self.seams).try_recv() else {
+                return true;
             };
             self.hub.handle_input(now, input);
         }
+        true
     }
 
     /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after a flush. A
