@@ -293,6 +293,9 @@ impl JetStreamReader {
             }
             _ => return Ok(()),
         };
+        if let (Beat::Idle(_), None) = (beat, expected) {
+            self.progress.nothing_is_unread(now);
+        }
         match beat {
             Beat::Missing => self.pause(now + ANOTHER_PAUSE, out),
             Beat::Idle(beats) if beats < IDLE_BEATS_MAX => {}
@@ -323,7 +326,7 @@ impl JetStreamReader {
             ReaderStep::Away | ReaderStep::Pause { .. } | ReaderStep::Prove(..) => {}
             ReaderStep::Info { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.progress.begin(info, unix_ns, events);
+                self.progress.begin(info, now, unix_ns, events);
                 self.make_consumer(now, out);
             }
             ReaderStep::Create(consumer) => match consumer.made(answer) {
@@ -487,10 +490,11 @@ impl JetStreamReader {
             self.ask_info(now, out);
             return Ok(());
         }
-        let (head, first) = (info.head_number(), info.first);
+        let first = info.first;
+        let has_unread = self.progress.has_unread(&info, sequence);
         self.progress.note_info(info, events);
         let read = self.progress.read_until().unwrap_or(0);
-        if head > read {
+        if has_unread {
             match behind_at {
                 Some(_) if !is_well_placed => {
                     self.pause(now + ANOTHER_PAUSE, out);

@@ -1,16 +1,19 @@
 //! How far a stream was read: where to begin, what is news, when the reader has caught up or is behind, and what is lost.
 //! Judges numbers and times of messages, and what the leader says of the stream. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::MS_NS;
 use crate::into_name;
 use crate::kept::KeptEvent;
-use crate::nats::consumer::Start;
+use crate::nats::consumer::{HEARTBEAT_MS, Start};
 use crate::nats::protocol::Delivery;
 use crate::nats::stream_info::{Retention, StreamInfo};
 use weirgate_core::StoredId;
 
+/// Where a stream leaves out numbers of the stream that it copies, a message that was there counts as delivered if nothing
+/// was unread so shortly before: three heartbeats.
+const UNSEEN_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// The head of a stream without any message so far: the first message has the number 1.
 const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
@@ -32,6 +35,10 @@ pub(super) struct Progress {
     start: Start,
     /// The newest message that was handed over.
     last: Option<StoredId>,
+    /// How far a stream that leaves out numbers was watched.
+    watch: Watch,
+    /// The messages of the stream in the first answer after the consumer's delivery with this number.
+    counted: Option<(u64, u64)>,
     /// The state of the stream in the leader's last answer.
     info: Option<StreamInfo>,
     /// The newest message of the stream when nothing was left to read, or [`NO_MESSAGE`]. `None` again once a message is
@@ -52,6 +59,50 @@ pub(super) struct Progress {
     /// On this connection, consumers begin at the number of the last message: its time is not that of its place, because the
     /// clock of the stream's server went back.
     is_by_number: bool,
+}
+
+/// How far a stream was watched that leaves out numbers of the stream that it copies. A missing number does not say whether a
+/// message came and went; but a consumer delivers at once what is there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    /// When nothing of the stream was unread.
+    seen: Option<Instant>,
+    /// The newest message that the stream had by then.
+    seen_to: u64,
+    /// Messages up to this number may have come and gone unseen.
+    doubtful_to: u64,
+    /// The newest message at the start of this process.
+    start: u64,
+}
+
+impl Watch {
+    /// Of a process that starts now, when this is the newest message.
+    const fn since(head: u64, now: Instant) -> Self {
+        Self {
+            seen: Some(now),
+            seen_to: head,
+            doubtful_to: head,
+            start: head,
+        }
+    }
+
+    /// Nothing of the stream is unread, and its newest message is at least this one.
+    fn note(&mut self, head: u64, now: Instant) {
+        if !self.is_fresh(now) && head > self.seen_to {
+            self.doubtful_to = head;
+        }
+        (self.seen, self.seen_to) = (Some(now), head.max(self.seen_to));
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.seen
+            .is_some_and(|seen| now.saturating_duration_since(seen) <= UNSEEN_MAX)
+    }
+
+    /// Whether no message came and went unseen after the number `before`.
+    fn has_seen_all(&self, before: u64, now: Instant) -> bool {
+        self.is_fresh(now) && before >= self.doubtful_to
+    }
 }
 
 /// A message of the stream that was not read yet.
@@ -108,6 +159,8 @@ impl Progress {
             look_until: 0,
             start: Start::Time(0),
             last: None,
+            watch: Watch::default(),
+            counted: None,
             info: None,
             empty_at: None,
             old_until: None,
@@ -124,6 +177,14 @@ impl Progress {
     pub(super) fn connected(&mut self) {
         self.is_caught_up = false;
         self.is_by_number = false;
+        self.watch.seen = None;
+    }
+
+    /// Handles that the consumer has delivered all that the stream has.
+    pub(super) fn nothing_is_unread(&mut self, now: Instant) {
+        let head = self.info.as_ref().map_or(0, StreamInfo::head_number);
+        self.watch
+            .note(head.max(self.read_until().unwrap_or(0)), now);
     }
 
     /// Whether the reader has caught up on this connection.
@@ -182,6 +243,11 @@ impl Progress {
         self.info.as_ref().is_some_and(|info| info.overwrites)
     }
 
+    /// Whether the stream leaves out numbers of the stream that it copies, so that numbers are missing without a loss.
+    fn leaves_out(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.leaves_out)
+    }
+
     /// The number of the newest message that was read, or that is older than what is read.
     pub(super) fn read_until(&self) -> Option<u64> {
         let read = self.last.max(self.empty_at).map(|id| id.major);
@@ -197,7 +263,13 @@ impl Progress {
 
     /// Takes what the leader says of the stream before a consumer is made: where to begin, or whether what was read is
     /// lost.
-    pub(super) fn begin(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
+    pub(super) fn begin(
+        &mut self,
+        info: StreamInfo,
+        now: Instant,
+        unix_ns: u64,
+        events: &mut Vec<KeptEvent>,
+    ) {
         // The numbers may be those of other messages by now.
         self.reported_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
@@ -215,6 +287,7 @@ impl Progress {
             };
             self.since_ns = Some(newest_ns.saturating_sub(self.history_ns));
             self.begin_at(head);
+            self.watch = Watch::since(head.major, now);
         } else if is_other && self.old_until.is_some() && self.last.is_none() {
             // Nothing was handed over, so nothing is missing.
             self.begin_at(head);
@@ -320,7 +393,7 @@ impl Progress {
     pub(super) fn begin_empty(&mut self, events: &mut Vec<KeptEvent>) -> bool {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let read = self.read_until().unwrap_or(0);
-        if head.major > read {
+        if head.major > read && !self.leaves_out() {
             let info = self.info.as_ref();
             if info.is_none_or(|info| info.first <= head.major) {
                 return false;
@@ -331,6 +404,21 @@ impl Progress {
             self.nothing_left(events);
         }
         true
+    }
+
+    /// Whether the stream has messages that were not read, by the leader's answer. Where the stream leaves out numbers, its
+    /// newest number says nothing: its messages have to have become more since the consumer has delivered the last one, or all
+    /// of them are behind it. `sequence`: the number of that delivery.
+    pub(super) fn has_unread(&mut self, info: &StreamInfo, sequence: u64) -> bool {
+        let read = self.read_until().unwrap_or(0);
+        if !info.leaves_out {
+            return info.head_number() > read;
+        }
+        let before = self.counted.filter(|(of, _)| *of == sequence);
+        let (_, messages) = *self
+            .counted
+            .insert(before.unwrap_or((sequence, info.messages)));
+        info.messages > messages || info.messages > 0 && info.first > read + 1
     }
 
     /// Reports that the reader has caught up, once nothing of the start is left to read.
@@ -383,9 +471,12 @@ impl Progress {
         now: Instant,
         events: &mut Vec<KeptEvent>,
     ) {
-        self.report_hole(id, pending, events);
+        self.report_hole(id, pending, now, events);
         self.empty_at = None;
         self.last = Some(id);
+        if pending == 0 {
+            self.nothing_is_unread(now);
+        }
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
         if !is_old {
             // Nothing is left of the start: its end was removed.
@@ -407,19 +498,29 @@ impl Progress {
 
     /// Reports messages that were deleted before they were read: those between the last message and this one. At the start,
     /// those before the first message are no loss.
-    fn report_hole(&mut self, id: StoredId, pending: u64, events: &mut Vec<KeptEvent>) {
+    fn report_hole(
+        &mut self,
+        id: StoredId,
+        pending: u64,
+        now: Instant,
+        events: &mut Vec<KeptEvent>,
+    ) {
         let before = match self.last {
             Some(last) => Some(last.major),
             None => self.read_until().filter(|_| self.old_until.is_none()),
         };
-        if before.is_none_or(|before| id.major == before + 1) {
+        let Some(before) = before.filter(|before| id.major != before + 1) else {
+            return;
+        };
+        if self.leaves_out_after(before, now) {
             return;
         }
         // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
         // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the
         // start, or at their end, ends positions, but this process has lost nothing.
         let is_old = self.old_until.is_some_and(|until| id.major <= until)
-            || self.empty_at.is_some_and(|at| id.major == at.major + 1);
+            || self.empty_at.is_some_and(|at| id.major == at.major + 1)
+            || self.leaves_out_after(before.max(self.watch.start), now);
         if id.major <= self.reported_until || is_old || self.overwrites() {
             events.push(KeptEvent::Hole);
         } else {
@@ -429,11 +530,21 @@ impl Progress {
         }
     }
 
+    /// Whether the stream itself leaves out all numbers that are missing behind `before`.
+    fn leaves_out_after(&self, before: u64, now: Instant) -> bool {
+        self.info.as_ref().is_some_and(|info| {
+            let has_seen_all = self.watch.has_seen_all(before, now) && !info.overwrites;
+            info.leaves_out && (info.keeps_within || has_seen_all)
+        })
+    }
+
     /// Says how far the reader is behind, if that is news. `pending`: so many messages are on the server of the consumer.
     pub(super) fn report_lag(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         let head = self.head();
-        let head_number = head.map_or(0, |head| head.major);
+        let head_number = head
+            .filter(|_| !self.leaves_out())
+            .map_or(0, |head| head.major);
         let messages = pending.max(head_number.saturating_sub(read));
         let newest = Ahead {
             number: read.saturating_add(messages),
@@ -468,7 +579,7 @@ impl Progress {
             (Some(expected), _) => self.proves(id, expected),
             // Holes among the messages from before the start are no loss.
             (None, Some(until)) => id.major <= until,
-            (None, None) => id.major == doubted.from || self.overwrites(),
+            (None, None) => id.major == doubted.from || self.overwrites() || self.leaves_out(),
         };
         match found {
             LeaderAnswer::Message(id) if is_it(id) => {
@@ -503,7 +614,10 @@ impl Progress {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let is_start = self.old_until.take().is_some();
         // Also before the first message was handed over: a reader that has caught up stands at a number.
-        if !is_start && self.read_until().is_some_and(|read| head.major > read) {
+        let is_behind = self.read_until().is_some_and(|read| head.major > read);
+        if !is_start && is_behind && self.leaves_out() {
+            self.watch.doubtful_to = head.major;
+        } else if !is_start && is_behind {
             self.lost(events);
             self.look_until = 0;
         }
