@@ -90,7 +90,7 @@ ROWS = {
          ("sum by (instance) (increase(weirgate_bus_reconnects_total{$i}[5m]))", "{{instance}} connections"),
          ("sum(increase(weirgate_gaps_told_total{$i}[5m]))", "told to clients")),
         ("Subjects in trouble", "1 while a consumer cannot be set up (away), has no answer of JetStream (silent), or holds messages that do not come (stalled).", "short",
-         *((f"weirgate_consumer_{word}{{$i}} > 0", f"{{{{instance}} {{process}}}} {{{{consumer}}}} {word}") for word in ("away", "silent", "stalled"))),
+         *((f"weirgate_consumer_{word}{{$i}} > 0", f"{{{{instance}}}} {{{{process}}}} {{{{consumer}}}} {word}") for word in ("away", "silent", "stalled"))),
         ("Refused by the bus", "Subscriptions that the bus refused, consumers that could not be set up, searches for a last good message that ended at their limit.", "short",
          ("sum by (instance) (increase(weirgate_bus_subscriptions_refused_total{$i}[$r]))", "{{instance}} subscriptions"),
          ("sum by (instance) (increase(weirgate_consumer_setups_failed_total{$i}[$r]))", "{{instance}} set-ups"),

@@ -5,6 +5,7 @@
 mod world;
 
 use crossbeam_channel::{Receiver, bounded};
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
@@ -13,7 +14,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
-use weirgate::auth::{Acl, Authenticator, Identity, Rights, RightsCheck, TokenNameLimits};
+use weirgate::auth::{
+    Acl, Authenticator, Identity, KeyRing, KeySet, Rights, RightsCheck, Token, TokenNameLimits,
+};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
@@ -27,7 +30,7 @@ use weirgate_core::{
 use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_wire::admission::{ConnectionPermit, Quota, Transport};
 use weirgate_wire::auth::{NameSyntax, Origins};
-use weirgate_wire::base::Now;
+use weirgate_wire::base::{Now, Secret};
 use world::World;
 use world::client::{Compressor, frame, request_with};
 use world::toys::Symbols;
@@ -161,6 +164,66 @@ fn names_of_a_client_take_no_more_than_their_text() {
             );
             drop(first);
         }
+    }
+}
+
+/// A later table of roles may need any claim, but no list of hundreds of groups; of roles all count.
+#[test]
+fn what_is_kept_of_a_token_is_charged_and_no_more_than_tables_need() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let secret = "secret";
+    let mut keys = KeySet::default();
+    keys.add_secret(&Secret::new(secret)).expect("room");
+    let authenticator = Authenticator {
+        required: true,
+        keys: KeyRing::new(keys),
+        ..Authenticator::default()
+    };
+    let acl = Acl::default();
+    let limits = TokenNameLimits {
+        names_max: 50,
+        name_bytes_max: 512,
+    };
+    let groups: Vec<String> = (0..150)
+        .map(|n| format!("group-of-people-{n:04}"))
+        .collect();
+    let many: Vec<String> = (0..800)
+        .map(|n| n.to_string())
+        .chain(["user".to_owned()])
+        .collect();
+    for (claims, most) in [
+        (json!({"sub": "ann", "exp": 4_000_000_000_u64}), 350),
+        (
+            json!({"sub": "ann", "role": "user", "team": "fx", "groups": groups}),
+            450,
+        ),
+        (json!({"sub": "ann", "role": many}), 6_000),
+    ] {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let text = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
+        let token = Token::new(text).expect("a token");
+        let now = Now::default();
+        let client = || {
+            let identity = authenticator
+                .identify(Some(&token), now)
+                .expect("it is good");
+            acl.admit(&identity, "user", limits).expect("admitted")
+        };
+        let first = client();
+        let before = bytes_in_use();
+        let mut clients: Vec<Rights> = (0..200).map(|_| client()).collect();
+        // A table that is read again makes no copy.
+        clients
+            .iter_mut()
+            .for_each(|rights| acl.renew(rights, "user"));
+        let kept = (bytes_in_use() - before) / clients.len();
+        let charged = first.memory_bytes();
+        println!("{kept} bytes, {charged} charged");
+        assert!(kept <= most, "{kept} bytes");
+        assert!(
+            (kept..kept + kept / 2).contains(&charged),
+            "{charged} for {kept}"
+        );
     }
 }
 

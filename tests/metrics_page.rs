@@ -214,6 +214,33 @@ fn dashboard_and_alerts_show_what_is_stuck_and_what_is_full() {
     }
 }
 
+/// Prometheus scrapes pods by their annotations as a job of all pods (`kubernetes-pods`).
+#[test]
+fn each_alert_finds_weirgate_by_its_metrics_whatever_the_job_is_called() {
+    let text = text("deploy/prometheus/alerts.yml");
+    let exprs: Vec<_> = text
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("expr: "))
+        .collect();
+    assert!(exprs.len() > 20);
+    for expr in exprs {
+        assert!(expr.contains("weirgate_"), "{expr}");
+        assert!(!expr.contains("job=") && !expr.contains("job!"), "{expr}");
+    }
+}
+
+/// Braces only around labels, as `{{instance}}`: Grafana shows all others as they are.
+fn is_legend(text: &str) -> bool {
+    let mut parts = text.split("{{");
+    let is_plain = |text: &str| !text.contains(['{', '}']);
+    let is_label = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    is_plain(parts.next().unwrap_or_default())
+        && parts.all(|part| {
+            part.split_once("}}")
+                .is_some_and(|(label, rest)| is_label(label) && is_plain(rest))
+        })
+}
+
 #[test]
 fn each_panel_of_the_dashboard_asks_something() {
     let dashboard: serde_json::Value =
@@ -245,6 +272,8 @@ fn each_panel_of_the_dashboard_asks_something() {
                 of_prometheus || !named_in(query).is_empty(),
                 "{title}: {query}"
             );
+            let legend = target["legendFormat"].as_str().unwrap_or_default();
+            assert!(is_legend(legend), "{title}: {legend}");
         }
         let description = panel["description"].as_str();
         assert!(description.is_some_and(|d| d.ends_with('.')), "{title}");

@@ -273,6 +273,7 @@ fn states_of_levels_cost_a_thirtieth() {
     let path = LevelsPath {
         path: LevelsGateway::PATH.to_owned(),
         topic: LevelsFeed::TOPIC,
+        subjects: None,
     };
     let gateway = LevelsGateway::new(vec![path], Origins::default());
     let mut clients = Clients::new(gateway, LevelsGateway::PATH, 20);

@@ -131,7 +131,7 @@ impl Default for Acl {
 
 /// A name of a role that a client does not have, because a claim of its token cannot fill a placeholder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnfilledName {
+pub(crate) struct UnfilledName {
     /// As in the table.
     pub name: String,
     /// As in the table.
@@ -306,19 +306,19 @@ impl Acl {
             .collect()
     }
 
-    /// Returns the role of an identity. If the token names several, the first in the table counts. `None` means the
+    /// Returns the role that counts of those in a token: if there are several, the first in the table. `None` means the
     /// default role.
     ///
     /// # Errors
-    /// The identity has roles, and the table has none of them.
-    pub(crate) fn role_of<'a>(&self, identity: &'a Identity) -> Result<Option<&'a str>, Refusal> {
-        let known = identity.roles.iter().filter_map(|role| {
+    /// The token has roles, and the table has none of them.
+    fn role_of<'a>(&self, roles: &'a [String]) -> Result<Option<&'a str>, Refusal> {
+        let known = roles.iter().filter_map(|role| {
             let rank = self.roles.get(role)?.rank;
             Some((rank, role.as_str()))
         });
         match known.min() {
             Some((_, role)) => Ok(Some(role)),
-            None if identity.roles.is_empty() => Ok(None),
+            None if roles.is_empty() => Ok(None),
             None => Err(Refusal::Role),
         }
     }
@@ -333,10 +333,23 @@ impl Acl {
         default_role: &str,
         limits: TokenNameLimits,
     ) -> Result<Rights, Refusal> {
-        let role = self.role_of(identity)?.unwrap_or(default_role);
+        let role = self.role_of(&identity.roles)?.unwrap_or(default_role);
         let templates = self.templates(role);
         let role = self.shared_name(role);
         Rights::new(self.syntax, role, identity, templates, limits)
+    }
+
+    /// Makes the rights of a client by this table, which has replaced the one that they were made by: those that a new
+    /// client with the same token gets, and none if a new client would be refused.
+    pub fn renew(&self, rights: &mut Rights, default_role: &str) {
+        let roles = rights.roles();
+        match self.role_of(&roles) {
+            Ok(role) => {
+                let role = role.unwrap_or(default_role);
+                rights.apply(self.shared_name(role), self.templates(role));
+            }
+            Err(_) => rights.refuse(),
+        }
     }
 
     /// Returns the name of a role, in a text that all clients share.
@@ -361,7 +374,7 @@ impl Acl {
     }
 
     /// The roles that differ between this table and the `next`.
-    pub fn changes_to(&self, next: &Self) -> AclChanges {
+    pub(crate) fn changes_to(&self, next: &Self) -> AclChanges {
         let not_in = |one: &Self, other: &Self| -> Vec<String> {
             let missing = one.roles.keys().filter(|role| !other.knows(role));
             missing.cloned().collect()
@@ -450,7 +463,7 @@ impl Acl {
     }
 
     /// Returns the names of the role that the client does not have because a claim cannot fill a placeholder.
-    pub fn faults(&self, rights: &Rights) -> Vec<UnfilledName> {
+    pub(crate) fn faults(&self, rights: &Rights) -> Vec<UnfilledName> {
         let templates = self.templates(&rights.role).iter();
         let fault = |template: &Template| {
             let (placeholder, fault) = rights.fault(template)?;
@@ -487,7 +500,7 @@ impl Acl {
 
 /// Roles that differ between two tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AclChanges {
+pub(crate) struct AclChanges {
     /// In the new table only.
     pub added: Vec<String>,
     /// In the old table only.
@@ -498,7 +511,7 @@ pub struct AclChanges {
 
 impl AclChanges {
     /// Whether both tables grant the same.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 
 use sonic_rs::LazyValue;
 
+use super::template::CLAIM_BYTES_MAX;
 use weirgate_wire::auth::Refusal;
-use weirgate_wire::json::Json;
+use weirgate_wire::base::allocated_bytes;
+use weirgate_wire::json::{Json, ObjectWriter, quoted};
+
+/// How deep objects within claims are shortened. The nesting of a token may be over a thousand levels, and each level reads
+/// all deeper ones.
+const LEVELS_MAX: usize = 4;
 
 /// The members of a JSON object, unparsed.
 pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
@@ -49,9 +55,51 @@ impl TokenClaims {
         members(&self.json).unwrap_or_default()
     }
 
+    /// Returns the claims with no more than placeholders can need, now or with a later table of roles: texts, of a long one
+    /// the beginning, and 0 in place of every other value. Lists of groups are the largest part of many tokens.
+    pub(super) fn shortened(&self) -> Self {
+        let mut json = shortened(&self.members(), LEVELS_MAX).into_bytes();
+        json.shrink_to_fit();
+        Self { json }
+    }
+
+    /// Memory of the claims.
+    pub(super) fn memory_bytes(&self) -> usize {
+        allocated_bytes(self.json.capacity())
+    }
+
     /// Returns the claim if it is a text; `path` as for [`find_claim`].
     pub(super) fn text(&self, path: &str) -> Option<String> {
         text_at(&self.members(), path)?.ok()
+    }
+}
+
+/// Returns an object of claims, shortened. Objects are shortened down to so many `levels`; deeper ones stay as they are.
+fn shortened(claims: &Members<'_>, levels: usize) -> String {
+    let mut short = ObjectWriter::new();
+    for (name, value) in claims {
+        short.raw(name, &shortened_value(Json::of(value).raw(), levels));
+    }
+    short.finish()
+}
+
+fn shortened_value(json: &str, levels: usize) -> Cow<'_, str> {
+    match json.as_bytes().first() {
+        Some(b'"') => match Json::text_of(json) {
+            // With one character more, the claim is still too long.
+            Some(text) => {
+                let begin: String = text.chars().take(CLAIM_BYTES_MAX + 1).collect();
+                quoted(&begin).into()
+            }
+            None => json.into(),
+        },
+        Some(b'{') if levels > 0 => match members(json.as_bytes()) {
+            Ok(inner) => shortened(&inner, levels - 1).into(),
+            // A member twice: no claim in it counts.
+            Err(_) => json.into(),
+        },
+        Some(b'{') => json.into(),
+        _ => "0".into(),
     }
 }
 
@@ -101,6 +149,7 @@ pub(super) fn roles(value: &LazyValue<'_>) -> Result<Vec<String>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::template::escape_claim;
     use super::*;
 
     fn claimed(claims: &str, path: &str) -> Result<Option<Vec<String>>, Refusal> {
@@ -121,6 +170,51 @@ mod tests {
         assert_eq!(claimed(url, "https://example.com/role"), some(&["r"]));
         let group = r#"{"cognito:groups": ["g"]}"#;
         assert_eq!(claimed(group, "cognito:groups"), some(&["g"]));
+    }
+
+    /// What a placeholder finds in the claims is the same, also a fault, and lists take no room.
+    #[test]
+    fn shortened_claims_fill_placeholders_in_the_same_way() {
+        let deep = format!("{}{}{}", r#"{"a":"#.repeat(1_300), 1, "}".repeat(1_300));
+        let long = |text: &str, times: usize| format!(r#"{{"a": "{}"}}"#, text.repeat(times));
+        for claims in [
+            r#"{"a": "x", "b": {"c": "y", "d.e": "z"}, "b.c": "w"}"#,
+            r#"{"a": "", "b": {"c": ["y"], "d": {"e": 7}}}"#,
+            r#"{"a": null, "b": {"c": "y", "c": "z", "d": {"e": "f"}}}"#,
+            r#"{"a": "\u00e9\n\"", "b": [{"c": "y"}], "\"b\".c": true}"#,
+            r#"{"a": {"a": {"a": {"a": {"a": {"a": ["x"], "c": "y"}}}}}, "b": {}}"#,
+            &long("x", CLAIM_BYTES_MAX),
+            &long("x", CLAIM_BYTES_MAX + 1),
+            &long("é", CLAIM_BYTES_MAX),
+            &deep,
+            "{}",
+        ] {
+            let whole = TokenClaims::new(claims.as_bytes().to_vec());
+            let short = whole.shortened();
+            assert!(short.json.len() <= claims.len() + 8, "{claims}");
+            for path in [
+                "a",
+                "b",
+                "b.c",
+                "b.d",
+                "b.d.e",
+                "\"b\".c",
+                "a.a.a.a.a.c",
+                "c",
+            ] {
+                let filled = |claims: &TokenClaims| {
+                    let text = text_at(&claims.members(), path)?;
+                    Some(text.map(|text| escape_claim(&text)).map_err(drop))
+                };
+                assert_eq!(filled(&short), filled(&whole), "{path} of {claims}");
+            }
+        }
+        let groups = format!(
+            r#"{{"a": "x", "groups": [{}7]}}"#,
+            "\"0123456789\",".repeat(500)
+        );
+        let short = TokenClaims::new(groups.into_bytes()).shortened();
+        assert_eq!(short.json, br#"{"a":"x","groups":0}"#);
     }
 
     /// Keycloak has an object for each client, named after it, and such a name may be a host name.

@@ -31,12 +31,14 @@ mod token;
 mod verdicts;
 mod verify;
 
-pub use acl::{Acl, AclChanges, Undecided, UnfilledName};
+pub use acl::{Acl, Undecided};
+pub(crate) use acl::{AclChanges, UnfilledName};
 pub use claims::TokenClaims;
 pub use key_ring::KeyRing;
 pub use keys::KeySet;
-pub use remembered::Remembered;
+pub(crate) use remembered::Remembered;
 pub use rights::{Rights, RightsCheck, TokenNameLimits};
 pub use token::{ApiKey, Token};
 pub(crate) use token::{bearer_protocol, first_protocol};
-pub use verify::{Authenticator, Identity, RefusedToken};
+pub(crate) use verify::RefusedToken;
+pub use verify::{Authenticator, Identity};

@@ -11,7 +11,7 @@ type Half<V> = HashMap<Box<str>, (V, usize), RandomState>;
 /// A cache of values by text, in two halves. When the newer half is full, it replaces the older half, and the values
 /// there are dropped. A lookup moves its value to the newer half, so only unused values are forgotten.
 #[derive(Clone, Debug)]
-pub struct Remembered<V> {
+pub(crate) struct Remembered<V> {
     newer: Half<V>,
     older: Half<V>,
     /// The weight of the newer half.
@@ -21,7 +21,7 @@ pub struct Remembered<V> {
 
 impl<V> Remembered<V> {
     /// An empty cache. Each half holds at most half of this weight, or a single value that is heavier.
-    pub fn new(weight_max: usize) -> Self {
+    pub(crate) fn new(weight_max: usize) -> Self {
         Self {
             newer: HashMap::default(),
             older: HashMap::default(),
@@ -31,7 +31,7 @@ impl<V> Remembered<V> {
     }
 
     /// The remembered value.
-    pub fn get(&mut self, text: &str) -> Option<&mut V> {
+    pub(crate) fn get(&mut self, text: &str) -> Option<&mut V> {
         if let Some((text, (value, weight))) = self.older.remove_entry(text) {
             self.insert(text, value, weight);
         }
@@ -39,7 +39,7 @@ impl<V> Remembered<V> {
     }
 
     /// Stores a value with its weight, and replaces an earlier value.
-    pub fn put(&mut self, text: &str, value: V, weight: usize) {
+    pub(crate) fn put(&mut self, text: &str, value: V, weight: usize) {
         let known = self.newer.remove_entry(text);
         self.weight -= known.as_ref().map_or(0, |(_, (_, weight))| *weight);
         let known = known.or_else(|| self.older.remove_entry(text));
@@ -58,7 +58,8 @@ impl<V> Remembered<V> {
     }
 
     /// The weight of all values.
-    pub fn weight(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> usize {
         self.weight + self.older.values().map(|(_, weight)| weight).sum::<usize>()
     }
 }

@@ -122,7 +122,7 @@ fn implies_good_signature(refusal: Refusal) -> bool {
 
 /// A refused token, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedToken {
+pub(crate) struct RefusedToken {
     /// Why it is refused.
     pub refusal: Refusal,
     /// The user, for operators, if the signature of the token is good.
@@ -162,7 +162,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// The client needs a good token and has none, or an operator has cut it off.
-    pub fn judge(
+    pub(crate) fn judge(
         &self,
         head: &RequestHead<'_>,
         now: Now,

@@ -6,9 +6,9 @@ mod counted;
 mod progress;
 mod stream;
 
-pub use self::counted::{CountedFeed, LossSigns};
+pub use self::counted::CountedFeed;
 pub(crate) use self::progress::{Progress, SourceProgress};
 #[cfg(test)]
 pub(crate) use self::stream::tests::check_reports;
-pub use self::stream::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
+pub use self::stream::{KeptEvent, StreamFeed, StreamSettings};
 pub(crate) use self::stream::{place_in, stored_at};

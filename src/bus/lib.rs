@@ -40,7 +40,7 @@ mod socket;
 mod stream_lag;
 
 pub(crate) use self::check::{Answers, list, names_to_check};
-pub use self::kept::{CountedFeed, KeptEvent, LossSigns, StorageTime, StreamFeed, StreamSettings};
+pub use self::kept::{CountedFeed, KeptEvent, StreamFeed, StreamSettings};
 use self::outage::LinkTimes;
 pub use self::publisher::Publisher;
 pub use self::requests::BusInterest;
@@ -48,7 +48,7 @@ pub use self::requests::BusInterest;
 /// The most bytes of the name of a message. Whatever keeps or encodes a message relies on this limit: a name is in the history,
 /// in tables and, up to six times as long, in each frame. Names of over 512 bytes come only by clients' patterns. A NATS server
 /// has about the same limit by default, Redis has none.
-pub const NAME_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const NAME_BYTES_MAX: usize = 4 * 1024;
 
 /// Why a message is skipped and counted as bad.
 const NAME_TOO_LONG: &str = "a name of over 4,096 bytes";

@@ -128,7 +128,7 @@ impl AdminAddresses {
         let stream = stream.map_err(|error| match error {
             LinkError::Unreachable(error) if is_timeout(&error) => timeout(),
             LinkError::Unreachable(error) => format!("no connection: {error}"),
-            LinkError::Tls(reason) => format!("no TLS: {reason}"),
+            LinkError::Tls { reason, .. } => format!("no TLS: {reason}"),
         })?;
         let authorization = self.authorization.as_ref().map(SecretText::expose);
         let request = AdminRequest {

@@ -40,8 +40,12 @@ enum Destination {
 #[derive(Debug)]
 pub(super) enum LinkError {
     Unreachable(io::Error),
-    /// The certificates, or a port without TLS.
-    Tls(String),
+    /// No TLS: the certificates, a port without TLS, or a connection that ended within the handshake.
+    Tls {
+        reason: String,
+        /// Whether the connection ended, so that another attempt may succeed.
+        may_pass: bool,
+    },
 }
 
 impl Target {
@@ -166,7 +170,10 @@ impl Target {
 
     fn secure(&self, mut socket: Socket, ca_file: Option<&Path>) -> Result<Stream, LinkError> {
         fn no_tls(error: impl fmt::Display) -> LinkError {
-            LinkError::Tls(error.to_string())
+            LinkError::Tls {
+                reason: error.to_string(),
+                may_pass: false,
+            }
         }
         let name = match &self.destination {
             Destination::Host { host, .. } => host,
@@ -176,7 +183,12 @@ impl Target {
         let name = ServerName::try_from(name.to_owned()).map_err(no_tls)?;
         let mut session = ClientConnection::new(config, name).map_err(no_tls)?;
         while session.is_handshaking() {
-            session.complete_io(&mut socket).map_err(no_tls)?;
+            let done = session.complete_io(&mut socket);
+            done.map_err(|error| LinkError::Tls {
+                // rustls reports what the server sent wrong, or did wrong, as invalid data.
+                may_pass: error.kind() != ErrorKind::InvalidData,
+                reason: error.to_string(),
+            })?;
         }
         Ok(Stream::Tls(Box::new(StreamOwned::new(session, socket))))
     }

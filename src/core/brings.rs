@@ -198,6 +198,7 @@ pub(super) fn visit_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName)
     FoundName {
         name: (core.shown_topic)(name),
         brings: core.brings(name, gateway.source_of(name)),
+        subjects: gateway.subjects_of(name).map(<[String]>::to_vec),
         members: traffic.members,
         messages: traffic.messages,
         usual_gap_us: traffic.usual_gap_us,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
+use super::addresses::Addresses;
 use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
@@ -33,7 +34,7 @@ use super::{
     PhaseKind, Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::FrameScratch;
-use weirgate_wire::admission::{Addresses, ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;
@@ -478,6 +479,17 @@ impl Core {
         }
     }
 
+    /// Sets the role that counts for a client's token from now on.
+    pub fn set_role(&mut self, key: SessionKey, role: &str) {
+        if let Some(session) = self.clients.session_mut(key) {
+            let record = session.record();
+            let marks = record.marks.as_deref().cloned().unwrap_or_default();
+            let roles = [role.into()].into();
+            record.marks = Some(Arc::new(TokenMarks { roles, ..marks }));
+            session.count_client(None, self.now);
+        }
+    }
+
     /// Lets no later message to the client refer to an earlier message, until the connection ends.
     pub fn leave_window(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
@@ -523,10 +535,11 @@ impl Core {
         }
     }
 
-    /// A client that is closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7), will
+    /// A client that is closed at a stop or a move, or with 1013 ("try again later", the registry of RFC 6455 §11.7), will
     /// reconnect. Adds the time for which the client should wait before that.
     fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
-        match reason == CloseReason::ShuttingDown || code.code == 1013 {
+        let is_sent_away = matches!(reason, CloseReason::ShuttingDown | CloseReason::Moved);
+        match is_sent_away || code.code == 1013 {
             true => CloseCode {
                 retry_after_ms: self.limits.close_retry_after_ms.max(code.retry_after_ms),
                 ..code

@@ -249,6 +249,9 @@ impl Core {
 
     /// Closes one client at a random time within `spread_us` of now: at a stop, or because an operator moves clients.
     fn close_client_within(&mut self, key: SessionKey, spread_us: u64) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.set_leaving();
+        }
         if spread_us == 0 {
             return self.close_when_idle(key);
         }
@@ -383,8 +386,8 @@ impl Core {
         }
     }
 
-    /// Has the client in the slot closed as at a stop, unless so `many` were chosen already. Returns false if no client
-    /// is open in the slot.
+    /// Has the client in the slot closed as at a stop, unless so `many` were chosen already. A client that leaves anyway,
+    /// as an earlier move has chosen it, does not count. Returns false if no client is open in the slot.
     fn move_slot(&mut self, slot: usize, many: u64, spread_us: u64) -> bool {
         let session = self.clients.sessions.get_mut(slot);
         let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open && s.takes_data();
@@ -392,7 +395,7 @@ impl Core {
             return false;
         };
         let key = session.key(slot);
-        if self.cuts.done.clients < many {
+        if !session.is_leaving() && self.cuts.done.clients < many {
             self.cuts.done.clients += 1;
             self.close_client_within(key, spread_us);
         }

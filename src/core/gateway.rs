@@ -272,6 +272,12 @@ pub trait Gateway {
         (NameSource::Live, OnBus::Confirmed)
     }
 
+    /// The subjects of the bus that a name brings. By default, and if the gateway does not know them, `None`: any subject.
+    fn subjects_of(&self, name: &TopicName) -> Option<&[String]> {
+        let _ = name;
+        None
+    }
+
     /// The close code for a missing pong; by default 1011.
     fn pong_timeout_code(&self) -> CloseCode {
         CloseCode::new(1011, "keepalive ping timeout")

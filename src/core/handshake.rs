@@ -1,16 +1,18 @@
 //! From the first byte to the response to the request head: the protocol's greeting, a refusal, or the
 //! handover to the HTTP side.
 
+use super::addresses::AddressRefusal;
 use super::connections::{WithoutRoom, is_probe};
 use super::core::Core;
 use super::gateway::{Admission, Entrance, Gateway};
 use super::hub::Hub;
 use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
+use super::session::Session;
 use super::shell::Effect;
 use super::slow::waits::is_proxy;
 use super::{Accepted, CloseCode, CloseReason, Closing, Content, Limits, SessionKey};
 use weirgate_wire::UpgradeError;
-use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
+use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer};
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::deflate::InflateWindows;
 use weirgate_wire::{HeadError, RequestHead, write_refusal};
@@ -137,32 +139,30 @@ impl Core {
         client: ClientAddr,
         stream: Option<&RequestHead<'_>>,
     ) -> bool {
-        let place = match self.addresses.admit(client, self.now.mono_us) {
-            Ok(place) => place,
-            Err(refusal) => {
-                // `TooMany` lasts until another connection ends, as over `connections_max`: 503. `TooFast` is
-                // caused by the client, and passes by waiting: 429 (RFC 6585 §4).
-                let (status, detail, reason) = match refusal {
-                    AddressRefusal::TooMany => (
-                        503,
-                        "Too many connections from this address",
-                        CloseReason::ConnectionsPerIp,
-                    ),
-                    AddressRefusal::TooFast => (
-                        429,
-                        "Too many new connections from this address",
-                        CloseReason::ConnectionRatePerIp,
-                    ),
-                };
-                let refusal = RequestRefusal::for_now(status, detail);
-                self.refuse(key, refusal, reason, stream);
-                return false;
-            }
+        let session = self.clients.session_mut(key);
+        let Some(permit) = session.and_then(Session::permit_mut) else {
+            return true;
         };
-        if let Some(session) = self.clients.session_mut(key) {
-            session.hold_address_permit(place);
-        }
-        true
+        let Err(refusal) = self.addresses.admit(client, permit, self.now.mono_us) else {
+            return true;
+        };
+        // `TooMany` lasts until another connection ends, as over `connections_max`: 503. `TooFast` is caused by the
+        // client, and passes by waiting: 429 (RFC 6585 §4).
+        let (status, detail, reason) = match refusal {
+            AddressRefusal::TooMany => (
+                503,
+                "Too many connections from this address",
+                CloseReason::ConnectionsPerIp,
+            ),
+            AddressRefusal::TooFast => (
+                429,
+                "Too many new connections from this address",
+                CloseReason::ConnectionRatePerIp,
+            ),
+        };
+        let refusal = RequestRefusal::for_now(status, detail);
+        self.refuse(key, refusal, reason, stream);
+        false
     }
 
     /// Responds with a status and a `{"detail":…}` body, then closes. `stream`: the head of a request for an event
@@ -244,7 +244,7 @@ impl Core {
         if self.limits.trusted_proxies.trusts_peer(&session.peer()) {
             // A proxy keeps its connections and sends the requests of other clients over them, so this connection no
             // longer counts for the address.
-            session.hold_address_permit(None);
+            session.leave_address();
             session.give_permit_to_peer();
         }
         session.count_as_http(now);

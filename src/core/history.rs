@@ -41,7 +41,7 @@ use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
     Body, Content, CopyFor, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats,
-    IfMissing, NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
+    NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{MatchBudget, NamePatterns};
@@ -416,18 +416,19 @@ impl History {
     }
 
     /// The next messages of the wanted names after a cursor, oldest first: as many as fit, and as a step of a search finds.
+    /// `may_skip`: messages after the cursor may be missing.
     ///
     /// # Errors
-    /// Messages after the cursor are missing, or the search is too long.
+    /// Messages after the cursor are missing and may not be, or the search is too long.
     pub(super) fn page(
         &mut self,
         cursor: &KeptCursor,
         wanted: &[Wanted],
-        if_missing: IfMissing,
+        may_skip: bool,
         budget: FrameBudget,
     ) -> Result<KeptPage, NotRecovered> {
-        let since = self.find_cursor(cursor, if_missing)?;
-        if if_missing == IfMissing::Fail {
+        let since = self.find_cursor(cursor, may_skip)?;
+        if !may_skip {
             let judge = |wanted: &Wanted| self.judge(since.number_for(wanted), wanted);
             wanted.iter().try_for_each(judge)?;
         }
@@ -453,6 +454,7 @@ impl History {
             has_skipped: wanted
                 .iter()
                 .any(|wanted| since.number_for(wanted) < self.forgotten_of(wanted)),
+            was_lost_meanwhile: self.was_lost_meanwhile(cursor),
             counts: vec![0; wanted.len()],
             ..KeptPage::default()
         };

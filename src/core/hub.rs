@@ -492,13 +492,16 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Closes a client at a stop, after the last frames of the gateway.
+    /// Closes a client at a stop or a move, after the last frames of the gateway.
     fn stop(&mut self, key: SessionKey) {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_stopping(&mut self.core, key, client);
         }
         let code = self.gateway.stop_code(&self.core.limits);
-        let reason = CloseReason::ShuttingDown;
+        let reason = match self.core.drain {
+            Some(_) => CloseReason::ShuttingDown,
+            None => CloseReason::Moved,
+        };
         self.core.close(key, code, reason, Closing::Graceful);
     }
 

@@ -13,6 +13,7 @@
 //! | --- | --- |
 //! | `hub`, `core`, `gateway`, `shell` | the core with its gateway, and the interfaces to the gateway and the shell |
 //! | `session`, `clients`, `connections`, `tables` | a connection; all sessions; how many there may be; tables by client |
+//! | `addresses` | limits by client address |
 //! | `protocol`, `handshake`, `reading` | what clients send: protocols, request heads, shares of a turn |
 //! | `bus_event`, `publication`, `message`, `losses` | what the bus brings, and what a feed makes of it |
 //! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
@@ -33,6 +34,7 @@
     )
 )]
 
+mod addresses;
 mod brings;
 mod bus_event;
 mod clients;
@@ -87,6 +89,7 @@ mod window;
 
 pub use self::core::Core;
 pub use self::hub::Hub;
+pub use addresses::AddressLimits;
 pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
 pub use bus_event::{
     BusEvent, BusMessage, PageCursor, PayloadText, ReadPart, SkippedMessage, StreamPosition,
@@ -107,7 +110,7 @@ pub use losses::Active;
 pub use max_rate::MaxRate;
 use message::Render;
 pub use message::{Body, CopyFor, Message, Part};
-pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId, fnv_1a};
+pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId};
 pub use protocol::Incoming;
 use protocol::RequestRefusal;
 pub use publication::{
@@ -116,9 +119,9 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
-pub use resume::{IfMissing, Recipient};
+pub use resume::Recipient;
 pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
-pub use search::{FOUND_MAX, FoundClient, FoundName, Search, SearchOutcome};
+pub use search::{FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, PeerEnd, Secured, SocketEnd, Traffic, Transmit,
@@ -128,7 +131,7 @@ pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};
 pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind, SendError};
 pub use survey::Survey;
-pub use tables::{ByClient, SessionKey, trim_slots};
+pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicSnapshot};
 pub use turn::TurnClock;
 use weirgate_wire::base::Now;

@@ -1,9 +1,9 @@
 //! The named limits of the core. The process passes the values; every limit has a counter or a close reason that shows
 //! when it is exceeded.
 
-use super::CloseReason;
 use super::revoked::Revoked;
-use weirgate_wire::admission::{AddressLimits, Quota, TrustedProxies};
+use super::{AddressLimits, CloseReason};
+use weirgate_wire::admission::{Quota, TrustedProxies};
 
 /// If a pong takes longer than this, bytes are queued on the way to the client.
 pub(super) const LATE_PONG_US: u32 = 1_000_000;

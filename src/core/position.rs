@@ -36,6 +36,14 @@ pub struct StoredId {
     pub minor: u64,
 }
 
+impl StoredId {
+    /// The number that no other message of the stream has: on JetStream. There the second part is a time in nanoseconds,
+    /// which is higher than any number. On Redis the first part is the time, and the second one counts within it.
+    pub(super) fn number(self) -> Option<u64> {
+        (self.minor > self.major).then_some(self.major)
+    }
+}
+
 /// The place of a message in a kept feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -132,6 +140,12 @@ impl Mark {
 impl Position {
     /// The most bytes of a position's text.
     pub const BYTES_MAX: usize = 64;
+
+    /// The hash of a feed, from the bytes of the name of its stream, or of its names: the same on all instances of all
+    /// versions.
+    pub fn feed_hash(names: impl IntoIterator<Item = u8>) -> u32 {
+        fnv_1a(names)
+    }
 
     /// The position of a message after a mark.
     pub fn counted(feed_hash: u32, mark: Mark, count: u64) -> Self {
@@ -238,7 +252,7 @@ impl CopyPosition {
 }
 
 /// FNV-1a: the same on all instances of all versions. (RFC 9923)
-pub fn fnv_1a(bytes: impl IntoIterator<Item = u8>) -> u32 {
+fn fnv_1a(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let add = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     bytes.into_iter().fold(0x811c_9dc5, add)
 }

@@ -98,6 +98,8 @@ labelled! {
         ConnectionRatePerIp = "connection_rate_per_ip",
         /// An operator has cut the client off: 1008, `revoked`.
         Revoked = "revoked",
+        /// An operator, or the supervisor of several processes, has moved the client: the code of a stop.
+        Moved = "moved",
         /// The process stops: 1012 (or the code of the gateway or of `--stop-code`).
         ShuttingDown = "shutting_down",
     }

@@ -79,10 +79,21 @@ pub struct RefusedName {
     pub times: u64,
 }
 
+/// The beginning of a name, as it is kept.
+fn shortened(name: &str) -> &str {
+    let cut = name.char_indices().nth(NAME_CHARS_MAX);
+    &name[..cut.map_or(name.len(), |(at, _)| at)]
+}
+
 impl RefusedName {
     /// Whether the client was of this user. Of a long name of a user only the beginning is compared.
     pub fn is_of_user(&self, user: &str) -> bool {
         self.user.as_deref() == Some(user_in_log(user))
+    }
+
+    /// Whether this was the name. Of a long name only the beginning is compared.
+    pub fn is_of_name(&self, name: &TopicName) -> bool {
+        self.name.as_str() == shortened(name.as_str())
     }
 }
 
@@ -161,8 +172,7 @@ impl Core {
             return;
         };
         let (user, role) = session.user_and_role();
-        let cut = name.char_indices().nth(NAME_CHARS_MAX);
-        let name = TopicName::from(&name[..cut.map_or(name.len(), |(at, _)| at)]);
+        let name = TopicName::from(shortened(name));
         let refusal = RefusedName {
             at_us: self.now.mono_us,
             session: key,

@@ -22,15 +22,6 @@ const RESUMED_MESSAGE_BYTES: usize = 16;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;
 
-/// What becomes of a page of kept messages if messages after the position are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IfMissing {
-    /// There is no page.
-    Fail,
-    /// The page begins with the oldest message that is kept and that the client does not have.
-    Skip,
-}
-
 /// A client for which messages are found.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipient {
@@ -84,7 +75,8 @@ impl Core {
 
     /// The next kept messages of these names after a cursor, for a client that gets all of them: at most a page, and what a
     /// step of a search finds, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway
-    /// joins the client in the same call.
+    /// joins the client in the same call. `may_skip`: if messages after the cursor are missing, the page begins with the
+    /// oldest one that is kept and that the client does not have.
     ///
     /// # Errors
     /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
@@ -93,7 +85,7 @@ impl Core {
         key: SessionKey,
         cursor: &KeptCursor,
         wanted: &[Wanted],
-        if_missing: IfMissing,
+        may_skip: bool,
     ) -> Result<KeptPage, NotRecovered> {
         let room = self.frame_budget(Recipient {
             key,
@@ -105,7 +97,7 @@ impl Core {
         };
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let mut page = history.page(cursor, wanted, if_missing, budget)?;
+        let mut page = history.page(cursor, wanted, may_skip, budget)?;
         self.charge_messages(key, &mut page.messages, 0)?;
         Ok(page)
     }

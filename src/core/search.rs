@@ -5,9 +5,6 @@ use super::core::Core;
 use super::gateway::Gateway;
 use super::{ClientSnapshot, Cut, Hub, MaxRate, SessionKey, TopicName};
 
-/// The most clients or names that a search returns.
-pub const FOUND_MAX: usize = 100;
-
 /// The most names of the clients that a search returns, all clients together.
 pub(crate) const FOUND_NAMES_MAX: usize = 1_000;
 
@@ -31,15 +28,20 @@ pub enum Search {
     Names(String),
 }
 
+impl Search {
+    /// The most clients or names that a search returns.
+    pub const FOUND_MAX: usize = 100;
+}
+
 /// What a search has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchOutcome {
     /// All clients or names that were found.
     pub count: u64,
-    /// The first clients, at most `FOUND_MAX`.
+    /// The first clients, at most [`Search::FOUND_MAX`].
     pub clients: Vec<FoundClient>,
-    /// The first names in the order of their bytes, at most `FOUND_MAX`; the name itself comes before the names that contain
-    /// it. So of several processes, each has what belongs to the first of all.
+    /// The first names in the order of their bytes, at most [`Search::FOUND_MAX`]; the name itself comes before the names that
+    /// contain it. So of several processes, each has what belongs to the first of all.
     pub names: Vec<FoundName>,
 }
 
@@ -63,6 +65,8 @@ pub struct FoundName {
     pub name: TopicName,
     /// Where its messages come from, how far back they reach, and how old the newest is.
     pub brings: Brings,
+    /// The subjects of the bus that the name brings; `None`: any.
+    pub subjects: Option<Vec<String>>,
     /// Members.
     pub members: u64,
     /// Messages to members since the first of them joined, each counted once.
@@ -136,8 +140,8 @@ impl Seeking {
         let others = names.get(self.in_front..).unwrap_or_default();
         let at = others.partition_point(|found| found.name.as_str() < shown.as_str());
         let at = self.in_front + at;
-        if at < FOUND_MAX {
-            names.truncate(FOUND_MAX - 1);
+        if at < Search::FOUND_MAX {
+            names.truncate(Search::FOUND_MAX - 1);
             names.insert(at, describe());
         }
     }
@@ -145,7 +149,7 @@ impl Seeking {
     /// The name that was searched for is described, whatever the number of other names.
     fn add_name_in_front(&mut self, describe: impl FnOnce() -> FoundName) {
         self.found.count += 1;
-        self.found.names.truncate(FOUND_MAX - 1);
+        self.found.names.truncate(Search::FOUND_MAX - 1);
         self.found.names.insert(0, describe());
         self.in_front += 1;
     }
@@ -170,7 +174,7 @@ impl Seeking {
             return 0;
         }
         self.found.count += 1;
-        if self.found.clients.len() >= FOUND_MAX {
+        if self.found.clients.len() >= Search::FOUND_MAX {
             return 0;
         }
         let Some(snapshot) = core.snapshot_of(key) else {

@@ -7,8 +7,7 @@ mod slot_set;
 use std::fmt;
 
 pub use by_client::ByClient;
-pub use shrink::trim_slots;
-pub(crate) use shrink::{SlabRoom, is_too_large, shrink};
+pub(crate) use shrink::{SlabRoom, is_too_large, shrink, trim_slots};
 pub(crate) use slot_set::SlotSet;
 
 /// A connection, from accept to the end of the socket. The slot is free again only after the shell has

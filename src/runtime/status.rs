@@ -27,6 +27,8 @@ pub struct BusStatus {
     arrivals: Durations,
     /// What the server says of each stream that is read. Written when it changes, read for an operator.
     streams: Mutex<BTreeMap<String, StreamReport>>,
+    /// The subjects that are read from each stream, if single subjects are.
+    stream_subjects: Mutex<BTreeMap<String, Vec<String>>>,
     consumers: Vec<ConsumerStatus>,
     /// The state of the names beside the stream.
     beside: Option<Arc<Self>>,
@@ -273,6 +275,25 @@ impl BusStatus {
             Some(state) => drop(states.insert(stream.to_owned(), state)),
             None => drop(states.remove(stream)),
         }
+    }
+
+    /// Returns the subjects that are read from a stream; `None` if a subject may have this stream, but that is unknown, or if
+    /// the source reads a stream and no subjects.
+    pub fn subjects_of_stream(&self, stream: &str) -> Option<Vec<String>> {
+        let subjects = self.stream_subjects.lock();
+        let subjects = subjects.unwrap_or_else(PoisonError::into_inner);
+        subjects.get(stream).cloned()
+    }
+
+    /// Source: sets the streams and the subjects that are read, in pairs.
+    pub fn set_subjects_read<'a>(&self, read: impl Iterator<Item = (&'a str, &'a str)>) {
+        let mut subjects = BTreeMap::<String, Vec<String>>::new();
+        for (stream, subject) in read {
+            let of_stream = subjects.entry(stream.to_owned()).or_default();
+            of_stream.push(subject.to_owned());
+        }
+        let kept = self.stream_subjects.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner) = subjects;
     }
 
     fn lock_streams(&self) -> MutexGuard<'_, BTreeMap<String, StreamReport>> {

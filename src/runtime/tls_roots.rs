@@ -116,7 +116,7 @@ impl TimeProvider for WallTime {
 ///
 /// # Errors
 /// The first error in the file, as text.
-pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = regular_file(file).map_err(|error| error.to_string())?;
     certificates_of(&pem)
 }

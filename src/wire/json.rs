@@ -22,9 +22,7 @@ use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 pub use self::list::{ListWriter, NotAList, TextList};
-pub use self::writer::{
-    ObjectWriter, decimal, iso_utc, quoted, quoted_lossy_bytes, write_quoted_lossy,
-};
+pub use self::writer::{ObjectWriter, quoted};
 
 /// How deep JSON may nest.
 pub(crate) const JSON_DEPTH_MAX: usize = 512;

@@ -14,7 +14,7 @@
 //! | `frame` | the header of a server's frame; a client's frame, unmasked and checked |
 //! | `frame_reader` | client bytes to whole, bounded, inflated frames |
 //! | [`space`] | the two spaces of HTTP around a name or a value |
-//! | [`json`] | the checks before any JSON parser; objects with their keys in the order of writing, dates |
+//! | [`json`] | the checks before any JSON parser; objects with their keys in the order of writing |
 //! | [`auth`] | names and patterns of both buses, origins; why a token is refused |
 //! | [`admission`] | limits for clients: sums with a share for each address, rates, turns of addresses, addresses behind proxies |
 //! | [`base`] | an instant on both clocks, seeded numbers, budgets of log lines, texts for people |

@@ -154,6 +154,18 @@ async def last_values(weirgate, name):
     return sizes, end.get("cut")
 
 
+async def test_a_pattern_is_whole_though_the_server_permits_only_small_requests(start_nats, on_nats, tmp_path):  # noqa: F811
+    limited = f'jetstream {{ store_dir: "{tmp_path}", limits {{ max_request_batch: 10 }} }}'
+    nats = start_nats(jetstream=False, config=limited)
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="MANY", subjects=["many.>"])
+    for n in range(300):
+        await streams.publish(f"many.{n}", b'"x"')
+    assert await last_values(on_nats(nats, "--retained"), "many.*") == ([1] * 300, None)
+    await publisher.close()
+
+
 async def test_a_value_within_the_limit_comes_by_its_name_and_by_a_pattern(nats, on_nats):  # noqa: F811
     """JetStream answers the question of a name in base64, which is a third longer. A value over the limit is told as such."""
     weirgate = on_nats(nats, "--retained", "--bus-message-bytes-max", "100000")

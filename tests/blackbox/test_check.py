@@ -1,6 +1,7 @@
 """`--check --connect` against real servers: who answers, what is there, what this user may do, and how each failure is told."""
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from bus import publisher
-from processes import RedisServer, free_port, weirgate_binary
+from processes import ROOT, RedisServer, free_port, weirgate_binary
 from services import Service
 from tokens import fresh_token
 
@@ -61,6 +62,24 @@ def test_the_socket_of_a_running_instance_stays_and_is_told(start_weirgate, tmp_
     assert status == 1 and has(lines, "error", str(path), "another process listens there"), lines
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
+
+
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_the_documented_check_before_a_restart_passes_beside_the_running_instance(has_tls, nats, certificates, start_weirgate, tmp_path):
+    guide = (ROOT / "docs" / "guides" / "deploy.md").read_text()
+    [command] = re.findall(r"^    sh -c '(set -a; .*)' && systemctl restart", guide, re.M)
+    own = {"GATEWAY_PORT": free_port(), "WEIRGATE_LISTEN": "127.0.0.1", "WEIRGATE_ADMIN_ADDR": f"127.0.0.1:{free_port()}"}
+    if has_tls:
+        certificate, key = certificates.server
+        own |= {"WEIRGATE_TLS_PORT": free_port(), "WEIRGATE_TLS_CERT": certificate, "WEIRGATE_TLS_KEY": key}
+    (tmp_path / "weirgate").write_text(f"NATS_URL={nats.url}\n")
+    (tmp_path / "weirgate-levels").write_text("".join(f"{name}={value}\n" for name, value in own.items()))
+    running = start_weirgate("levels", nats=nats, env={name: str(value) for name, value in own.items()})
+    running.logs("weirgate is listening")
+    command = command.replace("/etc/default/", f"{tmp_path}/").replace("weirgate levels ", f"{weirgate_binary()} levels ")
+    done = subprocess.run(["sh", "-c", command], env={}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=60)
+    assert done.returncode == 0 and "error" not in done.stdout, done.stdout
 
 
 # --- NATS

@@ -289,7 +289,7 @@ def test_a_rolling_update_takes_no_pod_away_before_its_time(gateway):
     # All new pods first: of one after the other, the clients of the first old pods would go to old pods too.
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": "100%", "maxUnavailable": 0} and spec["minReadySeconds"] == 10
     drain_ms = int(env["WEIRGATE_DRAIN_DELAY_MS"]) + int(env["WEIRGATE_DRAIN_MS"])
-    assert pod["terminationGracePeriodSeconds"] * 1000 == drain_ms + default_ms("stop-timeout-ms") + 5000
+    assert pod["terminationGracePeriodSeconds"] * 1000 == drain_ms + 2 * default_ms("stop-timeout-ms")
     ready, live = it["readinessProbe"], it["livenessProbe"]
     assert (ready["httpGet"]["path"], live["httpGet"]["path"]) == ("/ready", "/health")
     notice_s = ready["periodSeconds"] * ready["failureThreshold"]
@@ -319,9 +319,18 @@ def test_an_init_container_checks_what_the_gateway_starts_with(gateway, tmp_path
     assert "initContainers" not in pod_spec(rendered(gateway))
 
 
-def test_the_grace_period_follows_the_drain():
-    pod = pod_spec(rendered("levels", "--set", "drainDelayMs=2500,drainMs=1000"))
-    assert pod["terminationGracePeriodSeconds"] == 14
+@pytest.mark.parametrize("values, seconds", [
+    ({"drainDelayMs": 2500, "drainMs": 1000}, 14),
+    ({"settings": {"WEIRGATE_STOP_TIMEOUT_MS": "10000"}}, 35),
+    ({"settings": {"WEIRGATE_DRAIN_MS": "60000"}}, 75),
+    # The order of Kubernetes and weirgate: `env` comes after `settings`, and a flag overrides both.
+    ({"settings": {"WEIRGATE_STOP_TIMEOUT_MS": "1"}, "env": [{"name": "WEIRGATE_STOP_TIMEOUT_MS", "value": "20000"}]}, 55),
+    ({"settings": {"WEIRGATE_STOP_TIMEOUT_MS": "1"}, "extraArgs": ["--stop-timeout-ms", "20000"]}, 55),
+    ({"extraArgs": ["--stop-timeout-ms=20000", "--drain-delay-ms=0"]}, 50),
+])
+def test_the_grace_period_is_the_time_of_a_stop(values, seconds):
+    """docs/guides/deploy.md: the delay, the drain and twice --stop-timeout-ms."""
+    assert pod_spec(rendered("levels", values=values))["terminationGracePeriodSeconds"] == seconds
 
 
 def test_a_pod_may_do_nothing_but_serve():

@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import ctypes
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -401,6 +402,45 @@ def test_sighup_reaches_all(start_several, tmp_path):
         several.supervisor.lines_with("SIGHUP: files read again changed=1", f"process={number}")
 
 
+async def test_a_log_filter_changes_for_the_supervisor_too(start_several, tmp_path):
+    filter_file = tmp_path / "filter"
+    filter_file.write_text("error")
+    several = start_several("demo", "--log-filter-file", filter_file)
+    filter_file.write_text("info")
+    several.supervisor.send(signal.SIGHUP)
+    await until(lambda: several.supervisor.log().count("the log filter has changed") == COUNT + 1, 10, "the filter of all")
+    several.supervisor.send(signal.SIGUSR2)
+    await asyncio.to_thread(several.supervisor.logs, "SIGUSR2: starting new processes")
+
+
+def test_a_roll_starts_the_program_to_which_a_link_leads_by_then():
+    """As /opt/current → /opt/1.0: by its whole path, and by its name in PATH."""
+    folder = tempfile.TemporaryDirectory(dir=TARGET, prefix="processes-")
+    current, old, new = [pathlib.Path(folder.name) / name for name in ("current", "old", "new")]
+    old.mkdir()
+    new.mkdir()
+    (old / "weirgate").symlink_to(weirgate_binary().resolve())
+    (new / "weirgate").write_text(f'#!/bin/sh\necho "the new program"; exec {weirgate_binary().resolve()} "$@"\n')
+    (new / "weirgate").chmod(0o755)
+    for name in ("weirgate", "./current/weirgate"):
+        current.unlink(missing_ok=True)
+        current.symlink_to(old)
+        admin = free_port()
+        flags = ["--port", "0", "--listen", "127.0.0.1", "--processes", "2", "--admin-addr", f"127.0.0.1:{admin}"]
+        env = {"PATH": f"/usr/bin:{current}"}
+        with subprocess.Popen([name, "demo", *flags], cwd=folder.name, env=env, stdout=subprocess.PIPE, text=True) as supervisor:
+            try:
+                assert any("all processes listen" in line for line in supervisor.stdout)
+                current.unlink()
+                current.symlink_to(new)
+                supervisor.send_signal(signal.SIGUSR2)
+                lines = itertools.takewhile(lambda line: "stopping the old ones" not in line, supervisor.stdout)
+                assert "the new program\n" in list(lines), name
+            finally:
+                supervisor.terminate()
+    folder.cleanup()
+
+
 async def test_a_roll_starts_a_new_program_and_gives_a_broken_one_up(start_weirgate, monkeypatch):
     folder = tempfile.TemporaryDirectory(dir=TARGET, prefix="processes-")
     program = pathlib.Path(folder.name) / "weirgate"
@@ -586,6 +626,26 @@ def test_a_changed_token_of_operators_counts_at_the_one_address(start_several, t
         assert time.monotonic() < end, "the new token counts"
     for path, method in [("/operator/state", "GET"), ("/operator/clients?user=ann", "GET"), ("/operator/disconnect", "POST")]:
         assert (status("second-token", method, path), status("first-token", method, path)) == (200, 401), path
+
+
+async def test_secrets_change_together_or_not_at_all(start_several, redis_server, tmp_path):
+    """The supervisor has the token of operators, the processes the other secrets."""
+    jwt, token = tmp_path / "jwt", tmp_path / "token"
+    jwt.write_text("s" * 32)
+    token.write_text("first-token")
+    several = start_several("channels", "--bus", redis_server.url, env={"JWT_SECRET_FILE": jwt, "WEIRGATE_ADMIN_TOKEN_FILE": token})
+
+    def may(token):
+        link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"), timeout=10)
+        link.request("GET", "/operator/state", headers={"Authorization": f"Bearer {token}"})
+        return link.getresponse().status == 200
+    jwt.unlink()
+    token.write_text("second-token")
+    said = lambda: several.supervisor.log().count("the secrets stay as they were")
+    await until(lambda: said() > COUNT, 10, "the warning of all")
+    assert may("first-token") and not may("second-token")
+    jwt.write_text("t" * 32)
+    await until(lambda: may("second-token") and not may("first-token"), 10, "all secrets")
 
 
 def test_the_supervisor_holds_no_body_and_a_process_judges_who_may_push(start_several, redis_server):

@@ -93,6 +93,23 @@ async def test_redis_throws_weirgate_out(kind, how, redis_server, start_weirgate
 
 
 @both
+async def test_a_redis_that_cannot_write_to_its_disk_is_connected_to(kind, redis_server, start_weirgate):
+    with redis_server.client() as connection:
+        connection.xadd("stream", {"channel": kind.channel("A"), "data": "1"})
+        connection.config_set("save", "3600 1")
+        weirgate = start_weirgate(kind.name, redis=redis_server).wait_ready()
+        client = await subscriber(kind, weirgate, ["A"])
+        redis_server.directory.cleanup()
+        connection.execute_command("BGSAVE")
+        with pytest.raises(redis.ResponseError, match="MISCONF"):
+            await until(lambda: connection.ping() and False, 10, "the save failed")
+        assert connection.client_kill_filter(_type="pubsub") == 1
+        await until(lambda: publish(connection, kind, "A", 1) == 1, 5, "weirgate back")
+        await client.wait_for(lambda c: c.prices == [1], 5, "data after the return")
+        start_weirgate(kind.name, "--stream", "stream", "--history-ms", "60000", redis=redis_server).wait_ready()
+
+
+@both
 async def test_a_busy_redis_delivers_everything_when_it_is_done(kind, started, start_weirgate):
     server = RedisServer("--enable-debug-command", "local")
     started.append(server)

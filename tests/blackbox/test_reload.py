@@ -220,11 +220,12 @@ def test_a_stop_signal_during_the_start_is_a_stop(is_check, tmp_path):
         child.kill()
 
 
-def test_a_gateway_in_a_terminal_ends_with_it(tmp_path):
+@pytest.mark.parametrize("flags", [(), ("--processes", "2", "--admin-addr", "127.0.0.1:0")], ids=["alone", "several"])
+def test_a_gateway_in_a_terminal_ends_with_it(flags, tmp_path):
     """The terminal is closed: the gateway stops as at Ctrl-C, and no process stays behind."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(weirgate_binary(), ["weirgate", "demo", "--port", "0"])
+        os.execv(weirgate_binary(), ["weirgate", "demo", "--port", "0", *flags])
     shown, end = b"", time.monotonic() + 20
     while b"WebSocket" not in shown and time.monotonic() < end:
         shown += os.read(terminal, 4096)

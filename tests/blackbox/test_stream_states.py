@@ -14,6 +14,7 @@ from test_check import check, has
 from test_nats_cluster import again, is_joined
 from test_operator_state import get, state
 from waiting import until
+from websockets.asyncio.client import connect
 
 LIMITED = """accounts { A { jetstream { max_mem: 1M, max_file: 64000 }, users: [
   { user: all, password: pw }, { user: gw, password: pw, permissions: { publish: { deny: [%s] } } } ] } }"""
@@ -78,6 +79,26 @@ async def test_a_stream_that_is_full_and_one_that_gets_messages_again(nats, star
     lines = [line for line in weirgate.log().splitlines() if "the stream" in line]
     assert sum("is full and refuses" in line and "WARN" in line for line in lines) == 1, lines
     assert sum("gets messages again" in line for line in lines) == 1, lines
+
+
+async def test_a_full_stream_is_the_cause_for_clients_of_its_keys_alone(nats, start_weirgate):
+    """levels with two relays from two streams, and a path for each."""
+    async with jetstream(nats.url) as stream:
+        for name, count in (("NEWS", 3), ("PRICES", 1_000)):
+            config = StreamConfig(name=name, subjects=[f"{name.lower()}.x"], max_msgs=count, discard=DiscardPolicy.NEW)
+            await stream.add_stream(config)
+        for _ in range(3):
+            await stream.publish("news.x", b"{}")
+        relays = [word for key in ("news", "prices") for word in ("--relay", f"{key}.x={key}", "--endpoint", f"/ws/{key}={key}")]
+        weirgate, admin = await started(start_weirgate, "levels", nats.url, "--market", "off", "--ephemeral", *relays)
+        async with contextlib.AsyncExitStack() as held:
+            for path in ("/ws/news", "/ws/prices", "/ws/stream"):
+                await held.enter_async_context(connect(f"ws://127.0.0.1:{weirgate.port}{path}"))
+            await said(admin, "full")
+            await stream.publish("prices.x", b"{}")
+            found = (await asyncio.to_thread(get, admin, "/operator/clients?address=127.0.0.1"))[2]
+            causes = {row["path"]: row["cause"] for row in json.loads(found)["clients"]}
+    assert causes == {"/ws/news": "stream_stopped", "/ws/prices": "healthy", "/ws/stream": "stream_stopped"}, found
 
 
 async def test_a_stream_whose_names_are_full(nats, start_weirgate):

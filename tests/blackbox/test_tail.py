@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import ssl
 import subprocess
 
@@ -231,7 +232,7 @@ async def test_what_is_no_websocket_ends_with_words(start_weirgate, nats):
     async with silent:
         port = silent.sockets[0].getsockname()[1]
         status, _, told = await tail(f"ws://127.0.0.1:{port}/", "--timeout-s", 1)
-        assert status == 1 and "no response to the handshake in time" in told, told
+        assert status == 1 and "no whole response to the handshake: its time is over" in told, told
 
 
 @pytest.mark.parametrize(("args", "words"), [
@@ -294,6 +295,48 @@ async def test_it_comes_back_if_asked_to(redis_server, start_weirgate, start_tai
             weirgate.wait(10)
     assert one.wait(10) == 0
     assert [json.loads(line)["data"]["price"] for line in one.lines()] == [1, 2]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_it_comes_back_after_a_connection_that_ends_before_the_response(scheme, start_tail):
+    """As behind docker's proxy, `kubectl port-forward` or a balancer of TCP while the gateway restarts."""
+    accepted = 0
+
+    async def end(reader, writer):
+        nonlocal accepted
+        accepted += 1
+        if accepted == 2 and scheme == "ws":
+            writer.write(b"HTTP/1.1 101 Swit")
+        writer.close()
+    async with await asyncio.start_server(end, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        one = start_tail(f"{scheme}://127.0.0.1:{port}/", "--reconnect")
+        await until(lambda: accepted >= 3, 20, "three attempts")
+        assert one.alive(), one.log_tail()
+        one.send(signal.SIGTERM)
+        assert one.wait(5) == 0
+    # Without --reconnect, it is the end.
+    status, _, told = await tail(f"{scheme}://127.0.0.1:{port}/")
+    assert status == 1 and "error: no connection to" in told, told
+
+
+@pytest.mark.parametrize("where", ["handshake", "tls", "connect"])
+async def test_a_signal_ends_it_with_0_before_it_is_connected(where, start_tail):
+    """To a server that never accepts or answers."""
+    with contextlib.ExitStack() as held:
+        silent = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0 if where == "connect" else 5))
+        if where == "connect":
+            # The backlog is full: the system drops further connections' first packets.
+            for _ in range(3):
+                one = held.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(silent.getsockname())
+        scheme = "wss" if where == "tls" else "ws"
+        one = start_tail(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/", "--reconnect")
+        await asyncio.sleep(1)
+        assert one.alive(), one.log_tail()
+        one.send(signal.SIGTERM)
+        assert one.wait(3) == 0, one.log_tail()
 
 
 @pytest.mark.parametrize("count, status, says", [([], 0, ""), (["--count", 1], 1, "0 of 1 messages within --timeout-s")])

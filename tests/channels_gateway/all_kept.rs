@@ -2,6 +2,7 @@
 //! what is missing is said. The names of an event stream come together, on a WebSocket each comes by itself.
 
 mod anew;
+mod lost;
 
 use weirgate_core::{Gateway as _, Point, RetainedCut, StoredId};
 use weirgate_wire::admission::Quota;

@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use chrono::{DateTime, SecondsFormat};
 
 use super::resume::{Kept, TICK, at, data, limits};
 use super::*;
@@ -52,7 +53,8 @@ fn a_message_is_a_line_with_an_object_and_then_the_payload() {
     bench.subscribe(key, &["market:tick"]);
     assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
     let now = bench.world.now.unix_ms();
-    let time = weirgate_wire::json::iso_utc(now);
+    let time = DateTime::from_timestamp_millis(now).expect("a time");
+    let time = time.to_rfc3339_opts(SecondsFormat::Millis, true);
     bench.publish("market:tick", &[], b"\0\xff\n}");
     let want = format!(
         "{{\"type\":\"data\",\"seq\":3,\"channel\":\"market:tick\",\"pattern\":null,\"timestamp\":\"{time}\"}}\n"

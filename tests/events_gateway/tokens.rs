@@ -170,8 +170,8 @@ fn without_keys_a_token_is_part_of_an_address_as_ever() {
 }
 
 #[test]
-fn a_connection_ends_with_its_token_and_its_messages_are_forwarded() {
-    let (mut world, _) = world_of(tokens(true));
+fn a_connection_ends_with_its_token_and_so_do_the_messages_that_wait() {
+    let (mut world, stats) = world_of(tokens(true));
     let exp = world.now.unix_ms() / 1000 + 130;
     let key = connect(&mut world, &token(&json!({"sub": "ann", "exp": exp})), "");
     let endless = connect(&mut world, &token(&json!({"sub": "bob"})), "");
@@ -182,12 +182,57 @@ fn a_connection_ends_with_its_token_and_its_messages_are_forwarded() {
     }
     world.advance(SECOND);
     assert_eq!(close(&world, key), Some(FAILED));
-    for _ in 0..3 {
-        let call = world.outputs.pop().expect("what came in time");
-        answer(&mut world, &call, "1");
-    }
-    assert!(world.hub.gateway().is_idle());
+    assert_eq!(stats.messages_forgotten.get(), 2, "not only at their turn");
+    let call = world.outputs.pop().expect("the call in flight");
+    answer(&mut world, &call, "1");
+    assert!(world.outputs.is_empty() && world.hub.gateway().is_idle());
     assert_eq!(close(&world, endless), None);
+}
+
+/// What a device leaves is forwarded after its end until its token ends, in a line for a slot too.
+#[test]
+fn what_a_device_has_left_ends_with_its_token() {
+    for calls_max in [100, 1] {
+        let stats = Arc::<EventsStats>::default();
+        let settings = EventsGatewaySettings {
+            authenticator: tokens(true),
+            calls_max,
+            ..settings()
+        };
+        let mut world = world_with(settings, Arc::clone(&stats));
+        let exp = world.now.unix_ms() / 1000 + 10;
+        let bob = connect(&mut world, &token(&json!({"sub": "bob"})), "");
+        ask(&mut world, bob, "lobby.bob", 0);
+        let ann = connect(&mut world, &token(&json!({"sub": "ann", "exp": exp})), "");
+        (0..4).for_each(|id| ask(&mut world, ann, "lobby.ann", id));
+        world.see_end(ann, false);
+        let forwarded = if calls_max == 1 { 0 } else { 2 };
+        for _ in 1..forwarded {
+            let call = world.outputs.pop().expect("the token is good");
+            answer(&mut world, &call, "1");
+        }
+        world.advance(10 * SECOND);
+        while let Some(call) = world.outputs.pop() {
+            answer(&mut world, &call, "1");
+        }
+        let forgotten = stats.messages_forgotten.get();
+        assert_eq!(forgotten, 4 - forwarded, "{calls_max}");
+        assert!(world.hub.gateway().is_idle());
+        assert_eq!(world.hub.gateway().waiting_bytes().held(), 0);
+    }
+}
+
+/// The end of a token is looked at before each message, not only each minute.
+#[test]
+fn a_message_after_the_end_of_its_token_is_not_forwarded_though_the_clock_was_set() {
+    let (mut world, stats) = world_of(tokens(true));
+    let exp = world.now.unix_ms() / 1000 + 3_600;
+    let key = connect(&mut world, &token(&json!({"sub": "ann", "exp": exp})), "");
+    world.now.unix_us += 3_600 * 1_000_000;
+    ask(&mut world, key, "lobby.late", 1);
+    assert!(world.outputs.is_empty());
+    assert_eq!(close(&world, key), Some(FAILED));
+    assert_eq!(stats.messages_forgotten.get(), 1);
 }
 
 /// Each minute the clock is looked at again.

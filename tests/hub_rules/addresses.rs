@@ -1,7 +1,7 @@
 //! Limits by address: who counts for whom, and from when to when.
 
-use weirgate_core::{CloseReason, Limits, SessionKey};
-use weirgate_wire::admission::{AddressLimits, TrustedProxies};
+use weirgate_core::{AddressLimits, CloseReason, Limits, SessionKey};
+use weirgate_wire::admission::TrustedProxies;
 
 use super::{SECOND, symbols};
 use crate::world::World;

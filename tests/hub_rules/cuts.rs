@@ -88,9 +88,34 @@ fn so_many_clients_are_moved_over_a_time_and_may_come_back() {
     world.advance(6_000_000);
     assert_eq!(open(&world), 70);
     let stats = world.hub.stats();
-    assert_eq!(stats.closes_for(CloseReason::ShuttingDown), 30);
+    assert_eq!(stats.closes_for(CloseReason::Moved), 30);
     let back = world.connect_from(ip, "/ws", None);
     assert_eq!(world.hub.core().phase(back), Some(PhaseKind::Open));
+}
+
+/// Moves as many, at once or over a time, and returns how many were chosen.
+fn moved(world: &mut World<Numbered>, clients: u64, spread_us: u64) -> u64 {
+    let (tell, told) = mpsc::channel();
+    let request = CutRequest {
+        whom: Whom::Any { clients, spread_us },
+        tell: Box::new(move |done| tell.send(done.clients).expect("the test waits")),
+    };
+    world.hub.cut(world.now, request);
+    told.try_recv().expect("there is time for all")
+}
+
+#[test]
+fn a_move_chooses_no_client_that_leaves_anyway() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let ip = IpAddr::from([192, 0, 2, 1]);
+    for _ in 0..100 {
+        world.connect_from(ip, "/ws", None);
+    }
+    let asked = [(40, 10_000_000), (30, 1_000_000), (20, 0), (50, 5_000_000)];
+    let chosen = asked.map(|(clients, spread_us)| moved(&mut world, clients, spread_us));
+    assert_eq!(chosen, [40, 30, 20, 10]);
+    world.advance(10_100_000);
+    assert_eq!(world.hub.stats().closes_for(CloseReason::Moved), 100);
 }
 
 fn cut_all<G: weirgate_core::Gateway<Out: crate::world::Output>>(world: &mut World<G>) {

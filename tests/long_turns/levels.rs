@@ -32,6 +32,7 @@ impl Contract for Levels {
         let paths = vec![LevelsPath {
             path: LevelsGateway::PATH.to_owned(),
             topic: LevelsFeed::TOPIC,
+            subjects: None,
         }];
         let limits = Limits {
             ping_interval_us: 0,

@@ -2,8 +2,10 @@
 
 use std::io::ErrorKind;
 
-use weirgate_core::{CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey, SocketEnd};
-use weirgate_wire::admission::{AddressLimits, TrustedProxies};
+use weirgate_core::{
+    AddressLimits, CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey, SocketEnd,
+};
+use weirgate_wire::admission::TrustedProxies;
 
 use super::room::{Room, Say};
 use super::{UPGRADE, keyed, reason, say};

@@ -1,7 +1,9 @@
 //! Subscriptions that change while the source runs, and what comes through them.
 
 use super::*;
-use weirgate_bus::NAME_BYTES_MAX;
+
+/// The most bytes of the name of a message.
+const NAME_BYTES_MAX: usize = 4 * 1024;
 
 #[test]
 fn what_is_published_after_a_confirmation_comes() {

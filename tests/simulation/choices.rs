@@ -5,8 +5,7 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use weirgate_core::{CloseReason, DrainPlan, Limits, SendQueueLimits};
-use weirgate_wire::admission::AddressLimits;
+use weirgate_core::{AddressLimits, CloseReason, DrainPlan, Limits, SendQueueLimits};
 
 use crate::world::Random;
 use crate::world::client::{frame, request};

@@ -1,7 +1,6 @@
 //! What one address may have, modelled again: all clients of a run come from the same one.
 
-use weirgate_core::CloseReason;
-use weirgate_wire::admission::AddressLimits;
+use weirgate_core::{AddressLimits, CloseReason};
 
 use super::choices::SECOND;
 

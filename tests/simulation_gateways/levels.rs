@@ -130,6 +130,7 @@ impl Contract for Levels {
         let path = |path: &str, topic: TopicName| LevelsPath {
             path: path.to_owned(),
             topic,
+            subjects: None,
         };
         let mut paths = vec![path(LevelsGateway::PATH, LevelsFeed::TOPIC)];
         let others = PATHS.iter();

@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 
-use weirgate_bus::redis::says_lone_master;
-use weirgate_bus::{CountedFeed, LossSigns};
+use weirgate_bus::CountedFeed;
 use weirgate_core::{BusEvent, BusMessage, Mark, Place, Subscription};
 use weirgate_wire::base::Now;
 
@@ -100,13 +99,14 @@ impl Link {
             is_marks: false,
         };
         if let Some(feed) = &mut self.feed {
-            feed.connected(LossSigns::Noticed);
+            let notices_losses = true;
+            feed.connected(notices_losses);
         }
         self.next_mark_us = None;
         self.next = redis.end();
         self.connection = Some(Connection {
             sent: self.names.iter().map(command).collect(),
-            may_count: says_lone_master(&self.server.hello()),
+            may_count: self.server == Server::Master,
             ..Connection::default()
         });
     }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use weirgate_bus::redis::resp::Value;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 use super::instance::Tag;
@@ -19,21 +18,6 @@ pub(crate) enum Server {
     Cluster,
     /// The master, in a version without `HELLO`.
     Old,
-}
-
-impl Server {
-    /// The answer to `HELLO`.
-    pub(crate) fn hello(self) -> Value {
-        let (mode, role) = match self {
-            Self::Master => ("standalone", "master"),
-            Self::Replica => ("standalone", "replica"),
-            Self::Cluster => ("cluster", "master"),
-            Self::Old => return Value::Error("ERR unknown command 'HELLO'".to_owned()),
-        };
-        let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
-        let pairs = ["server", "redis", "mode", mode, "role", role];
-        Value::Array(pairs.map(bulk).to_vec())
-    }
 }
 
 /// A message that was published, a mark or not.

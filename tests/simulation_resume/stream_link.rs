@@ -3,7 +3,7 @@
 
 use weirgate_bus::redis::resp::Value;
 use weirgate_bus::redis::{RedisStreamReader, StreamReadError};
-use weirgate_bus::{KeptEvent, StorageTime, StreamFeed, StreamSettings};
+use weirgate_bus::{KeptEvent, StreamFeed, StreamSettings};
 use weirgate_core::BusEvent;
 use weirgate_wire::base::Now;
 
@@ -41,7 +41,7 @@ impl StreamLink {
                 payload_bytes_max,
                 settings.answer_bytes_max,
             ),
-            feed: StreamFeed::new(settings, StorageTime::MajorMs),
+            feed: StreamFeed::of_redis(settings),
             process,
             payload_bytes_max,
             is_connected: false,

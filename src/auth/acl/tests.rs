@@ -27,11 +27,11 @@ fn of_several_roles_the_first_in_the_table_counts() {
         (&["none"], Err(Refusal::Role)),
         (&["none", "nor"], Err(Refusal::Role)),
     ] {
-        assert_eq!(acl.role_of(&identity(roles)), counts, "{roles:?}");
+        assert_eq!(acl.role_of(&identity(roles).roles), counts, "{roles:?}");
     }
     let built_in = Acl::default();
     assert_eq!(
-        built_in.role_of(&identity(&["user", "admin"])),
+        built_in.role_of(&identity(&["user", "admin"]).roles),
         Ok(Some("admin"))
     );
     // Another order is another table.

@@ -330,19 +330,61 @@ fn a_token_has_names_of_its_own_within_limits() {
     );
 }
 
-/// With a new table, a client's own names are made again from the claims of its token.
+/// With a new table, the role is chosen again, and a client's own names are made again from the claims of its token, also
+/// from those that no earlier table needed.
 #[test]
-fn a_new_table_makes_the_names_again() {
-    let mut acl = table(NameSyntax::Nats, &["a.{sub}"]);
-    let ann = identity(Some("ann"), &[], &["own"]);
-    let rights = acl.admit(&ann, "user", LIMITS).expect("admitted");
-    assert!(grants(&mut acl, &rights, "a.ann"));
-    let mut next = table(NameSyntax::Nats, &["b.{sub}", "c.{claim:desk}"]);
-    assert!(grants(&mut next, &rights, "b.ann") && grants(&mut next, &rights, "own"));
-    assert!(!grants(&mut next, &rights, "a.ann"));
-    assert_eq!(next.own_names(&rights), ["b.ann", "own"]);
-    let mut without = Acl::built_in(NameSyntax::Nats);
-    assert!(!grants(&mut without, &rights, "b.ann") && grants(&mut without, &rights, "own"));
+fn a_new_table_makes_the_rights_again() {
+    let of = |text: &str| Acl::from_json(NameSyntax::Nats, text.as_bytes()).expect("a table");
+    let mut ann = identity(Some("ann"), &[("desk", Some("fx"))], &["own"]);
+    ann.roles = vec!["desk".to_owned(), "r".to_owned()];
+    let mut rights = of(r#"{"r": ["a"]}"#)
+        .admit(&ann, "user", LIMITS)
+        .expect("admitted");
+    let before = rights.clone();
+    for (text, role, names) in [
+        (
+            r#"{"r": ["b.{sub}", "c.{claim:desk}"], "desk": ["d"]}"#,
+            "r",
+            &["b.ann", "c.fx", "own"][..],
+        ),
+        (
+            r#"{"desk": ["d", "e.{claim:sub}"], "r": ["a"]}"#,
+            "desk",
+            &["d", "own"],
+        ),
+        (r#"{"user": ["b.{sub}", "c.{claim:desk}"]}"#, "desk", &[]),
+        (r#"{"r": ["a"]}"#, "r", &["a", "own"]),
+    ] {
+        let mut table = of(text);
+        table.renew(&mut rights, "user");
+        assert_eq!(&*rights.role, role, "{text}");
+        for name in ["a", "b.ann", "c.fx", "d", "e.ann", "own"] {
+            assert_eq!(
+                grants(&mut table, &rights, name),
+                names.contains(&name),
+                "{text} {name}"
+            );
+        }
+    }
+    assert!(rights.have_same_names(&before));
+}
+
+#[test]
+fn a_client_without_a_role_has_that_of_the_settings_by_every_table() {
+    let mut nobody = Rights::of_role("user".into());
+    let mut ann = identity(Some("ann"), &[], &[]);
+    ann.roles.clear();
+    let mut first = table(NameSyntax::Nats, &["a"]);
+    let mut ann = first.admit(&ann, "user", LIMITS).expect("admitted");
+    let text = br#"{"r": ["a"], "user": ["b", "c.{sub}"]}"#;
+    let mut next = Acl::from_json(NameSyntax::Nats, text).expect("a table");
+    for rights in [&mut nobody, &mut ann] {
+        assert!(!grants(&mut first, rights, "a"));
+        next.renew(rights, "user");
+        assert!(grants(&mut next, rights, "b") && !grants(&mut next, rights, "a"));
+    }
+    assert!(grants(&mut next, &ann, "c.ann") && !grants(&mut next, &nobody, "c.ann"));
+    assert_eq!(nobody.memory_bytes(), 0, "it has no token");
 }
 
 /// The rule in ten lines: a name is granted if every token of it matches one pattern of the role, filled with the

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
-use weirgate_core::{BusEvent, FeedNotice, Mark, Place, Position, Subscription, fnv_1a};
+use weirgate_core::{BusEvent, FeedNotice, Mark, Place, Position, Subscription};
 use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
 
 /// The most marks that are remembered, the newest. An instance publishes each mark once, so a mark that comes again is
@@ -36,15 +36,6 @@ enum Count {
     Since(Mark, u64),
 }
 
-/// Whether messages that the server loses while a connection lasts are noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossSigns {
-    /// The server gives a sign, such as the end of the connection.
-    Noticed,
-    /// The server may give no sign, so messages have no position.
-    Silent,
-}
-
 /// The names of the feed, and the count of their messages on this connection.
 #[derive(Debug)]
 pub struct CountedFeed {
@@ -54,7 +45,8 @@ pub struct CountedFeed {
     nonce: u64,
     next_counter: u64,
     count: Count,
-    loss_signs: LossSigns,
+    /// Whether a loss on this connection is noticed. If not, messages have no position.
+    notices_losses: bool,
     /// The last marks, the oldest first. An instance publishes one a second.
     seen: VecDeque<Mark>,
 }
@@ -70,7 +62,7 @@ impl CountedFeed {
     ) -> Result<Self, (String, NameError)> {
         let names = subscriptions.iter();
         // The byte after each name is never found in UTF-8, so no two lists have the same bytes.
-        let feed_hash = fnv_1a(names.flat_map(|name| name.name.bytes().chain([0xff])));
+        let feed_hash = Position::feed_hash(names.flat_map(|name| name.name.bytes().chain([0xff])));
         let name = |subscription: Subscription| {
             let text = [subscription.name.to_string()];
             let patterns = NamePatterns::new(syntax, &text)?;
@@ -89,20 +81,20 @@ impl CountedFeed {
             nonce: RandomState::new().hash_one(0) >> 16,
             next_counter: 0,
             count: Count::Waits,
-            loss_signs: LossSigns::Noticed,
+            notices_losses: true,
             seen: VecDeque::new(),
         })
     }
 
-    /// Handles a new connection: no name is subscribed, no mark counts. Returns true if losses were noticed on the
-    /// connection before, and may be silent on this one.
-    pub fn connected(&mut self, loss_signs: LossSigns) -> bool {
+    /// Handles a new connection: no name is subscribed, no mark counts. `notices_losses`: whether the server gives a sign,
+    /// such as the end of the connection, if it loses messages. Returns true if losses were noticed on the connection
+    /// before, and may be silent on this one.
+    pub fn connected(&mut self, notices_losses: bool) -> bool {
         self.count = Count::Waits;
         for name in &mut self.names {
             name.is_subscribed = false;
         }
-        let before = std::mem::replace(&mut self.loss_signs, loss_signs);
-        before == LossSigns::Noticed && loss_signs == LossSigns::Silent
+        std::mem::replace(&mut self.notices_losses, notices_losses) && !notices_losses
     }
 
     /// Records that a name is subscribed, if it is one of the feed.
@@ -139,7 +131,7 @@ impl CountedFeed {
     /// Begins to count, from a mark that is valid on this connection only. If the server can lose messages without a
     /// sign, returns the notice that messages have no positions.
     pub fn begin(&mut self) -> BusEvent {
-        if self.loss_signs == LossSigns::Silent {
+        if !self.notices_losses {
             self.count = Count::Off;
             return BusEvent::Feed(FeedNotice::NoPositions);
         }

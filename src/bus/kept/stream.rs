@@ -8,7 +8,6 @@ use crate::relay::Relay;
 use crate::server_words::shown;
 use weirgate_core::{
     BusEvent, BusMessage, FeedNotice, Place, Position, SkippedMessage, StoredId, Subscription,
-    fnv_1a,
 };
 use weirgate_runtime::LoopGone;
 use weirgate_wire::auth::NamePatterns;
@@ -89,8 +88,8 @@ pub struct StreamFeed {
 }
 
 /// The part of an id with the time of storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StorageTime {
+#[derive(Clone, Copy, Debug)]
+enum StorageTime {
     /// Redis: the first part, Unix milliseconds.
     MajorMs,
     /// JetStream: the second part, Unix nanoseconds.
@@ -109,7 +108,10 @@ impl StorageTime {
 
 /// The place of a message of a JetStream stream.
 pub(crate) fn place_in(stream: &str, id: StoredId) -> Place {
-    Place::Kept(Some(Position::stored(fnv_1a(stream.bytes()), id)))
+    Place::Kept(Some(Position::stored(
+        Position::feed_hash(stream.bytes()),
+        id,
+    )))
 }
 
 /// The time at which JetStream stored a message.
@@ -119,10 +121,19 @@ pub(crate) fn stored_at(id: StoredId, now: Now) -> Now {
 }
 
 impl StreamFeed {
-    /// Creates the feed of a stream.
-    pub fn new(settings: StreamSettings, storage_time: StorageTime) -> Self {
+    /// Creates the feed of a Redis stream.
+    pub fn of_redis(settings: StreamSettings) -> Self {
+        Self::new(settings, StorageTime::MajorMs)
+    }
+
+    /// Creates the feed of a JetStream stream.
+    pub(crate) fn of_jetstream(settings: StreamSettings) -> Self {
+        Self::new(settings, StorageTime::MinorNs)
+    }
+
+    fn new(settings: StreamSettings, storage_time: StorageTime) -> Self {
         Self {
-            feed_hash: fnv_1a(settings.name.bytes()),
+            feed_hash: Position::feed_hash(settings.name.bytes()),
             settings,
             storage_time,
             started_ms: None,

@@ -28,6 +28,8 @@ pub(super) struct AccountLimits {
     pub(super) max_storage: Option<i64>,
     pub(super) max_memory: i64,
     pub(super) max_bytes_required: bool,
+    /// Of a consumer: messages without acknowledgement.
+    pub(super) max_ack_pending: i64,
 }
 
 impl Account {

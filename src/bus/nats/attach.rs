@@ -60,6 +60,7 @@ impl ConsumersSession<'_> {
             self.attach_failed(index, &error);
         }
         self.watchdog = Watchdog::new(self.interval(), self.watched(), Instant::now());
+        self.show_subjects_read();
         Ok(())
     }
 

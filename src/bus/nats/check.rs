@@ -9,7 +9,8 @@ use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
 use super::api::{ApiError, JetStream, request_failed};
-use super::consumers::{Durable, DurableTarget, find_durable};
+use super::consumer_limits::{ConsumerLimits, PermittedLimits};
+use super::consumers::{Durable, DurableTarget, LIMITS, find_durable};
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::{Named, Requester};
@@ -141,9 +142,15 @@ fn subject(
             judge_durable(link, &target, last, found)?
         }
     };
+    if let Some(info) = &info
+        && create != Some(Action::CreateConsumer)
+    {
+        found.extend(info.ends_idle_durable(stream, durable));
+    }
     if let Some(info) = info.filter(|_| create.is_some()) {
         let missing = room.missing_for_consumer(stream, &info);
         found.extend(missing.map(Finding::Error));
+        found.extend(room.smaller_limits(stream, &info, LIMITS));
     }
     let mut needs = Subscription::needs();
     needs.retain(|need| match need.action {
@@ -312,6 +319,7 @@ pub(super) struct CheckedConfig {
     subjects: Vec<String>,
     pub(super) retention: Retention,
     max_consumers: i64,
+    consumer_limits: Option<PermittedLimits>,
     mirror: Option<IgnoredAny>,
     sources: Option<IgnoredAny>,
 }
@@ -322,6 +330,22 @@ pub(super) struct StreamCounts {
     consumer_count: u64,
     #[serde(default)]
     last_seq: u64,
+}
+
+impl CheckedStream {
+    /// What the stream permits its consumers.
+    fn permitted(&self) -> PermittedLimits {
+        self.config.consumer_limits.unwrap_or_default()
+    }
+
+    /// A warning if the server deletes an idle consumer of this stream, even a durable one.
+    fn ends_idle_durable(&self, name: &str, durable: &str) -> Option<Finding> {
+        let seconds = self.permitted().idle_max_ms()?.div_ceil(1_000);
+        Some(Finding::Warning(format!(
+            "the stream {name} deletes the durable consumer {durable} if nobody reads it for {seconds} s \
+             (consumer_limits.inactive_threshold): after a longer outage, only the last message is relayed"
+        )))
+    }
 }
 
 impl AccountRoom {
@@ -398,6 +422,27 @@ impl AccountRoom {
         }
     }
 
+    /// What a start says of the limits of its consumer if the stream or the account permits less than it asks for.
+    pub(super) fn smaller_limits(
+        &self,
+        name: &str,
+        stream: &CheckedStream,
+        wanted: ConsumerLimits,
+    ) -> Option<Finding> {
+        let of_account = self.account().map(|it| it.limits().max_ack_pending);
+        let of_account = PermittedLimits {
+            max_ack_pending: of_account.unwrap_or_default(),
+            ..PermittedLimits::default()
+        };
+        let permitted = wanted.within(stream.permitted()).within(of_account);
+        let (max, usual) = (permitted.pending_max, wanted.pending_max);
+        (max < usual).then(|| {
+            Finding::Good(format!(
+                "a consumer of the stream {name} has at most {max} messages on their way in place of {usual} (max_ack_pending)"
+            ))
+        })
+    }
+
     /// Why a start cannot make another consumer of a stream, as far as limits tell.
     pub(super) fn missing_for_consumer(
         &mut self,
@@ -421,5 +466,51 @@ impl AccountRoom {
                 "no consumer of the stream {name} is left: it has {there} of {max} (max_consumers)"
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: for<'de> Deserialize<'de>>(json: &str) -> T {
+        let json = Json::read(json.as_bytes()).expect("JSON");
+        json.parse().expect("an answer")
+    }
+
+    #[test]
+    fn smaller_limits_of_a_stream_and_of_an_account_are_told() {
+        let limited = r#"{"max_ack_pending":100,"inactive_threshold":60000000000}"#;
+        for (limits, of_account, told, durable) in [
+            ("null", 0, None, None),
+            ("{}", -1, None, None),
+            (limited, 0, Some("at most 100 messages"), Some("for 60 s")),
+            (limited, 50, Some("at most 50 messages"), Some("for 60 s")),
+            ("{}", 50, Some("at most 50 messages"), None),
+            ("{}", 1_000, None, None),
+        ] {
+            let config = format!(r#"{{"config":{{"consumer_limits":{limits}}},"state":{{}}}}"#);
+            let account = format!(r#"{{"limits":{{"max_ack_pending":{of_account}}}}}"#);
+            let (stream, room) = (
+                read::<CheckedStream>(&config),
+                AccountRoom {
+                    account: Some(read(&account)),
+                    streams: 0,
+                    consumers: HashMap::new(),
+                },
+            );
+            let says = |finding: Option<Finding>, words: Option<&str>| match (finding, words) {
+                (Some(Finding::Good(text) | Finding::Warning(text)), Some(words)) => {
+                    text.contains(words)
+                }
+                (finding, words) => finding.is_none() && words.is_none(),
+            };
+            let smaller = room.smaller_limits("S", &stream, LIMITS);
+            assert!(says(smaller, told), "{config} {account}");
+            assert!(
+                says(stream.ends_idle_durable("S", "d"), durable),
+                "{config}"
+            );
+        }
     }
 }

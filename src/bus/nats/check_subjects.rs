@@ -3,7 +3,7 @@
 //! JetStream refuses, and an acknowledgement has a word that it ignores. The check of levels is in `check`.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::api::{JetStream, request_failed};
 use super::check::{AccountRoom, CheckedStream, on_a_server, permission};
@@ -11,6 +11,7 @@ use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::{Named, Requester};
 use super::settings::NatsSettings;
+use super::stream::JetStreamReader;
 use super::stream_info::Retention;
 use super::subjects::{StreamOfName, stored_subjects, streams_taking};
 use crate::{Answers, list, names_to_check};
@@ -166,6 +167,7 @@ fn check_stream(
     }
     let no_room = room.missing_for_consumer(stream, &info);
     found.extend(no_room.map(Finding::Error));
+    found.extend(room.smaller_limits(stream, &info, JetStreamReader::LIMITS));
     let action = format!("read the stream {stream}");
     let missing = link.missing_permissions(needs, &[Named::stream(stream)], &action)?;
     if only_warnings(&missing) {
@@ -186,11 +188,11 @@ fn check_last_values(
     let (about_a_stream, about_the_account): (Vec<Need>, Vec<Need>) =
         last_values.partition(|need| need.action.names_stream());
     let mut missing = link.missing_permissions(&about_the_account, &[Named::default()], action)?;
-    let (streams, work_queues) = streams_of_names(link, &needs.requests);
-    if !work_queues.is_empty() {
-        let streams = list(&Vec::from_iter(work_queues));
+    let (streams, without) = streams_of_names(link, &needs.requests);
+    for (why, streams) in without {
+        let streams = list(&Vec::from_iter(streams));
         found.push(Finding::Warning(format!(
-            "patterns get no last values of {streams} (retention: workqueue): a work queue permits no consumer for them"
+            "patterns get no last values of {streams} {why}"
         )));
     }
     let tried = streams.iter().take(STREAMS_MAX);
@@ -217,21 +219,24 @@ fn only_warnings(missing: &[Finding]) -> bool {
     missing.all(|finding| matches!(finding, Finding::Warning(_)))
 }
 
-/// The streams that hold a part of these names, and the work queues among them of which a pattern asks for last values.
+/// The streams that hold a part of these names, and those of which a pattern asks for last values in vain, by the reason.
 fn streams_of_names(
     link: &mut Requester,
     names: &[String],
-) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut streams, mut work_queues) = (BTreeSet::new(), BTreeSet::new());
+) -> (BTreeSet<String>, BTreeMap<&'static str, BTreeSet<String>>) {
+    let (mut streams, mut without) = (BTreeSet::new(), BTreeMap::new());
     for name in names.iter().take(NAMES_LOOKED_UP_MAX) {
         for found in streams_of(link, name) {
-            if found.is_work_queue && NameSyntax::Nats.is_pattern(name) {
-                work_queues.insert(found.stream.clone());
+            if NameSyntax::Nats.is_pattern(name)
+                && let Some(why) = found.gives_no_pattern
+            {
+                let of_reason: &mut BTreeSet<_> = without.entry(why).or_default();
+                of_reason.insert(found.stream.clone());
             }
             streams.insert(found.stream);
         }
     }
-    (streams, work_queues)
+    (streams, without)
 }
 
 /// Says of how many streams this user may ask for last values. `streams` and `names` are the numbers of all of them, also of

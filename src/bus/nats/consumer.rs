@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::api::{ApiError, ApiRequest, messages_of_consumer};
+use super::consumer_limits::ConsumerLimits;
 use super::needs::Action;
 use super::protocol;
 use super::stream_info::{StreamInfo, read_answer, rfc_3339};
@@ -47,12 +48,9 @@ pub(super) struct Plan<'a> {
     /// The name of a durable consumer; `None`: the server deletes the consumer once nobody listens.
     pub(super) durable: Option<&'a str>,
     pub(super) acks: AckPolicy,
-    /// Messages without acknowledgement at which the server stops.
-    pub(super) pending_max: u64,
+    pub(super) limits: ConsumerLimits,
     /// The limit on deliveries of a message.
     pub(super) deliveries_max: Option<u64>,
-    /// Milliseconds without a listener after which the server deletes the consumer.
-    pub(super) idle_max_ms: u64,
     /// Whether the consumer sends heartbeats.
     pub(super) beats: bool,
     /// Whether the server bounds the bytes on their way, too: large messages would fill its output buffer for weirgate.
@@ -77,7 +75,7 @@ impl Plan<'_> {
             config["deliver_subject"] = deliver_subject.into();
         }
         if self.acks != AckPolicy::None {
-            config["max_ack_pending"] = self.pending_max.into();
+            config["max_ack_pending"] = self.limits.pending_max.into();
         }
         match self.start {
             Start::Sequence(sequence) => {
@@ -110,7 +108,7 @@ impl Plan<'_> {
                 Action::CreateDurable.subject(stream, durable)
             }
             None => {
-                config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();
+                config["inactive_threshold"] = (self.limits.idle_max_ms * MS_NS).into();
                 Action::CreateConsumer.subject_about(stream)
             }
         };
@@ -152,6 +150,10 @@ enum Phase {
     },
 }
 
+/// The words of status 409 for a request for too many messages; the most follows them. A server says it in the answer to the
+/// request for the consumer, too, but its settings may have changed since.
+const BATCH_TOO_LARGE: &str = "Exceeded MaxRequestBatch of";
+
 /// The begin of a consumer whose server does not say it: after all messages.
 const NOT_SAID: u64 = u64::MAX;
 
@@ -166,6 +168,8 @@ pub(super) struct Made {
     pub(super) begins: u64,
     /// The number of messages that it delivers at once.
     pub(super) waiting: u64,
+    /// The most messages of a request to it ([`Consumer::pull`]); `None`: any number.
+    batch_max: Option<u64>,
 }
 
 impl Made {
@@ -181,6 +185,9 @@ impl Made {
             server: answer.text(&["cluster", "leader"]),
             begins: before.map_or(NOT_SAID, |before| before.saturating_add(1)),
             waiting: messages_of_consumer(answer),
+            batch_max: answer
+                .number(&["config", "max_request_batch"])
+                .filter(|max| *max > 0),
         })
     }
 }
@@ -301,16 +308,32 @@ impl Consumer {
         Some(Action::NextMessages.subject(&self.stream, self.name()?))
     }
 
-    /// Asks for the next messages, up to a number, which come to the deliver subject. A status ends the request when
-    /// `timeout` is over. There is no limit on bytes: nats-server before 2.10 would lose the message that is over it, if the
-    /// consumer is one of last messages.
-    pub(super) fn pull(&self, messages_max: u64, timeout: Duration, out: &mut Vec<u8>) {
-        let Some(subject) = self.pull_subject() else {
-            return;
+    /// Asks for the next messages, up to a number and as many as the server permits, which come to the deliver subject. Returns
+    /// how many it asked for. A status ends the request when `timeout` is over. There is no limit on bytes: nats-server before
+    /// 2.10 would lose the message that is over it, if the consumer is one of last messages.
+    pub(super) fn pull(&self, messages_max: u64, timeout: Duration, out: &mut Vec<u8>) -> u64 {
+        let (Some(subject), Some(made)) = (self.pull_subject(), self.answer()) else {
+            return 0;
         };
+        let messages_max = messages_max.min(made.batch_max.unwrap_or(u64::MAX));
         let expires = timeout.as_millis() as u64 * MS_NS;
         let body = sonic_rs::json!({ "batch": messages_max, "expires": expires }).to_string();
         protocol::publish(out, &subject, &self.deliver_subject, body.as_bytes());
+        messages_max
+    }
+
+    /// Takes the words of a status in place of messages. Returns whether they permit a request for fewer messages than the last
+    /// one.
+    pub(super) fn is_permitted_less(&mut self, words: &str) -> bool {
+        let (Phase::Made(made) | Phase::Delivers { made, .. }) = &mut self.state else {
+            return false;
+        };
+        let most = words.strip_prefix(BATCH_TOO_LARGE);
+        let most = most.and_then(|most| most.trim().parse().ok());
+        let is_less = |most: &u64| (1..made.batch_max.unwrap_or(u64::MAX)).contains(most);
+        let most = most.filter(is_less);
+        made.batch_max = most.or(made.batch_max);
+        most.is_some()
     }
 
     /// The number of the last delivery.

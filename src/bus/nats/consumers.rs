@@ -8,19 +8,22 @@ use nats::jetstream::{ConsumerInfo, ReplayPolicy};
 use super::acks::BatchedAcks;
 use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
 use super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::consumer_limits::ConsumerLimits;
 use super::error::NatsError;
 use super::jetstream_connection::JetStreamConnection;
 use super::protocol::{INBOX_PREFIX, inbox};
 use super::refusals::Refusal;
 use super::settings::SubscriptionSpec;
 
-/// The limit on messages in flight without an acknowledgement.
-const ACK_PENDING_MAX: u64 = 512;
+/// The limits of a consumer: messages in flight without an acknowledgement, and how long the server keeps an ephemeral consumer
+/// without a listener.
+pub(super) const LIMITS: ConsumerLimits = ConsumerLimits {
+    pending_max: 512,
+    idle_max_ms: 10_000,
+};
 /// The limit on deliveries of a message. Without a limit, a message that crashes the process would crash it again after
 /// each restart, for as long as the stream keeps the message.
 const DELIVERIES_MAX: u64 = 5;
-/// How long the server keeps an ephemeral consumer without a listener, milliseconds.
-const EPHEMERAL_IDLE_MAX_MS: u64 = 10_000;
 
 /// A subject, its stream, and the durable consumer of the subject.
 #[derive(Clone)]
@@ -154,14 +157,13 @@ impl JetStreamConnection {
         durable: Option<&str>,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
-        let plan = Plan {
+        let mut plan = Plan {
             start: Start::Sequence(start),
             filter: Some(&spec.subject),
             durable,
             acks: AckPolicy::Explicit,
-            pending_max: ACK_PENDING_MAX,
+            limits: LIMITS,
             deliveries_max: Some(DELIVERIES_MAX),
-            idle_max_ms: EPHEMERAL_IDLE_MAX_MS,
             beats: false,
             has_flow_control: false,
             is_in_memory: false,
@@ -172,14 +174,20 @@ impl JetStreamConnection {
         }
         // First the subscription: without a listener another process would take the new consumer over.
         consumer.listen(None, self.connection.out());
-        let request = plan.request(&spec.stream, Some(&consumer.deliver_subject));
-        let answer = self.request(&request.subject, request.body.as_bytes());
-        match answer.and_then(|answer| consumer.made(&answer)) {
+        let made = loop {
+            let request = plan.request(&spec.stream, Some(&consumer.deliver_subject));
+            let answer = self.request(&request.subject, request.body.as_bytes());
+            match answer.and_then(|answer| consumer.made(&answer)) {
+                Err(error) if plan.limits.shrink(plan.limits, &error) => {}
+                made => break made,
+            }
+        };
+        match made {
             Ok(()) => Ok(Some(Attached {
                 delivered: start.saturating_sub(1),
                 pending: consumer.answer().map_or(0, |made| made.waiting),
                 ack_pending: 0,
-                acks: BatchedAcks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
+                acks: BatchedAcks::new(plan.limits.pending_max as i64, Duration::ZERO),
                 consumer,
             })),
             Err(error) => {

@@ -22,6 +22,7 @@
 //! | `look_back` | the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
+//! | `consumer_limits` | the limits of a consumer of any source, which shrink to what the server permits; pure |
 //! | `in_flight` | how many messages may be on their way at once, by their sizes; pure |
 //! | `requester` | a connection for the checks and for commands |
 //! | `check`, `check_subjects` | the check before a start, of levels and of all others: streams, consumers, limits of the account, permissions |
@@ -59,6 +60,7 @@ mod check;
 mod check_subjects;
 mod connection;
 mod consumer;
+mod consumer_limits;
 mod consumers;
 mod cursor;
 mod endpoint;

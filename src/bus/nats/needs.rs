@@ -208,7 +208,7 @@ mod tests {
             permissions.collect::<BTreeSet<_>>()
         };
         assert_eq!(
-            documented("A NATS user of `weirgate levels` needs exactly"),
+            documented("A NATS user of `weirgate levels` needs these permissions"),
             all(&Subscription::needs(), None)
         );
         assert_eq!(

@@ -89,6 +89,8 @@ pub(super) struct Delivery {
     pub(super) reply: Option<String>,
     /// The status of a message from the server itself, such as 503 (no responders). No message of a stream has one.
     pub(super) status: Option<u16>,
+    /// The server's words behind the status of a failure (400 and more); empty without any.
+    pub(super) status_words: Box<str>,
     /// The number of the consumer's last delivery, in a heartbeat.
     pub(super) last_consumer: Option<u64>,
     /// The subject on which the consumer waits for an answer, in a heartbeat.
@@ -336,9 +338,10 @@ impl Body {
         let is_stored = reply.and_then(AckSubject::parse).is_some();
         // The publisher of a stored message chooses all of its headers, so a status there means nothing.
         let first = headers.lines().next().filter(|_| !is_stored);
-        let status = first.and_then(|line| {
-            let rest = line.strip_prefix("NATS/1.0 ")?;
-            rest.split_ascii_whitespace().next()?.parse().ok()
+        let status = first.and_then(|line| line.strip_prefix("NATS/1.0 "));
+        let (status, words) = status.map_or((None, ""), |status| {
+            let (code, words) = status.split_once(' ').unwrap_or((status, ""));
+            (code.trim().parse().ok(), words.trim())
         });
         if status.is_none() {
             let is_deletion = self.delivery.payload.is_empty() && are_of_deletion(&headers);
@@ -347,10 +350,17 @@ impl Body {
                 ..self.delivery
             };
         }
+        // The words of a heartbeat would be a copy for nobody.
+        let is_failure = status >= Some(400);
         let lines = || headers.lines();
         let value = |name| lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
         Delivery {
             status,
+            status_words: if is_failure {
+                words.into()
+            } else {
+                Box::default()
+            },
             last_consumer: value(LAST_CONSUMER).and_then(|last| last.parse().ok()),
             stalled: value(STALLED).map(str::to_owned),
             ..self.delivery
@@ -447,6 +457,7 @@ mod tests {
     fn expected() -> Vec<Op> {
         let unanswered = Delivery {
             status: Some(503),
+            status_words: "No Responders".into(),
             ..delivery("a.b", 9, Some("r"), b"abc")
         };
         vec![

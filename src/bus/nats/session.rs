@@ -432,15 +432,27 @@ impl<'a> ConsumersSession<'a> {
         Ok(())
     }
 
-    /// The known streams of the subjects that are read.
-    pub(super) fn streams_read(&self) -> Vec<String> {
+    /// The known streams of the subjects that are read, with the subjects.
+    fn subjects_read(&self) -> impl Iterator<Item = (&str, &str)> {
         let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
         let read = self.subscriptions.iter().filter(read);
-        read.map(|s| s.target.stream.clone()).collect()
+        read.map(|s| (s.target.stream.as_str(), s.spec.subject.as_str()))
+    }
+
+    /// The known streams of the subjects that are read.
+    pub(super) fn streams_read(&self) -> Vec<String> {
+        let streams = self.subjects_read();
+        streams.map(|(stream, _)| stream.to_owned()).collect()
+    }
+
+    /// Shows operators which subjects are read from which stream.
+    pub(super) fn show_subjects_read(&self) {
+        self.relay.status.set_subjects_read(self.subjects_read());
     }
 
     /// Watches the consumers that are in use now.
     pub(super) fn watch(&mut self) {
+        self.show_subjects_read();
         let watched = self.watched();
         let read = self.subscriptions.iter();
         let read = read.filter(|s| !s.presence.is_left_out());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::error::{RedisError, is_temporary, shown_trimmed};
+use super::error::{RedisError, is_of_connection, shown_trimmed};
 use super::resp::{ReadLimits, RespReader, Value, pack};
 use super::settings::RedisEndpoint;
 use crate::LinkTimes;
@@ -123,12 +123,14 @@ impl<'w> Connection<'w> {
                 judge(&self.server(), command[0], words)?;
             }
         }
-        match answers.len() < commands.len() {
-            true => Err(RedisError::Unreachable {
+        match answers.last() {
+            _ if answers.len() == commands.len() => Ok(()),
+            // The server ended the connection with these words.
+            Some(Value::Error(words)) => Err(self.refused("the connection", words)),
+            _ => Err(RedisError::Unreachable {
                 server: self.server(),
                 source: ended(),
             }),
-            false => Ok(()),
         }
     }
 
@@ -210,7 +212,8 @@ impl<'w> Connection<'w> {
     /// Takes the next complete value.
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
         let value = self.io.take(|input| self.reader.next(input));
-        value.map_err(|malformed| self.wrong(&malformed.to_string()))
+        let why = |fault| format!("what it sends is not the Redis protocol ({fault})");
+        value.map_err(|fault| self.wrong(&why(fault)))
     }
 
     /// Whether there may be something to read.
@@ -377,12 +380,10 @@ fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
         }
         // A server that does not know the command repeats its arguments in the error, and with them the password.
         "AUTH" => refused("AUTH", words.split("with args").next().unwrap_or_default()),
-        // A user without the right to ping may still have the right to subscribe, and some busy servers accept
-        // subscriptions.
-        "PING" if is_temporary(words) || words.starts_with("NOPERM") => Ok(()),
-        "PING" => refused("the connection", words),
         "SELECT" => refused("SELECT", words),
-        // The connection works without a name.
+        // The connection works without a name and without pings: a server or user that refuses those may still take the
+        // commands that are needed.
+        _ if is_of_connection(words) => refused("the connection", words),
         _ => Ok(()),
     }
 }
@@ -427,6 +428,17 @@ mod tests {
                 "NOPERM this user has no permissions to run 'ping'",
                 true,
             ),
+            (
+                "PING",
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+                true,
+            ),
+            (
+                "PING",
+                "MISCONF Errors writing to the AOF file: No space left on device",
+                true,
+            ),
+            ("PING", "ERR unknown command 'PING'", true),
             ("SELECT", "ERR DB index is out of range", false),
             ("CLIENT", "NOPERM this user has no permissions", true),
         ] {

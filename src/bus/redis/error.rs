@@ -44,8 +44,8 @@ pub enum RedisError {
         /// The error of the TLS library.
         reason: String,
     },
-    /// The settings or the server: Redis answers and refuses the login.
-    #[error("Redis at {server} refused {command} ({reason}); check user, password and database")]
+    /// The settings or the server: Redis answers and refuses a command.
+    #[error("Redis at {server} refused {command} ({reason}){}", advice(reason))]
     Refused {
         /// Host and port.
         server: String,
@@ -145,6 +145,29 @@ pub(super) fn is_temporary(words: &str) -> bool {
     ["LOADING", "BUSY", "MASTERDOWN"]
         .iter()
         .any(|code| words.starts_with(code))
+}
+
+/// Whether a server that refuses a command in these words refuses every command on this connection. All other refusals are of
+/// the one command: if the disk is full, Redis refuses writes and `PING` (`MISCONF`), and goes on with the rest.
+pub(super) fn is_of_connection(words: &str) -> bool {
+    ["NOAUTH", "WRONGPASS", "DENIED", "ERR max number of clients"]
+        .iter()
+        .any(|code| words.starts_with(code))
+}
+
+/// Whether a refusal in these words is of the user or of the key, and not of a server that is not ready.
+pub(super) fn is_of_user_or_key(words: &str) -> bool {
+    let code = words.split(' ').next().unwrap_or_default();
+    let is_of_connection = is_of_connection(words);
+    is_of_connection || ["NOPERM", "WRONGTYPE", "ERR"].contains(&code)
+}
+
+/// What an operator can do about a refusal in these words.
+fn advice(words: &str) -> &'static str {
+    match is_of_user_or_key(words) {
+        true => "; check user, password and database",
+        false => "",
+    }
 }
 
 /// A server's words as [`server_words::shown`] cuts them, without a comma or blanks at the end: the text of an error goes on

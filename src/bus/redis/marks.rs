@@ -22,7 +22,7 @@ use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::RedisEndpoint;
-use crate::kept::{CountedFeed, LossSigns};
+use crate::kept::CountedFeed;
 use crate::socket::Waiter;
 use weirgate_core::{BusEvent, Mark, Place, Subscription};
 use weirgate_runtime::{BusStatus, detached};
@@ -94,11 +94,7 @@ impl MarkedFeed {
         let asked_ms = self.now_ms();
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         let is_lone_master = says_lone_master(&answer);
-        let losses = match is_lone_master {
-            true => LossSigns::Noticed,
-            false => LossSigns::Silent,
-        };
-        if self.feed.connected(losses) {
+        if self.feed.connected(is_lone_master) {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
         }
         let server = (connection.endpoint.clone(), connection.address);

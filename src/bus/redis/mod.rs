@@ -82,7 +82,6 @@ use weirgate_runtime::{BusStatus, Source, SourceLink};
 pub use self::check::RedisNeeds;
 pub use self::error::RedisError;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::role::says_lone_master;
 pub use self::settings::{RedisEndpoint, RedisSettings};
 pub use self::stream::{RedisStreamReader, RedisStreamSource, StreamReadError};
 

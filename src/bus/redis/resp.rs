@@ -80,12 +80,7 @@ pub struct EntryField {
     pub bytes_max: usize,
 }
 
-/// The error for bytes that are not the Redis protocol, or exceed the limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what it sends is not the Redis protocol ({0})")]
-pub struct RespError(&'static str);
-
-const TOO_MANY_ITEMS: RespError = RespError("a list with too many items");
+const TOO_MANY_ITEMS: &str = "a list with too many items";
 
 /// Reads values from pieces of any size.
 #[derive(Debug)]
@@ -140,9 +135,9 @@ impl RespReader {
     /// of `input` and needs more.
     ///
     /// # Errors
-    /// The bytes are not the Redis protocol, or exceed the limits of nesting or length. The reader is of no
-    /// use afterwards.
-    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, RespError> {
+    /// Why the bytes are not the Redis protocol, or exceed the limits of nesting or length. The reader is of no use
+    /// afterwards.
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Value>, &'static str> {
         let bytes = input.len();
         let value = self.next_value(input);
         self.bytes += bytes - input.len();
@@ -154,7 +149,7 @@ impl RespReader {
         mem::take(&mut self.bytes)
     }
 
-    fn next_value(&mut self, input: &mut &[u8]) -> Result<Option<Value>, RespError> {
+    fn next_value(&mut self, input: &mut &[u8]) -> Result<Option<Value>, &'static str> {
         if let Some(whole) = self.open.pop_if(|open| open.missing == 0) {
             return Ok(Some(whole.into_value()));
         }
@@ -166,7 +161,7 @@ impl RespReader {
                     }
                     self.bulk.take().map(Bulk::into_value)
                 }
-                None => match self.lines.next(input, LINE_BYTES_MAX).map_err(RespError)? {
+                None => match self.lines.next(input, LINE_BYTES_MAX)? {
                     Some(line) => self.begin(&line)?,
                     None => return Ok(None),
                 },
@@ -180,10 +175,10 @@ impl RespReader {
     }
 
     /// Reads a value of a single line, or begins a longer value.
-    fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, RespError> {
+    fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, &'static str> {
         let line = line.strip_suffix(b"\r\n");
-        let line = line.ok_or(RespError("a line that ends without a carriage return"))?;
-        let (kind, text) = line.split_first().ok_or(RespError("an empty line"))?;
+        let line = line.ok_or("a line that ends without a carriage return")?;
+        let (kind, text) = line.split_first().ok_or("an empty line")?;
         let value = match kind {
             b'+' => Value::Status(String::from_utf8_lossy(text).into_owned()),
             b'-' => Value::Error(String::from_utf8_lossy(text).into_owned()),
@@ -200,7 +195,7 @@ impl RespReader {
                 Some(items) => return self.open(items).map(|()| None),
                 None => Value::Nil,
             },
-            _ => return Err(RespError("a value of no known kind")),
+            _ => return Err("a value of no known kind"),
         };
         Ok(Some(value))
     }
@@ -212,13 +207,13 @@ impl RespReader {
         fields.map_or(bytes_max, |fields| fields.bytes_max(kept).min(bytes_max))
     }
 
-    fn open(&mut self, items: usize) -> Result<(), RespError> {
+    fn open(&mut self, items: usize) -> Result<(), &'static str> {
         let may_be_fields = self.may_open_fields();
         if items > self.limits.items_max && !may_be_fields {
             return Err(TOO_MANY_ITEMS);
         }
         if self.open.len() == DEPTH_MAX {
-            return Err(RespError("too many lists in lists"));
+            return Err("too many lists in lists");
         }
         self.open.push(Open {
             items: Vec::with_capacity(items.min(ITEMS_ROOM_MAX)),
@@ -237,7 +232,7 @@ impl RespReader {
 
     /// Puts a value in the innermost open list. Without an open list returns the value; if the outermost list is now
     /// complete, returns that list.
-    fn place(&mut self, mut value: Value) -> Result<Option<Value>, RespError> {
+    fn place(&mut self, mut value: Value) -> Result<Option<Value>, &'static str> {
         loop {
             let is_outermost = self.open.len() == 1;
             let Some(open) = self.open.last_mut() else {
@@ -260,7 +255,7 @@ impl RespReader {
 }
 
 impl Open {
-    fn put(&mut self, value: Value, limits: &ReadLimits) -> Result<(), RespError> {
+    fn put(&mut self, value: Value, limits: &ReadLimits) -> Result<(), &'static str> {
         match &mut self.fields {
             Some(fields) if !matches!(value, Value::Array(_)) => {
                 fields.take(value, limits.entry_fields);
@@ -299,7 +294,7 @@ impl Bulk {
     }
 
     /// Returns true once the string and its line end have arrived.
-    fn take(&mut self, input: &mut &[u8]) -> Result<bool, RespError> {
+    fn take(&mut self, input: &mut &[u8]) -> Result<bool, &'static str> {
         let kept = take_up_to(&mut self.to_keep, input);
         self.kept.extend_from_slice(kept);
         take_up_to(&mut self.to_discard, input);
@@ -308,7 +303,7 @@ impl Bulk {
         }
         let end = take_up_to(&mut self.to_end, input);
         if !b"\r\n"[..2 - self.to_end].ends_with(end) {
-            return Err(RespError("a string longer than announced"));
+            return Err("a string longer than announced");
         }
         Ok(self.to_end == 0)
     }
@@ -321,18 +316,18 @@ impl Bulk {
     }
 }
 
-fn integer(text: &[u8]) -> Result<i64, RespError> {
+fn integer(text: &[u8]) -> Result<i64, &'static str> {
     let number = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
-    number.ok_or(RespError("a number that is none"))
+    number.ok_or("a number that is none")
 }
 
 /// Returns `None` for -1, the length of a missing string or list.
-fn length(text: &[u8]) -> Result<Option<usize>, RespError> {
+fn length(text: &[u8]) -> Result<Option<usize>, &'static str> {
     match integer(text)? {
         -1 => Ok(None),
         length => match usize::try_from(length) {
             Ok(length) => Ok(Some(length)),
-            Err(_) => Err(RespError("a length below zero")),
+            Err(_) => Err("a length below zero"),
         },
     }
 }
@@ -359,7 +354,7 @@ mod tests {
         ..LIMITS
     };
 
-    fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, RespError> {
+    fn read_in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Vec<Value>, &'static str> {
         read_with(LIMITS, bytes, sizes)
     }
 
@@ -367,7 +362,7 @@ mod tests {
         limits: ReadLimits,
         bytes: &[u8],
         sizes: &[usize],
-    ) -> Result<Vec<Value>, RespError> {
+    ) -> Result<Vec<Value>, &'static str> {
         let mut reader = RespReader::new(limits);
         let mut values = Vec::new();
         let mut sizes = sizes.iter().cycle();
@@ -384,7 +379,7 @@ mod tests {
         Ok(values)
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<Value>, RespError> {
+    fn read(bytes: &[u8]) -> Result<Vec<Value>, &'static str> {
         read_in_pieces(bytes, &[usize::MAX])
     }
 

@@ -1,7 +1,8 @@
 //! What a server says of itself: whether it is a lone master, and its links to other servers.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use super::resp::Value;
-use weirgate_core::fnv_1a;
 
 /// The commands for the links of a server to others. A replica that resynchronises has a new link to its master.
 pub(super) const LINKS: [&[&str]; 2] =
@@ -9,7 +10,7 @@ pub(super) const LINKS: [&[&str]; 2] =
 
 /// Whether the server is a master without a cluster, by its answer to `HELLO`, so that positions are valid. A server
 /// before Redis 6 cannot say so.
-pub fn says_lone_master(hello: &Value) -> bool {
+pub(super) fn says_lone_master(hello: &Value) -> bool {
     let value_of = |key| bulk_field(hello, key).unwrap_or_default();
     value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
 }
@@ -32,7 +33,9 @@ pub(super) fn links_in(answers: &[Value]) -> u64 {
         }
     }
     links.sort_unstable();
-    u64::from(fnv_1a(links.into_iter().flatten())) + 1
+    let mut hasher = DefaultHasher::new();
+    links.hash(&mut hasher);
+    hasher.finish().max(1)
 }
 
 /// The direction, the node and the creation time of a link in the answer to `CLUSTER LINKS`.
@@ -68,6 +71,22 @@ fn field<'a>(map: &'a Value, key: &[u8]) -> Option<&'a Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lone_master_says_so() {
+        let says = |mode, role| {
+            let pairs = ["server", "redis", "mode", mode, "role", role];
+            Value::Array(pairs.map(|text| Value::Bulk(text.into())).to_vec())
+        };
+        assert!(says_lone_master(&says("standalone", "master")));
+        for other in [
+            says("standalone", "replica"),
+            says("cluster", "master"),
+            Value::Error("ERR unknown command 'HELLO'".into()),
+        ] {
+            assert!(!says_lone_master(&other), "{other:?}");
+        }
+    }
 
     #[test]
     fn links_are_told_apart_by_their_making() {

@@ -4,7 +4,7 @@
 use super::level::{Level, REACH};
 use super::spot::{OPEN, Spot};
 use super::tape::Tape;
-use weirgate_wire::json::{ObjectWriter, decimal};
+use weirgate_wire::json::ObjectWriter;
 
 /// Levels within this distance of each other count as a confluence, in points.
 const CONFLUENCE: f64 = 2.5;
@@ -204,7 +204,7 @@ pub(super) fn market_flow(
 ) -> String {
     let side = |is_bid| {
         let prices = tape.book(spot, is_bid).into_iter();
-        prices.map(|(price, size)| format!("[{},{}]", decimal(price, 2), decimal(size, 0)))
+        prices.map(|(price, size)| format!("[{price:.2},{size:.0}]"))
     };
     let mut book = ObjectWriter::new();
     book.array("bids", side(true));

@@ -19,11 +19,13 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
+use tungstenite::error::ProtocolError;
 use tungstenite::handshake::HandshakeError;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -150,6 +152,8 @@ impl TailCommand {
             };
             let ended = session.run();
             let error = match ended {
+                // The signal of the user may itself have ended a system call with an error.
+                Err(_) if stop.is_asked() => return Ok(()),
                 Err(error) if self.reconnect && error.may_pass => error,
                 ended => return ended,
             };
@@ -211,7 +215,9 @@ struct Session<'a> {
 
 impl Session<'_> {
     fn run(mut self) -> Result<(), TailError> {
-        let mut link = open(self.command, self.deadline)?;
+        let Some(mut link) = self.open_unless_stopped()? else {
+            return Ok(());
+        };
         complain(&format!("connected to {}", self.command.target));
         if self.dialect.is_some() || self.command.subscribe.is_empty() {
             self.speak(&mut link)?;
@@ -229,6 +235,31 @@ impl Session<'_> {
             }
             if self.check_time()? || self.take(&mut link)? == Next::End {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Connects on a thread of its own: the lookup of a name, the connection and its handshakes may each block for seconds.
+    /// Returns `None` if the user stops meanwhile.
+    fn open_unless_stopped(&self) -> Result<Option<Link>, TailError> {
+        let (tell, opened) = mpsc::channel();
+        let (command, deadline) = (self.command.clone(), self.deadline);
+        let connecting = thread::Builder::new().spawn(move || {
+            // Nobody waits any longer after a stop.
+            let _ = tell.send(open(&command, deadline));
+        });
+        connecting.map_err(|error| TailError::system(&error))?;
+        loop {
+            let link = opened.recv_timeout(TICK);
+            if self.stop.is_asked() {
+                return Ok(None);
+            }
+            match link {
+                Ok(link) => return link.map(Some),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(TailError::lasting("the thread that connects has failed"));
+                }
             }
         }
     }
@@ -431,9 +462,15 @@ fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailEr
             "no connection to {target}: {error}; check the address and the port, and that the gateway \
              runs"
         )),
-        LinkError::Tls(reason) => TailError::lasting(format!(
-            "no TLS with {target}: {reason}; check the certificate, --ca-file, or use ws://"
-        )),
+        LinkError::Tls { reason, may_pass } => {
+            let text = format!(
+                "no TLS with {target}: {reason}; check the certificate, --ca-file, or use ws://"
+            );
+            match may_pass {
+                true => TailError::passing(text),
+                false => TailError::lasting(text),
+            }
+        }
     })?;
     let writes = stream.socket().set_write_timeout(Some(CONNECT_TIMEOUT));
     writes.map_err(|error| TailError::system(&error))?;
@@ -458,9 +495,10 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let no_websocket = |reason: String| {
-        TailError::lasting(format!(
-            "{target} does not speak WebSocket: {reason}; check the address and the port, and use wss:// for a port of TLS"
+    let advice = "check the address and the port, and use wss:// for a port of TLS";
+    let no_response = |reason: String| {
+        TailError::passing(format!(
+            "{target} sent no whole response to the handshake: {reason}; {advice}"
         ))
     };
     match client::client_with_config(request, stream, Some(config)) {
@@ -468,9 +506,18 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
         Err(HandshakeError::Failure(Error::Http(response))) => {
             Err(TailError::refused(target, &command.known, &response))
         }
-        Err(HandshakeError::Failure(error)) => Err(no_websocket(error.to_string())),
-        Err(HandshakeError::Interrupted(_)) => Err(no_websocket(
-            "no response to the handshake in time".to_owned(),
-        )),
+        Err(HandshakeError::Failure(Error::Io(error))) if is_timeout(&error) => {
+            Err(no_response("its time is over".to_owned()))
+        }
+        Err(HandshakeError::Interrupted(_)) => Err(no_response("its time is over".to_owned())),
+        // As behind a proxy of TCP while the gateway restarts.
+        Err(HandshakeError::Failure(
+            error @ (Error::Io(_)
+            | Error::ConnectionClosed
+            | Error::Protocol(ProtocolError::HandshakeIncomplete)),
+        )) => Err(no_response(error.to_string())),
+        Err(HandshakeError::Failure(error)) => Err(TailError::lasting(format!(
+            "{target} does not speak WebSocket: {error}; {advice}"
+        ))),
     }
 }

@@ -4,7 +4,7 @@
 
 use super::wanted::After;
 use super::{History, KeptMessage};
-use crate::{CopyPosition, CopyRank, IfMissing, NotRecovered, Point, Position, StoredId};
+use crate::{CopyPosition, CopyRank, NotRecovered, Point, Position, StoredId};
 
 /// How far this instance has read the stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +17,10 @@ pub struct KeptHead {
     number: u64,
     /// The history's number of the newest loss.
     loss: u64,
+    /// The history's number of the newest loss that was no mere hole; 0: there was none.
+    lost: u64,
+    /// The first message since the newest loss; `None` without a loss, or if there is none or it is forgotten.
+    first_since: Option<StoredId>,
 }
 
 /// How far a client has got all kept messages of names.
@@ -31,6 +35,8 @@ pub struct KeptCursor {
     asked: KeptHead,
     /// Whether the question has brought a message.
     has_brought: bool,
+    /// Messages after the position were lost before the question: the stream does not have all of them.
+    is_before_loss: bool,
 }
 
 /// How the place of a cursor in the history is found.
@@ -43,6 +49,8 @@ enum FoundBy {
     PositionAhead,
     /// By the number, until another loss than this one.
     Number { loss: u64 },
+    /// By the number, until this instance reads a message after this loss: the stream may have lost others before.
+    NothingRead { loss: u64 },
 }
 
 impl KeptCursor {
@@ -72,6 +80,20 @@ impl KeptCursor {
     pub fn ask(&mut self, head: KeptHead, is_same: bool) {
         self.asked = head;
         self.has_brought &= is_same;
+        self.is_before_loss |= self.is_before_loss_of(head);
+    }
+
+    /// Whether this instance has lost messages after the position, as far as it knows.
+    fn is_before_loss_of(&self, head: KeptHead) -> bool {
+        let is_newest = head.lost > 0 && head.lost == head.loss;
+        match (self.found_by, self.stored()) {
+            (FoundBy::Number { loss } | FoundBy::NothingRead { loss }, _) => loss < head.lost,
+            (_, None) => false,
+            (FoundBy::Position, Some(_)) if head.position.is_none() => {
+                is_newest && !self.has_brought
+            }
+            (_, Some((id, _))) => is_newest && head.first_since.is_some_and(|first| id < first),
+        }
     }
 
     /// The question has brought a message.
@@ -81,8 +103,9 @@ impl KeptCursor {
         (self.found_by, self.has_brought) = (FoundBy::Position, true);
     }
 
-    /// The question has brought all that this instance had read when it began.
-    pub fn read_all(&mut self) {
+    /// The question has brought all that this instance had read when it began. Returns whether messages were lost between
+    /// the position at which it began and what follows.
+    pub fn read_all(&mut self) -> bool {
         self.pass_asked();
         let reached = self.asked.position.map(|position| CopyPosition {
             position,
@@ -97,16 +120,20 @@ impl KeptCursor {
             self.found_by = FoundBy::PositionAhead;
         } else {
             self.position = reached.or(self.position);
-            self.found_by = FoundBy::Number {
-                loss: self.asked.loss,
+            let loss = self.asked.loss;
+            self.found_by = match reached_id.is_none() && loss > 0 {
+                true => FoundBy::NothingRead { loss },
+                false => FoundBy::Number { loss },
             };
         }
+        std::mem::take(&mut self.is_before_loss)
     }
 
     /// The position is of another epoch of the stream, which is read from its beginning on.
     pub fn read_anew(&mut self) {
         self.pass_asked();
         (self.position, self.found_by) = (None, FoundBy::Position);
+        self.is_before_loss = false;
     }
 
     /// Whether the client has all that this instance had read before the newest loss, so that it lacks nothing of an earlier
@@ -131,7 +158,14 @@ impl History {
             before_loss: self.numbers.before_loss(),
             number: self.numbers.head,
             loss: self.numbers.loss(),
+            lost: self.newest_loss(),
+            first_since: self.numbers.first_since_loss(),
         }
+    }
+
+    /// Whether messages were lost while a question brought what is before the messages after this cursor.
+    pub(super) fn was_lost_meanwhile(&self, cursor: &KeptCursor) -> bool {
+        cursor.found_by == FoundBy::PositionAhead && self.newest_loss() > cursor.asked.loss
     }
 
     /// A cursor after a copy of an entry.
@@ -149,18 +183,23 @@ impl History {
         }
     }
 
-    /// The entries that come before those of a cursor.
+    /// The entries that come before those of a cursor. `may_skip`: messages after it may be missing.
     ///
     /// # Errors
-    /// It is not known whether the history has all that follows. If the missing are skipped: the client is ahead.
+    /// It is not known whether the history has all that follows. If messages may be missing: the client is ahead.
     pub(super) fn find_cursor(
         &self,
         cursor: &KeptCursor,
-        if_missing: IfMissing,
+        may_skip: bool,
     ) -> Result<After, NotRecovered> {
         let found = match (cursor.found_by, cursor.position) {
             (FoundBy::Number { loss }, _) if loss == self.numbers.loss() => Ok(cursor.after),
-            (FoundBy::Number { .. }, _) => Err(NotRecovered::Gap),
+            (FoundBy::NothingRead { loss }, _)
+                if loss == self.numbers.loss() && self.numbers.newest().is_none() =>
+            {
+                Ok(cursor.after)
+            }
+            (FoundBy::Number { .. } | FoundBy::NothingRead { .. }, _) => Err(NotRecovered::Gap),
             (_, None) => Err(NotRecovered::Window),
             (FoundBy::PositionAhead, _) if self.numbers.newest().is_none() => {
                 Err(NotRecovered::Ahead)
@@ -169,10 +208,17 @@ impl History {
         };
         match found {
             Ok(found) => Ok(found.max(cursor.after)),
-            Err(why) if if_missing == IfMissing::Fail || why == NotRecovered::Ahead => Err(why),
+            Err(why) if !may_skip || why == NotRecovered::Ahead => Err(why),
             // All that is kept is newer.
             Err(NotRecovered::Window) => Ok(cursor.after),
-            Err(_) if matches!(cursor.found_by, FoundBy::Number { .. }) => Ok(cursor.after),
+            Err(_)
+                if matches!(
+                    cursor.found_by,
+                    FoundBy::Number { .. } | FoundBy::NothingRead { .. }
+                ) =>
+            {
+                Ok(cursor.after)
+            }
             // Which entries are older is not known, but for those that have come since the question.
             Err(_) => Ok(cursor.after.max(After::all_of(cursor.asked.number))),
         }

@@ -52,6 +52,8 @@ pub struct KeptPage {
     pub is_last: bool,
     /// Whether messages between the cursor and this page were forgotten.
     pub has_skipped: bool,
+    /// Whether messages were lost while a question brought what is before this page.
+    pub was_lost_meanwhile: bool,
     /// How many there are for each of the wanted names.
     pub counts: Vec<u64>,
 }

@@ -108,6 +108,11 @@ impl MessageNumbers {
         self.floor
     }
 
+    /// The id of the first message since that loss; `None` if there is none or it is forgotten.
+    pub(super) fn first_since_loss(&self) -> Option<StoredId> {
+        self.ids.front().copied().filter(|_| self.is_after_loss)
+    }
+
     /// The newest position from before that loss.
     pub(super) fn before_loss(&self) -> Option<Position> {
         self.before_loss
@@ -215,7 +220,7 @@ impl MessageNumbers {
             // Older than all remembered ids.
             Err(0) if ids > 0 => Err(NotRecovered::Window),
             // Another message has this number in the stream.
-            Err(at) if at < ids || self.has_major(id.major) => Err(NotRecovered::Epoch),
+            Err(at) if at < ids || self.has_number(id) => Err(NotRecovered::Epoch),
             // Newer than the newest.
             Err(_) if ids > 0 => Err(NotRecovered::Ahead),
             // No id is known yet.
@@ -229,7 +234,10 @@ impl MessageNumbers {
         (self.marks.len(), self.marked.len(), self.ids.len())
     }
 
-    fn has_major(&self, major: u64) -> bool {
-        self.ids.back().is_some_and(|newest| newest.major == major)
+    /// Whether the newest message has the number of this id. On Redis, ids have no number: entries of the same millisecond
+    /// have the same first part.
+    fn has_number(&self, id: StoredId) -> bool {
+        let newest = self.ids.back().and_then(|newest| newest.number());
+        newest.is_some() && newest == id.number()
     }
 }

@@ -374,6 +374,16 @@ impl Session {
         waited
     }
 
+    /// Notes that a stop or a move has chosen this client.
+    pub(crate) fn set_leaving(&mut self) {
+        self.cold.is_leaving = true;
+    }
+
+    /// Whether a stop or a move has chosen this client, even if its close has yet to come.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.cold.is_leaving
+    }
+
     /// Has the client closed at `at_us`, unless it is to be closed earlier.
     pub(crate) fn close_at(&mut self, at_us: u64) {
         self.cold.timers.set_earlier(Timer::Close, at_us);

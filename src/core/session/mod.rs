@@ -140,6 +140,8 @@ struct Cold {
     asks_status: bool,
     /// The socket has ended, and the session still is a member of topics.
     is_released: bool,
+    /// A stop or an operator's move has chosen the client, which is closed within the time of the stop or move.
+    is_leaving: bool,
     record: Record,
 }
 
@@ -175,6 +177,7 @@ impl Session {
             losses_known: 0,
             asks_status: false,
             is_released: false,
+            is_leaving: false,
             record: Record::new(peer, now),
         };
         Self {

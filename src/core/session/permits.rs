@@ -2,12 +2,17 @@
 
 use super::Session;
 use crate::Now;
-use weirgate_wire::admission::{AddressPermit, ConnectionPermit};
+use weirgate_wire::admission::ConnectionPermit;
 
 impl Session {
     /// The permit under the limits on connections, until it is handed over with the connection.
     pub(crate) fn permit(&self) -> Option<&ConnectionPermit> {
         self.cold.permit.as_ref()
+    }
+
+    /// The permit, to count the connection for an address.
+    pub(crate) fn permit_mut(&mut self) -> Option<&mut ConnectionPermit> {
+        self.cold.permit.as_mut()
     }
 
     /// Counts the connection by another permit.
@@ -54,10 +59,10 @@ impl Session {
         }
     }
 
-    /// Counts the connection for its address until the connection ends.
-    pub(crate) fn hold_address_permit(&mut self, of_address: Option<AddressPermit>) {
+    /// Counts the connection for no address.
+    pub(crate) fn leave_address(&mut self) {
         if let Some(permit) = &mut self.cold.permit {
-            permit.hold(of_address);
+            permit.leave_address();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A table by client for gateways.
+//! A table by client.
 
 use super::SessionKey;
 use weirgate_wire::base::ChunkedQueue;
@@ -71,8 +71,8 @@ impl<C> ByClient<C> {
         self.len == 0
     }
 
-    /// Adds a client. The slot is free: the client before was removed when the session ended.
-    pub(crate) fn insert(&mut self, key: SessionKey, client: C) -> &mut C {
+    /// Adds a client. The slot is free: the client before was removed when its session ended.
+    pub fn insert(&mut self, key: SessionKey, client: C) -> &mut C {
         let slot = key.slot as usize;
         while self.slots.len() <= slot {
             self.slots.push_back(None);
@@ -84,7 +84,8 @@ impl<C> ByClient<C> {
         client
     }
 
-    pub(crate) fn remove(&mut self, key: SessionKey) -> Option<C> {
+    /// Removes a client. Returns its value; `None` for a client that has ended.
+    pub fn remove(&mut self, key: SessionKey) -> Option<C> {
         self.get(key)?;
         let (_, client) = self.slots[key.slot as usize].take()?;
         self.len -= 1;

@@ -21,7 +21,7 @@ pub(crate) fn shrink<T>(table: &mut Vec<T>) {
 }
 
 /// Removes empty slots from the end of a table, and gives the room back.
-pub fn trim_slots<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
+pub(crate) fn trim_slots<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
     while slots.last().is_some_and(&is_empty) {
         slots.pop();
     }

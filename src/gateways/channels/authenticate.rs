@@ -153,10 +153,10 @@ impl ChannelsGateway {
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
-        let is_same = client.rights == rights && client.table == self.table;
+        let is_same = client.rights.have_same_names(&rights) && client.names_table == self.table;
         keep_apart(core, key, &rights);
         client.rights = rights;
-        client.table = self.table;
+        (client.rights_table, client.names_table) = (self.table, self.table);
         client.token_end = TokenEnd::of(&identity);
         core.set_token(key, identity.user.map(Into::into), marks);
         core.set_client_bytes(key, client.rights.memory_bytes());
@@ -171,6 +171,26 @@ impl ChannelsGateway {
             client,
             PendingRequest::authenticate(ids, request_id),
         )
+    }
+
+    /// Makes the rights of a client again if the table of roles has been replaced since. Returns whether the client may stay:
+    /// an operator may have cut off the role that now counts.
+    pub(super) fn renew_rights(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut ChannelsClient,
+    ) -> bool {
+        client.rights_table = self.table;
+        let role = Arc::clone(&client.rights.role);
+        let settings = &self.settings;
+        (settings.acl).renew(&mut client.rights, &settings.default_role);
+        core.set_client_bytes(key, client.rights.memory_bytes());
+        if client.rights.role == role {
+            return true;
+        }
+        core.set_role(key, &client.rights.role);
+        core.check_or_close(key)
     }
 
     /// Counts a new token of the client. Returns whether the client may send one now: each token that is judged costs the

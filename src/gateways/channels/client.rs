@@ -14,7 +14,9 @@ use weirgate_core::TopicName;
 pub struct ChannelsClient {
     pub(super) rights: Rights,
     /// The number of the table of roles that the rights come from.
-    pub(super) table: u64,
+    pub(super) rights_table: u32,
+    /// The number of a table of roles by which all names of the client have been judged; some have been by a later one.
+    pub(super) names_table: u32,
     pub(super) token_end: TokenEnd,
     /// The names that the client holds: its topics in the hub, and the names that it joins with a waiting answer.
     pub(super) held: HeldNames,
@@ -39,14 +41,15 @@ impl ChannelsClient {
     /// A client without names, with rights of the table of roles with this number.
     pub(super) fn new(
         rights: Rights,
-        table: u64,
+        table: u32,
         token_end: TokenEnd,
         held: HeldNames,
         requests: RequestRate,
     ) -> Self {
         Self {
             rights,
-            table,
+            rights_table: table,
+            names_table: table,
             token_end,
             held,
             requests,

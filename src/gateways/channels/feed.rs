@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::messages::{raw_text, raw_text_bytes};
+use super::raw_text::{raw_text, raw_text_bytes};
 use crate::gateways::shared::feed::{
     BadMessageLog, TextTooLarge, TooLarge, broadcast_unix_ms, check_size,
 };

@@ -12,10 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat};
 use foldhash::fast::FixedState;
 
 use super::leaving::Spent;
 use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastEnd, PastWait};
+use super::raw_text::{raw_text, raw_text_bytes};
 use super::replay::Last;
 use super::retained::RetainedEnd;
 use crate::gateways::shared::feed::write_stamp;
@@ -28,9 +30,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::json::{
-    ListWriter, ObjectWriter, iso_utc, quoted, quoted_lossy_bytes, write_quoted_lossy,
-};
+use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -844,6 +844,12 @@ fn append_all(payload: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
+/// A time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range becomes 1970.
+pub(super) fn iso_utc(unix_ms: i64) -> String {
+    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    date.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
 /// The data of a deletion, which has no payload.
 const NULL: &[u8] = b"null";
 
@@ -859,25 +865,15 @@ fn text_of(message: &Message) -> Option<Part> {
     }
 }
 
-/// The text of a payload that is not JSON: `{"raw":"…"}`. `bytes`: its length ([`raw_text_bytes`]).
-pub(super) fn raw_text(payload: &[u8], bytes: usize) -> Vec<u8> {
-    let mut text = Vec::with_capacity(bytes);
-    text.extend_from_slice(RAW_BEFORE);
-    write_quoted_lossy(payload, &mut text);
-    text.push(b'}');
-    text
-}
-
-/// The length of the text of a payload that is not JSON. It can be six times as long.
-pub(super) fn raw_text_bytes(payload: &[u8]) -> usize {
-    RAW_BEFORE.len() + quoted_lossy_bytes(payload) + 1
-}
-
-const RAW_BEFORE: &[u8] = b"{\"raw\":";
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_to_the_millisecond_in_utc() {
+        assert_eq!(iso_utc(1_767_954_600_007), "2026-01-09T10:30:00.007Z");
+        assert_eq!(iso_utc(i64::MAX), "1970-01-01T00:00:00.000Z");
+    }
 
     fn names(names: &[&'static str]) -> FollowUp {
         FollowUp {

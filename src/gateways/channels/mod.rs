@@ -6,8 +6,9 @@
 //! it resumes, from the answer on. While the bus is connected, `subscribed` waits until the bus has confirmed the
 //! names. The syntax of names and patterns depends on the bus ([`NameSyntax`]); everything else is the same on both.
 //!
-//! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
-//! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
+//! A new table of roles may arrive at any time, and decides every later request, and the rest of one under way: from what
+//! the client's token says, its rights are made again as for a new client. A client keeps the names that it holds until it
+//! unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 //!
 //! Begin with [`ChannelsGateway::handle_message`] below, then `request.rs`, `pending.rs` and `grant.rs`.
 //!
@@ -20,7 +21,8 @@
 //! | `kept_names`, `patterns` | the names of the kept feed; patterns that the gateway matches itself |
 //! | `lost_names` | clients of names that have left the stream, whose messages are lost for a while |
 //! | `feed` | from messages of the bus to topics |
-//! | `messages`, `answers`, `sending` | the messages to clients; answers that wait; sending them, and what follows them |
+//! | `messages`, `raw_text` | the messages to clients; the text of a payload that is not JSON |
+//! | `answers`, `sending` | answers that wait; sending messages, and what follows them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
 //! | `settings`, `stats`, `metrics` | the rows of the tables; counters; metrics |
 //! | `start`, `outputs`, `pages` | assembles the gateway; its requests to the bus; its pages |
@@ -44,6 +46,7 @@ mod pages;
 mod past;
 mod patterns;
 mod pending;
+mod raw_text;
 mod replay;
 mod request;
 mod retained;
@@ -168,7 +171,7 @@ pub struct ChannelsGateway {
     /// The names of which slow clients get only the newest message.
     conflated: Option<NamePatterns>,
     /// How many tables of roles came before this table.
-    table: u64,
+    table: u32,
     /// Tables of roles that are no longer in force.
     old_tables: VecDeque<Acl>,
     /// The longest wait of an answer for the bus, microseconds.
@@ -734,7 +737,7 @@ impl Gateway for ChannelsGateway {
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<ChannelsClient>, acl: Acl) {
         let old_table = std::mem::replace(&mut self.settings.acl, acl);
         self.old_tables.push_back(old_table);
-        self.table += 1;
+        self.table = self.table.wrapping_add(1);
     }
 
     fn poll_output(&mut self) -> Option<ChannelsOutput> {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::messages::iso_utc;
 use super::start::CHANNELS;
 use super::{ChannelsGateway, ChannelsStats};
 use weirgate_runtime::{BusStatus, Clock};
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::auth::NameSyntax;
-use weirgate_wire::json::{ObjectWriter, iso_utc};
+use weirgate_wire::json::ObjectWriter;
 
 /// The page for browsers.
 pub(super) const FRONT: FrontPage = FrontPage {

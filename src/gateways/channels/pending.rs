@@ -9,7 +9,7 @@ use super::client::ChannelsClient;
 use super::leaving::Spent;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use super::rights::Verdict;
-use crate::auth::{RightsCheck, Undecided};
+use crate::auth::{Rights, RightsCheck, Undecided};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::json::{ListWriter, TextList};
 
@@ -99,6 +99,18 @@ impl PendingRequest {
         }
     }
 
+    /// Judges the names that are left by these rights, made by another table of roles.
+    fn renew_check(&mut self, rights: &Rights) {
+        let check = match self {
+            Self::Subscribe(request) => Some(&mut request.check),
+            Self::Authenticate(request) => request.check.as_mut(),
+            Self::Unsubscribe(_) => None,
+        };
+        if let Some(check) = check {
+            check.renew(rights);
+        }
+    }
+
     /// What the answer will wait for.
     pub(super) fn follow_up(&mut self) -> Option<&mut FollowUp> {
         match self {
@@ -180,6 +192,14 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
         mut request: PendingRequest,
     ) -> Option<(Answer, FollowUp)> {
+        if client.rights_table != self.table {
+            if !self.renew_rights(core, key, client) {
+                // Its names are dropped with the client's others.
+                client.set_rest(request);
+                return None;
+            }
+            request.renew_check(&client.rights);
+        }
         let mut has_more = true;
         while has_more {
             has_more = match &mut request {

@@ -7,6 +7,10 @@
 //! the pages and the bytes. A message that the client has already is left out: of the stream by its position, however often
 //! the stream is asked, of the history by the history's number ([`KeptCursor`]), whatever is lost meanwhile.
 //!
+//! What a client may lack is said at the end. The bus sees what the stream has removed after the place where a question
+//! begins, so no question begins before what the client has got. What this instance has lost after the client's position
+//! counts too ([`KeptCursor::read_all`]).
+//!
 //! A replay has an end: a stream that brings nothing new is asked so many times, one that is made anew twice, and what the
 //! history has is walked over once.
 //!
@@ -32,8 +36,8 @@ use super::patterns::matcher;
 use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
 use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
-    Content, CopyPosition, CopyRank, Core, Frame, IfMissing, KeptCursor, KeptHead, NotRecovered,
-    Outcome, Point, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+    Content, CopyPosition, CopyRank, Core, Frame, KeptCursor, KeptHead, NotRecovered, Outcome,
+    Point, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -284,36 +288,40 @@ impl Replay {
         !self.is_paused && !self.is_over
     }
 
-    /// Where the stream is read from: before a message of which the client has only some copies.
+    /// Where the stream is read from: before a message of which the client may lack a copy.
     fn after(&self) -> Option<StoredId> {
         let (id, copy) = self.cursor.stored()?;
-        match copy == CopyRank::LAST {
-            true => Some(id),
-            false => None,
-        }
+        let has_all_copies = self.names.last().is_none_or(|name| name.rank() <= copy);
+        has_all_copies.then_some(id)
     }
 
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A question
-    /// that is refused, perhaps only because the answer was late, is asked again once.
-    fn read(&mut self, cut: Option<RetainedCut>, is_short: bool) {
+    /// that is refused, perhaps only because the answer was late, is asked again once, from where the bus knows that nothing
+    /// was missing. Returns whether it is.
+    fn read(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
         let has_no_answer = cut == Some(RetainedCut::Refused);
         let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
         if has_no_answer && !had_no_answer {
-            return;
+            return true;
         }
         self.short_reads = if is_short { self.short_reads + 1 } else { 0 };
         self.is_over |= self.short_reads >= SHORT_READS_MAX;
         match cut {
-            Some(RetainedCut::Epoch) => return self.read_other_epoch(),
+            Some(RetainedCut::Epoch) => {
+                self.read_other_epoch();
+                return false;
+            }
             Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed) => {
                 self.is_over = true;
             }
-            _ => self.cursor.read_all(),
+            _ if self.cursor.read_all() => self.cut.note(RetainedCut::Window),
+            _ => {}
         }
         self.is_read = true;
         if let Some(cut) = cut {
             self.cut.note(cut);
         }
+        false
     }
 
     /// Handles a position of another epoch of the stream: it says nothing of this stream, which is read from its beginning
@@ -522,14 +530,11 @@ impl Retained {
         scope: &TopicName,
         key: SessionKey,
         cut: Option<RetainedCut>,
-        cursor: QuestionCursor,
+        (cursor, had_page): (QuestionCursor, bool),
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
-            let began = waiter.names.get(scope).map(|wanted| wanted.cursor.id());
-            let is_short = began == Some(cursor.id());
             for replay in waiter.read_in_mut(scope) {
-                replay.is_asked = false;
-                replay.read(cut, is_short);
+                replay.is_asked = replay.read(cut, !had_page);
             }
         }
         self.wait_again(scope, key, Some(cursor));
@@ -682,14 +687,13 @@ impl ChannelsGateway {
             return AfterLook::Waits;
         }
         let wanted: Vec<Wanted> = replay.names.iter().map(Name::wanted).collect();
-        let if_missing = match replay.is_cut_short {
-            true => IfMissing::Skip,
-            false => IfMissing::Fail,
-        };
-        let page = core.kept_page(key, &replay.cursor, &wanted, if_missing);
+        let page = core.kept_page(key, &replay.cursor, &wanted, replay.is_cut_short);
         match page {
             Ok(page) => {
                 replay.pauses = 0;
+                if page.was_lost_meanwhile {
+                    replay.cut.note(RetainedCut::Window);
+                }
                 replay.cursor = page.reached.unwrap_or(replay.cursor);
                 // A second time, the client is slower than the feed: it would never come to the end.
                 let is_left_behind =
@@ -760,13 +764,14 @@ impl ChannelsGateway {
     ) {
         let number = value.request.unwrap_or_default();
         let subject = value.topic.as_str();
-        let receivers = self.retained.questions.receivers(number, subject);
         let Some(position) = value.place.position() else {
             return;
         };
         let Point::Stored(id) = position.point else {
             return;
         };
+        let receivers = self.retained.questions.receivers(number, subject);
+        self.retained.questions.brought(number, id);
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
         for (key, replayed) in receivers {
             let content = core.content(key);

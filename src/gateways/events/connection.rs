@@ -263,12 +263,16 @@ impl Connection {
         }
     }
 
-    /// Whether the client may still be here, or what it has left may still be done. A client that may not is closed.
+    /// Whether the client may still be here, or what it has left may still be done: its token has not ended, and no
+    /// operator has cut it off. A client that may not is closed.
     pub(super) fn admit(&self, core: &mut Core, key: SessionKey) -> bool {
         match &self.ended_client {
-            None => core.check_or_close(key),
+            None => !self.token_end.close(core, key) && core.check_or_close(key),
             Some(EndedClient { who, .. }) => {
-                who.as_ref().is_none_or(|who| core.check_gone(who).is_ok())
+                let is_cut = who
+                    .as_ref()
+                    .is_some_and(|who| core.check_gone(who).is_err());
+                !is_cut && !self.token_end.has_come(core.now())
             }
         }
     }

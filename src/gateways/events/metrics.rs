@@ -22,7 +22,7 @@ metric_names! {
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
         "Error messages sent to devices.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
-        "Messages from devices that disconnected before their messages were forwarded to a service; they are dropped.";
+        "Messages of devices that weirgate dropped before it forwarded them to a service: the device had disconnected or was cut off, or its token had expired.";
     EVENTS_BUS_PUSHES_WAITING = Gauge "weirgate_events_bus_pushes_waiting" []
         "Pushes that wait for the counts of other instances.";
     EVENTS_BUS_PUSHES_SENT = Counter "weirgate_events_bus_pushes_sent_total" []

@@ -256,8 +256,8 @@ impl EventsGateway {
         self.call(core, connection, permission)
     }
 
-    /// Whether the connection's next message may be carried out. An operator may have cut the client off since the
-    /// message arrived: then what waits is dropped and counted.
+    /// Whether the connection's next message may be carried out. Since the message arrived, an operator may have cut the
+    /// client off, or its token may have ended: then what waits is dropped and counted.
     fn admit_work(
         &mut self,
         core: &mut Core,
@@ -557,11 +557,13 @@ impl Gateway for EventsGateway {
     }
 
     /// Keeps the connection of an ended client, whose messages are still forwarded. Of a client that an operator has cut
-    /// off, only the call in flight goes on.
+    /// off, or whose token has ended, only the call in flight goes on.
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Connection>) {
         let (mut connection, waits_max) = match closed {
-            Closed::Ended(connection, _) => (connection, u64::MAX),
-            Closed::Cut(connection) => (connection, 0),
+            Closed::Ended(connection, _) if !connection.token_end.has_come(core.now()) => {
+                (connection, u64::MAX)
+            }
+            Closed::Ended(connection, _) | Closed::Cut(connection) => (connection, 0),
         };
         let who = core.who(key);
         let left_line = (self.orphans).adopt(&mut connection, waits_max, who, &self.stats);

@@ -30,6 +30,8 @@ pub struct LevelsPath {
     pub path: String,
     /// The topic of the feed for this path.
     pub topic: TopicName,
+    /// The subjects whose messages the topic shows; `None`: all.
+    pub subjects: Option<Vec<String>>,
 }
 
 /// The client side of the levels contract (`GET /ws/stream`, and further endpoints).
@@ -62,6 +64,11 @@ impl Gateway for LevelsGateway {
 
     fn source_of(&self, _: &TopicName) -> (NameSource, OnBus) {
         (NameSource::Stream, OnBus::Confirmed)
+    }
+
+    fn subjects_of(&self, name: &TopicName) -> Option<&[String]> {
+        let path = self.paths.iter().find(|path| path.topic == *name);
+        path?.subjects.as_deref()
     }
 
     fn entrance(&self, path: &str) -> Entrance<'_> {

@@ -15,9 +15,7 @@ use crossbeam_channel::unbounded;
 
 use crate::commands::GatewayKind;
 use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
-use crate::gateways::levels::feed::{
-    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS,
-};
+use crate::gateways::levels::feed::{KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS};
 use crate::gateways::levels::pages::{TAB_PATH, health_route, keys_route, tab_route};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
 use crate::gateways::levels::settings::{DemoSettings, LevelsSettings, Market};
@@ -267,7 +265,7 @@ impl LevelsPlan {
         Self {
             gateway,
             common: CommonSettings::new(checked),
-            paths: paths(&feed.endpoints),
+            paths: paths(&feed),
             feed,
             relays,
             has_market: market != Market::Off,
@@ -320,14 +318,16 @@ impl LevelsPlan {
 }
 
 /// Feed and gateway both name the topic of a path after the path.
-fn paths(endpoints: &[Endpoint]) -> Vec<LevelsPath> {
+fn paths(feed: &LevelsFeedSettings) -> Vec<LevelsPath> {
     let everything = LevelsPath {
         path: LevelsGateway::PATH.to_owned(),
         topic: LevelsFeed::TOPIC,
+        subjects: None,
     };
-    let others = endpoints.iter().map(|endpoint| LevelsPath {
+    let others = feed.endpoints.iter().map(|endpoint| LevelsPath {
         path: endpoint.topic.as_str().to_owned(),
         topic: endpoint.topic.clone(),
+        subjects: Some(feed.subjects_of(endpoint)),
     });
     [everything].into_iter().chain(others).collect()
 }

@@ -61,7 +61,7 @@ impl TokenEnd {
     }
 
     /// Returns whether the token has ended at `now`; a token without an end never ends.
-    fn has_come(self, now: Now) -> bool {
+    pub(in crate::gateways) fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms())
     }
 

@@ -22,7 +22,7 @@ use std::{fmt, io};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 pub(crate) use self::socket_file::{Owner, SocketFile};
-pub use self::tls::{ClientCertificate, TlsSession, client_config_trusting};
+pub use self::tls::{TlsSession, client_config_trusting};
 
 /// The longest path of a unix socket, bytes: the size of the path in `sockaddr_un`, less the NUL (unix(7)).
 pub(crate) const PATH_BYTES_MAX: usize = 107;

@@ -17,13 +17,12 @@ use self::buffers::{Joined, TlsBuffers};
 use super::readiness::{READABLE, Unread, peer_end};
 use super::tcp_info;
 use crate::listening::tls::TlsSession;
-use weirgate_core::{PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write, trim_slots};
+use weirgate_core::{ByClient, PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write};
 use weirgate_runtime::{Clock, Wake};
 use weirgate_wire::admission::{Bill, Chosen, ClientAddr, FairQueue};
 
 #[derive(Debug)]
 struct Socket {
-    generation: u32,
     stream: TcpStream,
     /// `None` for a plain connection.
     tls: Option<Box<TlsSession>>,
@@ -89,11 +88,11 @@ pub(super) enum KeptSent {
     Nothing,
 }
 
-/// Sockets by slot of the hub's table.
+/// The sockets of clients.
 #[derive(Debug)]
 pub(super) struct Sockets {
     registry: Registry,
-    slots: Vec<Option<Socket>>,
+    sockets: ByClient<Socket>,
     /// Sockets that may hold unread bytes.
     readable: Readable,
     /// Sockets with kept records of TLS, which the kernel takes again.
@@ -110,7 +109,7 @@ impl Sockets {
     pub(super) fn new(registry: Registry, clock: Clock, wake: &Wake) -> Self {
         Self {
             registry,
-            slots: Vec::new(),
+            sockets: ByClient::default(),
             readable: Readable::default(),
             with_room: VecDeque::new(),
             joined: Joined::default(),
@@ -135,15 +134,10 @@ impl Sockets {
         mut tls: Option<Box<TlsSession>>,
     ) -> io::Result<()> {
         self.registry.register(&mut stream, token(key), READABLE)?;
-        let slot = key.slot as usize;
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, || None);
-        }
         if let Some(session) = &mut tls {
             session.wake_with(&self.chosen.waker(key));
         }
-        self.slots[slot] = Some(Socket {
-            generation: key.generation,
+        let socket = Socket {
             stream,
             tls,
             ends: false,
@@ -155,7 +149,8 @@ impl Sockets {
             unread: Unread::Nothing,
             end: None,
             asks_for_room: false,
-        });
+        };
+        self.sockets.insert(key, socket);
         Ok(())
     }
 
@@ -224,7 +219,7 @@ impl Sockets {
     }
 
     fn socket(&mut self, key: SessionKey) -> Option<&mut Socket> {
-        socket_of(&mut self.slots, key)
+        self.sockets.get_mut(key)
     }
 
     fn stream(&mut self, key: SessionKey) -> Option<&mut TcpStream> {
@@ -234,7 +229,7 @@ impl Sockets {
     /// Reads once, and records whether unread bytes may follow ([`unread`](Self::unread)).
     pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<Got> {
         let gone = || io::Error::from(io::ErrorKind::WouldBlock);
-        let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
+        let socket = self.sockets.get_mut(key).ok_or_else(gone)?;
         let read = match &mut socket.tls {
             None => socket.stream.read(buf).map(|n| Got::plain(n, buf.len())),
             Some(session) => self.tls.read(&mut socket.stream, session, buf),
@@ -256,7 +251,7 @@ impl Sockets {
     /// Called after each step of a socket's TLS, because any step may send the last kept record: ends the sending
     /// side once that record is out.
     fn stepped(&mut self, key: SessionKey) {
-        if let Some(socket) = socket_of(&mut self.slots, key)
+        if let Some(socket) = self.sockets.get_mut(key)
             && socket.ends
             && socket.tls.as_ref().is_some_and(|tls| !tls.has_kept())
         {
@@ -289,7 +284,7 @@ impl Sockets {
 
     /// Ends the sending side, after the kept records of TLS. An error means that the peer has left already.
     pub(super) fn half_close(&mut self, key: SessionKey) {
-        let Some(socket) = socket_of(&mut self.slots, key) else {
+        let Some(socket) = self.sockets.get_mut(key) else {
             return;
         };
         if let Some(session) = &mut socket.tls {
@@ -334,15 +329,13 @@ impl Sockets {
     }
 
     fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
-        self.stream(key)?;
-        let socket = self.slots[key.slot as usize].take();
-        trim_slots(&mut self.slots, Option::is_none);
-        socket.map(|socket| (socket.stream, socket.tls))
+        let socket = self.sockets.remove(key)?;
+        Some((socket.stream, socket.tls))
     }
 
     fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
-        let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
+        let socket = self.sockets.get_mut(key).ok_or_else(gone)?;
         if let Some(session) = &mut socket.tls {
             let (stream, was_full) = (&mut socket.stream, socket.was_full);
             let sealed = self.tls.write(stream, session, slices, was_full)?;
@@ -403,7 +396,7 @@ impl Sockets {
     /// Sends the kept records of TLS, as many as the kernel takes. For a unix socket, ends the request for reports of
     /// room: every message that its client reads would wake the loop.
     pub(super) fn send_kept(&mut self, key: SessionKey) -> KeptSent {
-        let Some(socket) = socket_of(&mut self.slots, key) else {
+        let Some(socket) = self.sockets.get_mut(key) else {
             return KeptSent::All;
         };
         let stream = &mut socket.stream;
@@ -427,7 +420,7 @@ impl Sockets {
     }
 
     fn end_request_for_room(&mut self, key: SessionKey) {
-        if let Some(socket) = socket_of(&mut self.slots, key)
+        if let Some(socket) = self.sockets.get_mut(key)
             && socket.asks_for_room
             && is_unix(&socket.stream)
         {
@@ -439,7 +432,7 @@ impl Sockets {
 
     /// Requests a report of the poll when the socket takes bytes again. If there is room now, the report comes at once.
     fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
-        let Some(socket) = socket_of(&mut self.slots, key).filter(|one| !one.asks_for_room) else {
+        let Some(socket) = self.sockets.get_mut(key).filter(|one| !one.asks_for_room) else {
             return Ok(());
         };
         let interest = READABLE | Interest::WRITABLE;
@@ -448,11 +441,6 @@ impl Sockets {
         socket.asks_for_room = true;
         Ok(())
     }
-}
-
-fn socket_of(slots: &mut [Option<Socket>], key: SessionKey) -> Option<&mut Socket> {
-    let socket = slots.get_mut(key.slot as usize)?.as_mut()?;
-    (socket.generation == key.generation).then_some(socket)
 }
 
 /// Whether it is a unix socket, in which the kernel reports room with each read at the other end; in TCP only if a write

@@ -13,12 +13,10 @@ use super::common::CommonSettings;
 use super::cpus::{check_cpus, pin};
 use super::early_signals::stop_signals_are_taken;
 use super::listening::{Listening, log_start};
-use super::log_filter_file::LogFilterFile;
 use super::prepared::{Prepared, StartQuestion, alone};
 use super::process::bound_connections;
-use super::reload::{Reload, Reloads};
+use super::reload::{Reload, Reloads, ReloadsOf, common_parts};
 use super::revoked_file::Cuts;
-use super::secret_files::SecretFiles;
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
@@ -393,7 +391,10 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             telemetry,
         };
         reloads
-            .start(!common.has_supervisor)
+            .start(match common.has_supervisor {
+                true => ReloadsOf::Process,
+                false => ReloadsOf::Gateway,
+            })
             .map_err(RunError::Thread)?;
         log_start(self.name, &listening, connections_max, common.memory_max);
         announce(&listening);
@@ -417,8 +418,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         counts
     }
 
-    /// Takes the parts that are read again at SIGHUP. The log filter is last, so that the old filter applies to the log
-    /// lines about the other parts.
+    /// Takes the parts that are read again at SIGHUP.
     fn take_reloads(
         &mut self,
         revoked: Option<Box<dyn Reload>>,
@@ -429,12 +429,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         if let Some(tls) = tls {
             parts.push(Box::new(tls));
         }
-        if let Some(secrets) = SecretFiles::new(self.common.secret_files.clone()) {
-            parts.push(Box::new(secrets));
-        }
-        if let Some(path) = &self.common.log_filter_file {
-            parts.push(Box::new(LogFilterFile(path.clone())));
-        }
+        parts.extend(common_parts(&self.common));
         Reloads::new(parts)
     }
 

@@ -17,7 +17,10 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level;
 
+use super::common::CommonSettings;
 use super::early_signals::roll_has_come;
+use super::log_filter_file::LogFilterFile;
+use super::secret_files::SecretFiles;
 use crate::telemetry::{GatewayMetric, MetricName};
 use weirgate_runtime::detached;
 
@@ -90,10 +93,42 @@ struct ReloadProgress {
     doing: Mutex<Doing>,
 }
 
-/// All parts of one gateway.
+/// All parts of one process.
 pub(super) struct Reloads {
     parts: Vec<Box<dyn Reload>>,
     progress: Arc<Vec<Arc<ReloadProgress>>>,
+}
+
+/// Whose files are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReloadsOf {
+    /// A gateway without a supervisor.
+    Gateway,
+    /// A gateway that a supervisor has started.
+    Process,
+    /// A supervisor: it passes SIGHUP on to the processes, which log how many files were read.
+    Supervisor,
+}
+
+/// The parts of gateways and supervisors. The log filter is last, so that the old filter applies to the log lines about
+/// the other parts.
+pub(super) fn common_parts(common: &CommonSettings) -> Vec<Box<dyn Reload>> {
+    let mut parts = Vec::<Box<dyn Reload>>::new();
+    if let Some(secrets) = SecretFiles::new(common.secret_files.clone()) {
+        parts.push(Box::new(secrets));
+    }
+    if let Some(path) = &common.log_filter_file {
+        parts.push(Box::new(LogFilterFile(path.clone())));
+    }
+    parts
+}
+
+/// Reads the files of a supervisor again, and has it end with its terminal.
+///
+/// # Errors
+/// The system refuses a thread or the handler of a signal.
+pub(crate) fn start_reloads_of_supervisor(common: &CommonSettings) -> io::Result<()> {
+    Reloads::new(common_parts(common)).start(ReloadsOf::Supervisor)
 }
 
 /// After this call a SIGHUP no longer ends the process. [`Reloads::start`] handles signals that arrived before it.
@@ -137,8 +172,7 @@ impl Reloads {
     }
 
     /// Starts the threads, which wait for signals and changes, and end with the process.
-    /// `is_alone`: no supervisor carries out SIGUSR2 for this process.
-    pub(super) fn start(self, is_alone: bool) -> io::Result<()> {
+    pub(super) fn start(self, of: ReloadsOf) -> io::Result<()> {
         let hang_ups = HangUps::of_process()?;
         let had_terminal = stdin().is_terminal();
         let readers = zip(self.parts, self.progress.iter());
@@ -146,7 +180,7 @@ impl Reloads {
         let readers = readers.collect::<io::Result<Vec<Reader>>>()?;
         detached("reload", move || {
             loop {
-                if roll_has_come() && is_alone {
+                if roll_has_come() && of == ReloadsOf::Gateway {
                     tracing::warn!(
                         "SIGUSR2 has no effect without --processes: there are no processes to replace"
                     );
@@ -156,15 +190,18 @@ impl Reloads {
                 } else if had_terminal && !stdin().is_terminal() {
                     stop_without_terminal();
                 } else {
-                    reload_all(&readers);
+                    let counts = reload_all(&readers);
+                    if of != ReloadsOf::Supervisor {
+                        log_counts(counts);
+                    }
                 }
             }
         })
     }
 }
 
-/// Reads all parts again, and logs how many had each outcome.
-fn reload_all(readers: &[Reader]) {
+/// Reads all parts again. Returns how many had each outcome.
+fn reload_all(readers: &[Reader]) -> [u64; ReloadOutcome::LABELS.len()] {
     let (done, outcomes) = unbounded();
     for reader in readers {
         // The thread ends with the process.
@@ -179,8 +216,11 @@ fn reload_all(readers: &[Reader]) {
     readers.iter().for_each(|reader| reader.progress.check());
     let late = readers.len() as u64 - counts.iter().sum::<u64>();
     counts[ReloadOutcome::Failed as usize] += late;
-    let [changed, unchanged, failed] = counts;
-    if readers.is_empty() {
+    counts
+}
+
+fn log_counts([changed, unchanged, failed]: [u64; ReloadOutcome::LABELS.len()]) {
+    if changed + unchanged + failed == 0 {
         tracing::info!("SIGHUP: no setting of this gateway is in a file that is read again");
     } else {
         tracing::info!(changed, unchanged, failed, "SIGHUP: files read again");

@@ -1,11 +1,6 @@
 //! Secrets in files: read again after a change, and at SIGHUP. Everybody who uses such a secret reads it at each use, so a
 //! new text counts from then on: for tokens and requests at once, for a bus at the next connection.
 
-use std::time::Duration;
-use std::{io, thread};
-
-use weirgate_runtime::detached;
-
 use super::files;
 use super::fingerprints::Fingerprints;
 use super::reload::{Reload, Reloaded};
@@ -56,29 +51,6 @@ impl Reload for SecretFiles {
         tracing::info!(?settings, "secrets have changed");
         Ok(Reloaded::Changed)
     }
-}
-
-/// How often [`watch`] looks for a change.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Reads the files again after each change, in a process that reads nothing else again.
-///
-/// # Errors
-/// The system refuses a thread.
-pub(crate) fn watch(files: Vec<SecretFile>) -> io::Result<()> {
-    let Some(mut files) = SecretFiles::new(files) else {
-        return Ok(());
-    };
-    detached("secret-files", move || {
-        loop {
-            thread::sleep(CHECK_INTERVAL);
-            if files.poll_change()
-                && let Err(error) = files.reload()
-            {
-                tracing::warn!("{error}");
-            }
-        }
-    })
 }
 
 /// The text of a file, if it is a value of its setting. The error has nothing of the text.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt, parent_id};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -80,7 +81,7 @@ impl Ports {
 
 /// The program to start, and the processes that are there.
 pub(super) struct Children {
-    /// The path of this program at its start: a new program at this path is what a roll starts.
+    /// The path by which this program was started: a new program at this path is what a roll starts.
     program: PathBuf,
     args: Vec<OsString>,
     count: u32,
@@ -91,7 +92,7 @@ pub(super) struct Children {
 impl Children {
     pub(super) fn new(count: u32, ports: Ports) -> io::Result<Self> {
         Ok(Self {
-            program: std::env::current_exe()?,
+            program: own_path()?,
             args: std::env::args_os().skip(1).collect(),
             count,
             ports,
@@ -175,6 +176,28 @@ impl Children {
             .and_then(|(_, rest)| rest.split_ascii_whitespace().next());
         state == Some("T")
     }
+}
+
+/// The path by which this program was started, with its symbolic links: they may lead to another file later. If that path
+/// is unknown, the path of the file itself.
+fn own_path() -> io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    let is_own = |path: &PathBuf| {
+        let ids = [path, &file].map(|path| fs::metadata(path).map(|of| (of.dev(), of.ino())));
+        matches!(ids, [Ok(one), Ok(other)] if one == other)
+    };
+    let name = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    // Without a slash, the shell has looked in PATH.
+    let found = match name.components().count() {
+        1 => {
+            let folders = std::env::var_os("PATH").unwrap_or_default();
+            let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(&name));
+            paths.find(is_own)
+        }
+        _ => Some(name),
+    };
+    let found = found.and_then(|path| std::path::absolute(path).ok());
+    Ok(found.filter(is_own).unwrap_or(file))
 }
 
 /// Whether the supervisor that has started this process has ended: the system has given the process another parent.

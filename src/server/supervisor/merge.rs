@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 
 use super::core::Number;
-use weirgate_core::FOUND_MAX;
+use weirgate_core::Search;
 
 /// The ends of the names of times, ages and spans: of these the largest counts, never a sum.
 const TIME_ENDS: [&str; 4] = ["_ms", "_us", "_s", "_seconds"];
@@ -201,7 +201,7 @@ fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
         "count",
         Value::from(largest.max(names.len() as u64)),
     );
-    let leaves_out = counts.iter().any(|count| *count > FOUND_MAX as u64);
+    let leaves_out = counts.iter().any(|count| *count > Search::FOUND_MAX as u64);
     if leaves_out && counts.len() > 1 {
         set(answer, "count_is_exact", Value::from(false));
     }
@@ -254,7 +254,7 @@ fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
 /// The most rows of a joined list. Of the lists that a process cuts off, there are as many as in the longest.
 fn rows_max(name: &str, values: &[(Number, Value)]) -> usize {
     if name == CLIENTS {
-        return FOUND_MAX;
+        return Search::FOUND_MAX;
     }
     let lengths = values
         .iter()
@@ -330,7 +330,7 @@ fn cut_names(rows: &mut Vec<Row>, values: &[(Number, Value)]) {
     let mut place = 0;
     rows.retain(|row| {
         place += 1;
-        place <= FOUND_MAX || row.name().is_some_and(|name| in_front.contains(name))
+        place <= Search::FOUND_MAX || row.name().is_some_and(|name| in_front.contains(name))
     });
 }
 
@@ -344,7 +344,7 @@ pub(super) fn order_names(answer: &mut Value, wanted: &str) {
         let name = row_name(row).unwrap_or_default();
         (name != wanted, name.to_owned())
     });
-    rows.truncate(FOUND_MAX);
+    rows.truncate(Search::FOUND_MAX);
     *names = rows.into();
 }
 
@@ -458,7 +458,7 @@ mod tests {
         let names = |names: &[String]| {
             let mut sorted: Vec<&String> = names.iter().collect();
             sorted.sort_by_key(|name| (*name != "zz", *name));
-            let rows = sorted.iter().take(FOUND_MAX);
+            let rows = sorted.iter().take(Search::FOUND_MAX);
             let rows: Vec<Value> = rows
                 .map(|name| json!({"name": name.as_str(), "members": 1}))
                 .collect();
@@ -477,7 +477,7 @@ mod tests {
         let rows = answer["names"].as_array().expect("rows");
         assert_eq!(
             (rows.len(), answer["count"].as_u64()),
-            (FOUND_MAX, Some(301))
+            (Search::FOUND_MAX, Some(301))
         );
         assert_eq!(rows[0], json!({"name": "zz", "members": 1}));
         for (row, name) in rows.iter().skip(1).zip(&all) {
@@ -507,7 +507,7 @@ mod tests {
             assert_eq!(answer["count"].as_u64(), Some(110 * u64::from(processes)));
             assert_eq!(
                 (clients.len(), clients[0]["oldest_ms"].as_u64()),
-                (FOUND_MAX, Some(109))
+                (Search::FOUND_MAX, Some(109))
             );
             began.elapsed().as_secs_f64()
         };

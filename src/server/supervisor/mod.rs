@@ -62,7 +62,7 @@ pub(crate) use self::refusals::take_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
 use crate::reactor::ReactorSettings;
 use crate::run::{
-    CommonSettings, RunError, alone, notify, stop_signals_are_taken, watch_secret_files,
+    CommonSettings, RunError, alone, notify, start_reloads_of_supervisor, stop_signals_are_taken,
 };
 use crate::settings::Checked;
 use weirgate_runtime::Clock;
@@ -98,10 +98,8 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     let refusals = Refusals::new(common.limits.revoked.max());
     let children = Children::new(count, ports).map_err(RunError::Thread)?;
     let settings = common.operator();
-    // The processes ask for no login: this is the only one.
-    let mut login_files = common.secret_files.clone();
-    login_files.retain(|file| settings.token.as_ref() == Some(&file.secret));
-    watch_secret_files(login_files).map_err(RunError::Thread)?;
+    // The processes ask for no login: this is the only one. All secrets change together, as in each process.
+    start_reloads_of_supervisor(&common).map_err(RunError::Thread)?;
     let shared = Shared::new(count, clock, refusals);
     let site = Site {
         routes: admin::routes(&shared, &settings),

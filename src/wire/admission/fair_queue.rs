@@ -66,7 +66,7 @@ struct AddressLine {
 
 /// First in, first out for each client address; the addresses take turns.
 ///
-/// Addresses are grouped as for the [limits by address](super::Addresses). The queue holds an entry at most once. Push
+/// Addresses are grouped as for the limits by address. The queue holds an entry at most once. Push
 /// and pop allocate only if the queue outgrows the memory that it has.
 ///
 /// ```

@@ -1,11 +1,9 @@
-//! Limits for clients: on what all clients hold, with a share for each address; limits by address; the client's address
-//! behind proxies; a queue with a share for each address; and the token bucket for all rates.
+//! Limits for clients: on what all clients hold, with a share for each address; the client's address behind proxies; a
+//! queue with a share for each address; and the token bucket for all rates.
 //!
-//! Pure: the caller passes the time. The hub uses the limits by address and the outbound rates, the gateways use the
-//! rates of their clients. The bill says which client is costly, and the queue whose turn is next, such as which costly
+//! Pure: the caller passes the time. The hub uses the outbound rates, the gateways the rates of their clients. The bill says which client is costly, and the queue whose turn is next, such as which costly
 //! client the loop reads.
 
-mod addresses;
 mod bill;
 mod client_address;
 mod fair_queue;
@@ -14,7 +12,6 @@ mod permit;
 mod quota;
 mod token_bucket;
 
-pub use addresses::{AddressLimits, AddressPermit, AddressRefusal, Addresses};
 pub use bill::Bill;
 pub use client_address::{ClientAddr, Credentials, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;

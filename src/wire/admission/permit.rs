@@ -14,8 +14,9 @@
 //! messages, records of TLS and bodies, which is charged as it comes; nor the memory of the kernel.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::{AddressPermit, ClientAddr, Full, Permit, Quota, Room, Sharing};
+use super::{ClientAddr, Full, Permit, Quota, Room, Sharing};
 
 /// What a connection begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,8 @@ pub struct ConnectionPermit {
     certificate_bytes: u32,
     token_bytes: u32,
     client_bytes: u32,
-    /// The permit of the address, once known.
-    _of_address: Option<AddressPermit>,
+    /// Counts as a connection of the address, once known.
+    _of_address: Option<Arc<()>>,
 }
 
 impl ConnectionPermit {
@@ -196,9 +197,15 @@ impl ConnectionPermit {
         &self.held
     }
 
-    /// Counts the connection for an address, and no longer for the previous address.
-    pub fn hold(&mut self, of_address: Option<AddressPermit>) {
-        self._of_address = of_address;
+    /// Counts the connection for no address.
+    pub fn leave_address(&mut self) {
+        self._of_address = None;
+    }
+
+    /// Counts the connection for an address, and no longer for the previous address. All connections of an address have
+    /// clones of `of_address`.
+    pub fn count_for_address(&mut self, of_address: Arc<()>) {
+        self._of_address = Some(of_address);
     }
 }
 

@@ -20,7 +20,7 @@
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
 //! for each address ([`Permit::grant_more`]): an address could otherwise hold everything by taking it over.
 //!
-//! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
+//! Addresses are grouped as for the limits by address: an IPv6 address by its /64.
 
 mod chosen;
 mod state;

@@ -338,7 +338,7 @@ fn keys_keep_their_order_and_text_is_escaped() {
     object.decimal("zero", -0.001, 2);
     object.decimal("small", -0.01, 2);
     object.decimal("no number", f64::NAN, 2);
-    object.array("values", [1.0, 2.5].map(|x| decimal(x, 1)).into_iter());
+    object.array("values", ["1.0", "2.5"].map(String::from).into_iter());
     object.array("empty", std::iter::empty());
     object.strings("list", ["x", "\""].into_iter());
     object.object("a", inner);
@@ -351,25 +351,4 @@ fn keys_keep_their_order_and_text_is_escaped() {
         r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"text":"t","no text":null,"price":6850.25,"zero":0.00,"small":-0.01,"no number":null,"values":[1.0,2.5],"empty":[],"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
     );
     assert_eq!(ObjectWriter::new().finish(), "{}");
-}
-
-#[test]
-fn to_the_millisecond_in_utc() {
-    assert_eq!(iso_utc(1_767_954_600_007), "2026-01-09T10:30:00.007Z");
-    assert_eq!(iso_utc(i64::MAX), "1970-01-01T00:00:00.000Z");
-}
-
-/// Bytes that are no UTF-8, in pieces of any length: as if all of them were quoted at once.
-#[test]
-fn bytes_are_quoted_in_pieces_and_their_length_is_known_before() {
-    let all: Vec<u8> = (0..=255).collect();
-    let long = "a\u{e9}\u{1f44b}\"\\\u{7f}\n".repeat(5_000);
-    let cut = [long.as_bytes(), b"\xe2\x82", all.as_slice(), b"\xf0\x9f"].concat();
-    for bytes in [b"".as_slice(), &all, long.as_bytes(), &cut] {
-        let mut out = Vec::new();
-        write_quoted_lossy(bytes, &mut out);
-        let whole = quoted(&String::from_utf8_lossy(bytes));
-        assert!(out == whole.as_bytes(), "{} bytes", bytes.len());
-        assert_eq!(quoted_lossy_bytes(bytes), out.len());
-    }
 }

@@ -1,9 +1,5 @@
 //! Writes JSON objects, in the order of the calls, and values in the forms that contracts ask for.
 
-use std::str::Utf8Chunk;
-
-use chrono::{DateTime, SecondsFormat};
-
 /// Writes a JSON object.
 #[derive(Debug)]
 pub struct ObjectWriter {
@@ -69,9 +65,17 @@ impl ObjectWriter {
         }
     }
 
-    /// Writes a number as [`decimal`] does.
+    /// Writes a number with `decimals` digits after the point. Infinities and NaN become `null`, and `-0.00` becomes
+    /// `0.00`.
     pub fn decimal(&mut self, key: &str, value: f64, decimals: usize) {
-        self.key(key).push_str(&decimal(value, decimals));
+        if !value.is_finite() {
+            return self.raw(key, "null");
+        }
+        let mut text = format!("{value:.decimals$}");
+        if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
+            text.remove(0);
+        }
+        self.raw(key, &text);
     }
 
     /// Writes a list of texts.
@@ -127,72 +131,4 @@ impl ObjectWriter {
 pub fn quoted(text: &str) -> String {
     // A string always serialises, so the empty string is never returned.
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
-}
-
-/// Appends bytes as a string, escaped, with U+FFFD for what is not UTF-8. Of many bytes it takes no more memory than the
-/// result: they are escaped in pieces.
-pub fn write_quoted_lossy(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        let mut rest = chunk.valid();
-        while !rest.is_empty() {
-            let mut at = rest.len().min(QUOTED_AT_ONCE);
-            while !rest.is_char_boundary(at) {
-                at -= 1;
-            }
-            let (piece, after) = rest.split_at(at);
-            let text = quoted(piece);
-            out.extend_from_slice(&text.as_bytes()[1..text.len() - 1]);
-            rest = after;
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice(REPLACEMENT);
-        }
-    }
-    out.push(b'"');
-}
-
-/// The bytes that [`write_quoted_lossy`] appends.
-pub fn quoted_lossy_bytes(bytes: &[u8]) -> usize {
-    let of_chunk = |chunk: Utf8Chunk<'_>| {
-        let valid: usize = chunk.valid().bytes().map(escaped_bytes).sum();
-        let has_invalid = !chunk.invalid().is_empty();
-        valid + if has_invalid { REPLACEMENT.len() } else { 0 }
-    };
-    2 + bytes.utf8_chunks().map(of_chunk).sum::<usize>()
-}
-
-/// U+FFFD.
-const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
-
-/// Bytes that are escaped at once.
-const QUOTED_AT_ONCE: usize = 16 * 1024;
-
-/// The length of a byte of UTF-8 in a string of JSON (RFC 8259 §7).
-fn escaped_bytes(byte: u8) -> usize {
-    match byte {
-        b'"' | b'\\' | b'\x08' | b'\t' | b'\n' | b'\x0c' | b'\r' => 2,
-        0..0x20 => 6,
-        _ => 1,
-    }
-}
-
-/// Returns a number with `decimals` digits after the point. Infinities and NaN become `null`, and `-0.00` becomes
-/// `0.00`.
-pub fn decimal(value: f64, decimals: usize) -> String {
-    if !value.is_finite() {
-        return "null".to_owned();
-    }
-    let mut text = format!("{value:.decimals$}");
-    if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
-        text.remove(0);
-    }
-    text
-}
-
-/// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
-/// becomes 1970.
-pub fn iso_utc(unix_ms: i64) -> String {
-    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
-    date.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

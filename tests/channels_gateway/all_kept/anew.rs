@@ -27,12 +27,12 @@ impl Bench {
         self.bus(BusEvent::Message(message));
     }
 
-    fn room(&mut self, key: SessionKey, bytes: usize) {
+    pub(super) fn room(&mut self, key: SessionKey, bytes: usize) {
         let socket = self.world.net.sockets.get_mut(&key);
         socket.expect("a socket").room = bytes;
     }
 
-    fn loses(&mut self) {
+    pub(super) fn loses(&mut self) {
         self.bus(BusEvent::Gap { lost: None });
         self.world.advance(1);
     }

@@ -2,7 +2,7 @@
 
 use std::mem::discriminant;
 
-use weirgate_bus::redis::resp::{EntryField, ReadLimits, RespError, RespReader, Value};
+use weirgate_bus::redis::resp::{EntryField, ReadLimits, RespReader, Value};
 
 use super::{choices, outcome};
 
@@ -27,7 +27,7 @@ const LIMITS_OF_ENTRIES: ReadLimits = ReadLimits {
     ..LIMITS
 };
 
-fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), RespError>) {
+fn read(bytes: &[u8], piece: usize) -> (Vec<Value>, Result<(), &'static str>) {
     read_with(LIMITS, bytes, piece)
 }
 
@@ -35,7 +35,7 @@ fn read_with(
     limits: ReadLimits,
     bytes: &[u8],
     piece: usize,
-) -> (Vec<Value>, Result<(), RespError>) {
+) -> (Vec<Value>, Result<(), &'static str>) {
     let mut reader = RespReader::new(limits);
     let mut values = Vec::new();
     for mut part in bytes.chunks(piece) {
@@ -121,5 +121,5 @@ pub(crate) fn run(data: &[u8]) -> u64 {
         at = end;
     }
     let shapes: Vec<_> = values.iter().map(discriminant).take(4).collect();
-    outcome((shapes, ended.map_err(|error| error.to_string())))
+    outcome((shapes, ended))
 }

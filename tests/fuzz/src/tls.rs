@@ -8,7 +8,7 @@ use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use weirgate_runtime::Clock;
-use weirgate_server::listening::{ClientCertificate, TlsSession};
+use weirgate_server::listening::TlsSession;
 use weirgate_wire::admission::{ClientAddr, Quota};
 
 use super::{choices, outcome};
@@ -60,14 +60,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
 fn session() -> TlsSession {
     let held = Quota::new("tls", u64::MAX);
     let server = Arc::clone(&CONFIGS.server);
-    TlsSession::new(
-        server,
-        ClientCertificate::NotAsked,
-        &held,
-        ClientAddr::Unix,
-        Clock::start(),
-    )
-    .expect("a session")
+    TlsSession::new(server, &held, ClientAddr::Unix, Clock::start()).expect("a session")
 }
 
 /// The same bytes to the session and to rustls: both refuse, or neither.

@@ -24,9 +24,29 @@
 {{- with $image.digest }}{{ printf "%s@%s" $image.repository . }}{{ else }}{{ printf "%s:%s" $image.repository ($image.tag | default .Chart.AppVersion) }}{{ end }}
 {{- end }}
 
-{{- /* Delay, drain, --stop-timeout-ms (5 s), and 5 s of margin. */}}
+{{- /* What the gateway makes of a setting in milliseconds, from (list $ FLAG DEFAULT): a flag overrides the environment, in which `env`
+comes last. Values from envFrom and valueFrom are unknown here. */}}
+{{- define "weirgate.milliseconds" -}}
+{{- $values := (index . 0).Values }}
+{{- $flag := printf "--%s" (index . 1) }}
+{{- $name := printf "WEIRGATE_%s" (index . 1 | upper | replace "-" "_") }}
+{{- $found := get $values.settings $name | default (index . 2) }}
+{{- range $values.env }}
+{{- if and (eq .name $name) .value }}{{ $found = .value }}{{ end }}
+{{- end }}
+{{- range $at, $arg := $values.extraArgs }}
+{{- if hasPrefix (printf "%s=" $flag) $arg }}{{ $found = trimPrefix (printf "%s=" $flag) $arg }}{{ end }}
+{{- if and (eq $arg $flag) (lt (add1 $at) (len $values.extraArgs | int64)) }}{{ $found = index $values.extraArgs (add1 $at) }}{{ end }}
+{{- end }}
+{{- int64 $found }}
+{{- end }}
+
+{{- /* The time of a stop that docs/guides/deploy.md asks for: delay, drain, and 2 × --stop-timeout-ms. */}}
 {{- define "weirgate.graceSeconds" -}}
-{{ add (div (add .Values.drainDelayMs .Values.drainMs 999) 1000) 10 }}
+{{- $delay := include "weirgate.milliseconds" (list . "drain-delay-ms" .Values.drainDelayMs) }}
+{{- $drain := include "weirgate.milliseconds" (list . "drain-ms" .Values.drainMs) }}
+{{- $stop := include "weirgate.milliseconds" (list . "stop-timeout-ms" 5000) }}
+{{- div (add $delay $drain (mul 2 $stop) 999) 1000 }}
 {{- end }}
 
 {{- define "weirgate.serviceAccount" -}}

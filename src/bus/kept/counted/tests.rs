@@ -5,6 +5,9 @@ use std::collections::HashSet;
 use super::*;
 use weirgate_core::Point;
 
+/// Of [`CountedFeed::connected`].
+const NOTICES_LOSSES: bool = true;
+
 fn feed(names: &[&str]) -> CountedFeed {
     let subscription = |name: &&str| match NameSyntax::Redis.is_pattern(name) {
         true => Subscription::pattern(*name),
@@ -32,7 +35,7 @@ fn count(place: Option<Place>) -> Option<u64> {
 #[test]
 fn nothing_has_a_position_before_the_last_name_is_subscribed() {
     let mut feed = feed(&["a:*", "b"]);
-    feed.connected(LossSigns::Noticed);
+    feed.connected(NOTICES_LOSSES);
     feed.subscribed(&Subscription::pattern("a:*"));
     feed.subscribed(&Subscription::pattern("x:*"));
     assert!(!feed.may_begin());
@@ -45,7 +48,7 @@ fn nothing_has_a_position_before_the_last_name_is_subscribed() {
     assert!(feed.may_begin());
     feed.begin();
     assert_eq!(count(feed.place(&Subscription::channel("b"), "b")), Some(1));
-    feed.connected(LossSigns::Noticed);
+    feed.connected(NOTICES_LOSSES);
     assert_eq!(
         count(feed.place(&Subscription::channel("b"), "b")),
         None,
@@ -56,7 +59,7 @@ fn nothing_has_a_position_before_the_last_name_is_subscribed() {
 #[test]
 fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
     let mut feed = feed(&["a:*", "a:1", "b"]);
-    feed.connected(LossSigns::Noticed);
+    feed.connected(NOTICES_LOSSES);
     let [pattern, exact] = [Subscription::pattern("a:*"), Subscription::channel("a:1")];
     assert!(
         feed.place(&Subscription::pattern("a:*"), "a:1").is_some()
@@ -114,7 +117,7 @@ fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
     let mut feed = feed(&["a"]);
     let a = Subscription::channel("a");
     assert!(
-        feed.connected(LossSigns::Silent) && !feed.connected(LossSigns::Silent),
+        feed.connected(!NOTICES_LOSSES) && !feed.connected(!NOTICES_LOSSES),
         "told once"
     );
     feed.subscribed(&a);
@@ -127,7 +130,7 @@ fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
     assert!(feed.marked(b"7f3a09c2b11e.1").is_none());
     assert_eq!(count(feed.place(&Subscription::channel("a"), "a")), None);
     assert!(feed.unsubscribed(&a), "a loss all the same");
-    assert!(!feed.connected(LossSigns::Noticed));
+    assert!(!feed.connected(NOTICES_LOSSES));
     feed.subscribed(&a);
     assert!(matches!(
         feed.begin(),

@@ -60,7 +60,7 @@ fn an_entry_that_is_no_message_is_reported_with_its_id() {
     };
     let bad = StoredId { major: 5, minor: 7 };
     let why = "no field data";
-    let mut feed = StreamFeed::new(settings, StorageTime::MajorMs);
+    let mut feed = StreamFeed::of_redis(settings);
     let event = feed.event(now, KeptEvent::Bad { id: bad, why });
     let Some(BusEvent::Skipped(skipped)) = event else {
         panic!("{event:?}");

@@ -23,7 +23,7 @@ use super::server_search::ServerSearch;
 use super::servers::{NatsServers, waiter};
 use super::settings::NatsSettings;
 use crate::LinkTimes;
-use crate::kept::{KeptEvent, SourceProgress, StorageTime, StreamFeed, StreamSettings};
+use crate::kept::{KeptEvent, SourceProgress, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
 use weirgate_runtime::{BusStatus, Source, SourceLink, Wake};
@@ -82,7 +82,7 @@ impl NatsStreamSource {
             servers: NatsServers::default(),
             reader: JetStreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
             progress: SourceProgress::default(),
-            feed: StreamFeed::new(stream, StorageTime::MinorNs),
+            feed: StreamFeed::of_jetstream(stream),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
         })

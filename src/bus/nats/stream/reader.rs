@@ -21,13 +21,14 @@ mod requests;
 use std::time::{Duration, Instant};
 
 use self::acks::CumulativeAcks;
-use self::limits::ConsumerLimits;
+use self::limits::ReaderLimits;
 pub(super) use self::progress::LeaderAnswer;
 use self::progress::{Doubted, IfUnknown, Progress};
 use crate::kept::KeptEvent;
 use crate::nats::api::{ApiError, answer_with_message};
 use crate::nats::connection::Arrivals;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
+use crate::nats::consumer_limits::ConsumerLimits;
 use crate::nats::error::NatsError;
 use crate::nats::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use crate::nats::standstill::Standstills;
@@ -63,7 +64,7 @@ pub(in super::super) struct JetStreamReader {
     /// The number of the newest request.
     last_request: u64,
     /// The limits that the server permits a consumer.
-    limits: ConsumerLimits,
+    limits: ReaderLimits,
     acks: CumulativeAcks,
     /// When the last request left.
     asked: Option<Instant>,
@@ -119,6 +120,9 @@ enum Check {
 }
 
 impl JetStreamReader {
+    /// The largest limits of its consumers.
+    pub(in super::super) const LIMITS: ConsumerLimits = limits::LIMITS;
+
     /// A reader that begins with the messages of the last `history_ms` milliseconds, but with no more than fit in
     /// `history_bytes` of memory.
     pub(super) fn new(stream: &str, history_ms: u64, history_bytes: usize) -> Self {
@@ -127,7 +131,7 @@ impl JetStreamReader {
             inbox: inbox(),
             last_sid: ANSWERS_SID,
             last_request: 0,
-            limits: ConsumerLimits::default(),
+            limits: ReaderLimits::default(),
             acks: CumulativeAcks::default(),
             asked: None,
             heard: None,

@@ -31,7 +31,7 @@ mod session;
 mod settle;
 mod sids;
 
-use crate::kept::{LossSigns, SourceProgress};
+use crate::kept::SourceProgress;
 use crate::ledger::WantedNames;
 use std::sync::Arc;
 
@@ -194,12 +194,9 @@ impl NatsSubjectsSource {
         // A route between the servers of a cluster can be down for a moment: messages published at another server
         // meanwhile never arrive here, and no server reports the loss.
         let says_one_server = self.settings.settle.says_one_server();
-        let losses = match says_one_server && !connection.info.is_clustered() {
-            true => LossSigns::Noticed,
-            false => LossSigns::Silent,
-        };
+        let notices_losses = says_one_server && !connection.info.is_clustered();
         if let Some(kept) = &mut self.kept
-            && kept.connected(losses)
+            && kept.connected(notices_losses)
             && says_one_server
         {
             tracing::warn!(

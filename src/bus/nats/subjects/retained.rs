@@ -15,6 +15,7 @@
 //! | `removals` | whether messages were removed before such a question has read them |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
+//! | `patience` | when a question without new messages ends |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
 //!
 //! # Exact subjects
@@ -38,8 +39,9 @@
 //! when it was made, then all later ones. A stream is read once the consumer has brought as many messages as waited
 //! when it was made: what was replaced since then has come as a later message. The server's count of what still waits
 //! can be wrong after deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the
-//! server deletes the consumer after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after it was asked or has brought
-//! its newest value, with the values received until then.
+//! server deletes the consumer after [`LIMITS`], or sooner if the stream permits less. A question ends [`ANSWER_TIMEOUT`] after
+//! it was asked or has brought its newest value, with the values received until then: also if each of its consumers is made
+//! and then refuses to deliver ([`Patience`]).
 //!
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
@@ -72,6 +74,7 @@ mod all_streams;
 mod events;
 mod live;
 mod making;
+mod patience;
 mod reading;
 mod removals;
 mod stream_config;
@@ -87,12 +90,14 @@ pub(super) use self::events::{NatsCut, RetainedEvent};
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
+use self::patience::{ANSWER_TIMEOUT, Patience};
 use self::reading::{PAGE_BYTES, PageProgress, QuestionReading, STREAMS_MAX};
 pub(in crate::nats) use self::stream_config::stored_subjects;
 use self::streams::{PartsFound, StreamPart, parts_in_stream, parts_taken_by_streams};
 pub(in crate::nats) use self::streams::{StreamOfName, streams_taking};
 use super::super::api::{ApiError, ApiRequest, Fetched, answer_with_message, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::super::consumer_limits::ConsumerLimits;
 use super::super::in_flight::MessageBytes;
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
@@ -108,12 +113,6 @@ use weirgate_wire::json::Json;
 const ASKED_MAX: usize = 64;
 /// The most of them that read with consumers; the others ask for a message, which takes the server little time.
 const READING_MAX: usize = ASKED_MAX / 2;
-/// How long the answers to a question may bring no new value. Longer than the wait for a silent server, so a question on a
-/// dead link is asked again on the next link.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// After this time without a word, a question does not count: the leader of its stream may be away, and the other questions
-/// must not wait for it.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// For so long a consumer waits for messages. If it brings none for twice this time, there are none.
 const PULL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause before a question is asked again, and the longest; each pause is half as long again as the one before.
@@ -127,8 +126,11 @@ const STORED_WITHIN: Duration = Duration::from_secs(5);
 const TIMEOUT: u16 = 408;
 /// A consumer that brings more bytes in a page is left.
 const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
-/// After this time without a request the server deletes a consumer. Clients take a page in less time.
-const IDLE_MAX: Duration = Duration::from_secs(180);
+/// The largest limits of a consumer. After so long without a request the server deletes it; clients take a page in less time.
+const LIMITS: ConsumerLimits = ConsumerLimits {
+    pending_max: 0,
+    idle_max_ms: 180_000,
+};
 /// The question about a stream, with the list of its missing numbers.
 const MISSING_NUMBERS: &str = r#"{"deleted_details":true}"#;
 /// The length of a name for which the size of a request is calculated, bytes.
@@ -171,8 +173,7 @@ struct Pending {
     /// The live messages of the name, if it is subscribed.
     scope: Option<LiveScope>,
     begun: Instant,
-    /// When it was asked, or brought its newest value.
-    progressed: Instant,
+    patience: Patience,
     step: QuestionStep,
     /// The next pause.
     pause: Duration,
@@ -304,7 +305,7 @@ impl Retained {
                 pending.step,
                 QuestionStep::InLine(_) | QuestionStep::NextPage(_)
             );
-            !waits && now < pending.progressed + SILENT_AFTER
+            !waits && !pending.patience.is_silent(now)
         };
         let awaited = self.pending.values().filter(is_awaited).count();
         self.asked() < ASKED_MAX && awaited < self.answer_bytes.waiting_max(ASKED_MAX)
@@ -353,7 +354,7 @@ impl Retained {
             question,
             scope,
             begun: now,
-            progressed: now,
+            patience: Patience::new(now),
             step: QuestionStep::Streams,
             pause: PAUSE_MIN,
             value: None,
@@ -436,7 +437,7 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        (pending.progressed, pending.reading.page) = (now, PageProgress::default());
+        (pending.patience, pending.reading.page) = (Patience::new(now), PageProgress::default());
         match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
             QuestionStep::NextPage(Some(consumer)) => {
                 pending.step = QuestionStep::Values(consumer, Pull::default());
@@ -552,7 +553,7 @@ impl Retained {
                 pending.step,
                 QuestionStep::InLine(_) | QuestionStep::NextPage(_)
             );
-            !waits && pending.progressed + ANSWER_TIMEOUT <= now
+            !waits && pending.patience.end() <= now
         };
         for number in self.numbers(is_late) {
             // The last answer counts, though it may be from before the newest message.
@@ -603,7 +604,7 @@ impl Retained {
     /// When [`Self::work`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let due = |pending: &Pending| {
-            let late = pending.progressed + ANSWER_TIMEOUT;
+            let late = pending.patience.end();
             match pending.step {
                 QuestionStep::Pause(at, _) => Some(at.min(late)),
                 QuestionStep::InLine(_) | QuestionStep::NextPage(_) => None,
@@ -906,10 +907,13 @@ impl Retained {
             return;
         };
         let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
-        let QuestionStep::Create(part, mut consumer) = step else {
+        let QuestionStep::Create(mut part, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
+            if part.limits.shrink(part.limits, &error) {
+                return self.create(number, part, now, out);
+            }
             let words = shown(&error.to_string());
             if error.filter_is_foreign() {
                 pending.step = QuestionStep::Any(part, words);
@@ -922,6 +926,7 @@ impl Retained {
         let made = consumer.answer().cloned().unwrap_or_default();
         if made.server.is_some_and(|server| server != part.leader) {
             consumer.leave(&nobody, out);
+            pending.patience.note_placement(now);
             return self.pause(number, Again::Create(part), now);
         }
         if let Some(all) = &mut pending.reading.all {
@@ -936,7 +941,7 @@ impl Retained {
             return self.next_stream(number, now, out);
         }
         pending.reading.begin(&part, made.waiting);
-        pending.progressed = now;
+        pending.patience.note_step(now);
         consumer.listen(None, out);
         let all = pending.reading.all.as_ref();
         let is_full = pending.reading.page.is_full() && !all.is_some_and(AllRead::needs_consumer);
@@ -965,8 +970,8 @@ impl Retained {
             && let QuestionStep::Values(consumer, pull) = &mut pending.step
         {
             let unknown_max = self.answer_bytes.waiting_max_beside(awaited, ASKED_MAX);
-            pull.left = pending.reading.next_pull(unknown_max as u64);
-            consumer.pull(pull.left, PULL_TIMEOUT, out);
+            let next = pending.reading.next_pull(unknown_max as u64);
+            pull.left = consumer.pull(next, PULL_TIMEOUT, out);
         }
     }
 
@@ -1003,18 +1008,16 @@ impl Retained {
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
         let Some(ack) = ack.filter(|ack| consumer.count_delivery(ack.consumer_sequence)) else {
-            // A message is missing before this one.
-            self.leave_consumer(number, out);
-            return self.pause(number, Again::Streams, now);
+            return self.ask_again(number, "a message is missing", now, out);
         };
         self.answer_bytes.note(delivery.size());
         pull.left = pull.left.saturating_sub(1);
         let has_all = pull.left == 0;
-        pending.progressed = now;
         let live = self
             .live
             .number_of(pending.scope.as_ref(), pending.begun, &delivery);
         let is_new = pending.reading.take(&delivery, ack, live);
+        pending.patience.note_message(is_new, now);
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
         if is_new
             && (is_of_all || delivery.is_deletion || !is_empty)
@@ -1047,31 +1050,57 @@ impl Retained {
         }
     }
 
-    /// Handles a status in place of messages: nothing has come for a time, or the consumer is gone.
-    fn handle_stop(&mut self, number: u64, status: &Delivery, now: Instant, out: &mut Vec<u8>) {
-        let Some(pending) = self.pending.get(&number) else {
+    /// Handles a status in place of messages: nothing has come for a time, the server permits only a smaller request, or the
+    /// consumer is of no use.
+    fn handle_stop(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+        let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        let is_over = pending.progressed + 2 * PULL_TIMEOUT <= now;
-        match (status.status, &pending.step) {
-            // Messages may have been removed since, or the consumer has lost its server: another one knows.
-            (Some(TIMEOUT), QuestionStep::Values(..))
-                if is_over && pending.reading.all.is_some() =>
-            {
-                self.leave_consumer(number, out);
-                self.pause(number, Again::Streams, now);
-            }
-            (Some(TIMEOUT), QuestionStep::Values(..)) if is_over => {
+        let QuestionStep::Values(consumer, _) = &mut pending.step else {
+            return;
+        };
+        let (status, words) = (delivery.status.unwrap_or_default(), &*delivery.status_words);
+        if consumer.is_permitted_less(words) {
+            return self.pull(number, out);
+        }
+        let is_over = pending.patience.quiet_for(now) >= 2 * PULL_TIMEOUT;
+        match status {
+            TIMEOUT if is_over && pending.reading.all.is_none() => {
                 self.next_stream(number, now, out)
             }
-            (Some(TIMEOUT), _) if pending.reading.page.is_full() => {
+            TIMEOUT if !is_over && pending.reading.page.is_full() => {
                 self.handle_full_page(number, out)
             }
-            (Some(TIMEOUT), _) => self.pull(number, out),
+            TIMEOUT if !is_over => self.pull(number, out),
+            // Messages may have been removed since, or the consumer has lost its server: another one knows.
             _ => {
-                self.leave_consumer(number, out);
-                self.pause(number, Again::Streams, now);
+                let why = shown(&format!("status {status} of its consumer: {words}"));
+                self.ask_again(number, why.trim_end_matches([':', ' ']), now, out);
             }
+        }
+    }
+
+    /// Leaves a consumer that is of no use, and asks again which streams hold the subjects: another consumer may go on. After a
+    /// stream was given up, there is no other.
+    fn ask_again(&mut self, number: u64, why: &str, now: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(number, out);
+        let Some(pending) = self.pending.get_mut(&number) else {
+            return;
+        };
+        if pending.patience.has_given_up() {
+            return self.give_up_stream(number, why.to_owned(), now, out);
+        }
+        pending.patience.note_failure(why, now);
+        self.pause(number, Again::Streams, now);
+    }
+
+    /// Goes on with the next stream, because this one gives no values for now.
+    fn give_up_stream(&mut self, number: u64, why: String, now: Instant, out: &mut Vec<u8>) {
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.patience.give_up(now);
+            pending.reading.refused = Some(why);
+            pending.reading.may_answer_later = true;
+            self.next_stream(number, now, out);
         }
     }
 
@@ -1133,7 +1162,9 @@ impl Retained {
         }
         match all.check(stream, now) {
             _ if all.is_of_other_epoch() => self.end(number, None, out),
-            AfterCheck::End if is_led_elsewhere => self.pause(number, Again::Streams, now),
+            AfterCheck::End if is_led_elsewhere => {
+                self.ask_again(number, "another server leads the stream", now, out);
+            }
             // The messages that wait for the next consumer tell.
             after if after == AfterCheck::Read || all.needs_consumer() => {
                 reading.begin_all(found, stream);
@@ -1194,6 +1225,7 @@ impl Retained {
     fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = QuestionStep::InLine(part);
+            pending.patience.join_line(now);
             self.making.join_line(number);
             self.make_next(now, out);
         }
@@ -1212,7 +1244,7 @@ impl Retained {
                     let start = pending.reading.consumer_start();
                     let consumer = Consumer::new(&part.stream, sid, deliver, start);
                     pending.step = QuestionStep::Create(part, consumer);
-                    pending.progressed = now;
+                    pending.patience.leave_line(now);
                     self.making.note_sent(number, now);
                     self.send(number, out);
                 }
@@ -1246,21 +1278,23 @@ impl Retained {
 
     /// Handles a question whose time is over. If the values of a pattern are in further streams, these are read.
     fn handle_silence(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
-        const SILENCE: &str = "no answer";
-        let has_parts_left = |pending: &&mut Pending| {
-            let reads = matches!(
-                pending.step,
-                QuestionStep::Create(..) | QuestionStep::Any(..) | QuestionStep::Values(..)
-            );
-            reads && !pending.reading.parts_left.is_empty()
+        let Some(pending) = self.pending.get(&number) else {
+            return;
         };
-        let Some(pending) = self.pending.get_mut(&number).filter(has_parts_left) else {
-            return self.refuse_for_now(number, SILENCE, out);
-        };
-        pending.progressed = now;
-        pending.reading.refused = Some(SILENCE.to_owned());
-        pending.reading.may_answer_later = true;
-        self.next_stream(number, now, out);
+        let reads = matches!(
+            pending.step,
+            QuestionStep::Create(..)
+                | QuestionStep::Any(..)
+                | QuestionStep::Values(..)
+                | QuestionStep::Pause(_, Again::Streams | Again::Create(_))
+        );
+        let (words, parts_left) = (pending.patience.words(), &pending.reading.parts_left);
+        // A stream that is being made keeps all others from being read.
+        let can_go_on = !parts_left.is_empty() && !parts_left.iter().any(StreamPart::is_being_made);
+        match reads && can_go_on {
+            true => self.give_up_stream(number, words, now, out),
+            false => self.refuse_for_now(number, &words, out),
+        }
     }
 
     /// Ends a question that NATS does not answer at present. If it is for last values, the gateway asks again later.
@@ -1364,9 +1398,8 @@ impl StreamPart {
             filter: Some(&*self.filter).filter(|filter| !filter.is_empty()),
             durable: None,
             acks: AckPolicy::None,
-            pending_max: 0,
+            limits: self.limits,
             deliveries_max: None,
-            idle_max_ms: IDLE_MAX.as_millis() as u64,
             beats: false,
             has_flow_control: false,
             is_in_memory: true,

@@ -28,7 +28,7 @@ use super::error::{RedisError, Stop, shown_trimmed};
 use super::resp::{EntryField, ReadLimits};
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
-use crate::kept::{SourceProgress, StorageTime, StreamFeed, StreamSettings};
+use crate::kept::{SourceProgress, StreamFeed, StreamSettings};
 use crate::relay::{self, Bus, Relay};
 use crate::server_words::shown;
 use crate::socket::Waiter;
@@ -96,7 +96,7 @@ impl RedisStreamSource {
                 stream.answer_bytes_max,
             ),
             progress: SourceProgress::default(),
-            feed: StreamFeed::new(stream, StorageTime::MajorMs),
+            feed: StreamFeed::of_redis(stream),
             pages: None,
         })
     }

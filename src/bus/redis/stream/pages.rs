@@ -17,14 +17,14 @@ use super::read_limits;
 use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
-use crate::redis::error::{RedisError, Stop, shown_trimmed};
+use crate::redis::error::{RedisError, Stop, is_of_user_or_key, shown_trimmed};
 use crate::redis::resp::{ReadLimits, RespReader, Value};
 use crate::redis::servers::{RedisServers, waiter};
 use crate::redis::settings::RedisEndpoint;
 use crate::requests::{self, BusInterest, Names, PageRequest, Question};
 use crate::socket::{Buffered, Waiter};
 use weirgate_core::{
-    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName, fnv_1a,
+    BusEvent, BusMessage, PageCursor, Place, Position, RetainedCut, StoredId, TopicName,
 };
 use weirgate_runtime::{BusStatus, LoopGone, SourceLink, detached};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -300,7 +300,7 @@ impl RedisStreamPages {
         };
         match answer.end {
             AnswerEnd::Whole(taken) => self.answered(reading, &answer, taken, link),
-            AnswerEnd::Error(words) if is_refusal(&words) => {
+            AnswerEnd::Error(words) if is_of_user_or_key(&words) => {
                 self.refuse(reading, &shown_trimmed(&words), link)
             }
             AnswerEnd::Error(words) => self.fail(&reading, &words, link),
@@ -596,7 +596,7 @@ fn value(
     now: Now,
 ) -> BusEvent {
     let subscription = &reading.question.subscription;
-    let position = Position::stored(fnv_1a(key.bytes()), id);
+    let position = Position::stored(Position::feed_hash(key.bytes()), id);
     let stored_us = i64::try_from(id.major.saturating_mul(1_000));
     BusEvent::LastValue {
         is_deletion: false,
@@ -615,10 +615,4 @@ fn value(
             )
         },
     }
-}
-
-/// Whether an error of Redis is of the user or of the key, and not of a server that is not ready.
-fn is_refusal(words: &str) -> bool {
-    let code = words.split(' ').next().unwrap_or_default();
-    ["NOPERM", "WRONGTYPE", "NOAUTH", "ERR"].contains(&code)
 }

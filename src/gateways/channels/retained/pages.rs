@@ -160,7 +160,7 @@ impl Retained {
         if start.as_ref().is_none_or(|(about, _)| about != name) {
             return Vec::new();
         }
-        let Some((_, clients, cursor)) = self.questions.ended(number) else {
+        let Some(((_, clients, cursor), had_page)) = self.questions.ended(number) else {
             return Vec::new();
         };
         let has_waited = |key: &SessionKey| {
@@ -174,7 +174,7 @@ impl Retained {
         }
         for key in &clients {
             match reads_all {
-                true => self.replay_is_read(name, *key, cut, cursor.clone()),
+                true => self.replay_is_read(name, *key, cut, (cursor.clone(), had_page)),
                 false => self.end(name, *key, cut),
             }
         }

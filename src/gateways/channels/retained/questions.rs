@@ -54,6 +54,8 @@ struct OpenQuestion {
     begins: u64,
     /// The end of the last page.
     cursor: QuestionCursor,
+    /// Of all messages from the beginning of the stream, before the end of a page: the first one that the question brought.
+    first: Option<StoredId>,
     members: BTreeSet<SessionKey>,
     /// Of all messages: which members get a message.
     sought: Sought,
@@ -75,6 +77,23 @@ pub(super) enum Member {
     Ready,
     /// It takes a page.
     Takes,
+}
+
+impl OpenQuestion {
+    /// From where its members go on, in another question. That one must not begin at the beginning of the stream again: if
+    /// what the members have is gone by then, messages between may be gone with it, and the bus sees that only of a question
+    /// that begins after a message. Nothing is missing before the first one.
+    fn goes_on_from(&mut self, cursors: &mut u64) -> QuestionCursor {
+        if let Some(first) = self.first.take() {
+            *cursors += 1;
+            self.cursor.id = *cursors;
+            self.cursor.page_cursor = Arc::new(PageCursor {
+                after: Some(first),
+                ..PageCursor::clone(&self.cursor.page_cursor)
+            });
+        }
+        self.cursor.clone()
+    }
 }
 
 /// All questions.
@@ -260,6 +279,7 @@ impl Questions {
             name: name.clone(),
             begins: cursor.id,
             cursor,
+            first: None,
             members,
             sought,
             state: PageState::Asked,
@@ -300,6 +320,15 @@ impl Questions {
         question.map(|question| &question.members)
     }
 
+    /// Handles a message that a question for all messages has brought.
+    pub(in super::super) fn brought(&mut self, number: u64, id: StoredId) {
+        if let Some(question) = self.open.get_mut(&number)
+            && question.cursor.is_at_beginning()
+        {
+            question.first.get_or_insert(id);
+        }
+    }
+
     /// The members of a question for all messages that may want a message of this name, each with its replay.
     pub(in super::super) fn receivers(&self, number: u64, name: &str) -> Vec<Receiver> {
         let question = self.open.get(&number);
@@ -320,7 +349,7 @@ impl Questions {
             if !question.members.remove(&key) {
                 return None;
             }
-            let cursor = question.cursor.clone();
+            let cursor = question.goes_on_from(&mut self.cursors);
             if let PageState::Taken { ready, .. } = &mut question.state {
                 *ready -= usize::from(member == Member::Ready);
             }
@@ -353,10 +382,11 @@ impl Questions {
             self.cursors += 1;
             (question.cursor.id, question.cursor.page_cursor) = (self.cursors, page_cursor);
         }
+        question.first = question.first.filter(|_| question.cursor.is_at_beginning());
         let left = (
             question.name.clone(),
             question.members.clone(),
-            question.cursor.clone(),
+            question.goes_on_from(&mut self.cursors),
         );
         if is_open {
             question.state = PageState::Taken {
@@ -417,7 +447,8 @@ impl Questions {
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let left = (question.name.clone(), slow, question.cursor.clone());
+        let cursor = question.goes_on_from(&mut self.cursors);
+        let left = (question.name.clone(), slow, cursor);
         let goes_on = !ready.is_empty();
         question.members = ready;
         if let PageState::Taken { ready, .. } = &mut question.state {
@@ -432,17 +463,20 @@ impl Questions {
 
     /// Ends a question that the bus may have. Returns its members.
     fn end(&mut self, number: u64) -> Option<LeftMembers> {
-        let question = self.remove(number)?;
+        let mut question = self.remove(number)?;
         let name = question.name.clone();
         self.requests
             .push_back(RetainedRequest::Forget { name, number });
-        Some((question.name, question.members, question.cursor))
+        let cursor = question.goes_on_from(&mut self.cursors);
+        Some((question.name, question.members, cursor))
     }
 
-    /// Removes a question that the bus has ended, or that it forgets. Returns its members.
-    pub(super) fn ended(&mut self, number: u64) -> Option<LeftMembers> {
-        let question = self.remove(number)?;
-        Some((question.name, question.members, question.cursor))
+    /// Removes a question that the bus has ended. Returns its members, and whether it had a page.
+    pub(super) fn ended(&mut self, number: u64) -> Option<(LeftMembers, bool)> {
+        let mut question = self.remove(number)?;
+        let had_page = question.cursor.id != question.begins;
+        let cursor = question.goes_on_from(&mut self.cursors);
+        Some(((question.name, question.members, cursor), had_page))
     }
 
     fn remove(&mut self, number: u64) -> Option<OpenQuestion> {
@@ -495,6 +529,11 @@ impl Questions {
 impl QuestionCursor {
     pub(super) fn reads_all(&self) -> bool {
         self.reads_all
+    }
+
+    /// Whether all messages of the stream are read from its beginning.
+    fn is_at_beginning(&self) -> bool {
+        self.reads_all && self.page_cursor.after.is_none()
     }
 
     /// The number of the cursor.

@@ -8,7 +8,6 @@ use hyper::header::{
 };
 use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Peer};
-use weirgate_wire::space;
 
 /// The headers that are for a single connection, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 8] = [
@@ -214,12 +213,13 @@ fn remove_words_of_proxies(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the items of a comma-separated header, over all its lines.
+/// Returns the items of a comma-separated header, over all its lines. A [`HeaderValue`] has no white space but spaces and
+/// tabs.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).iter();
     lines
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .map(space::trim_bytes)
+        .map(<[u8]>::trim_ascii)
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientAddr) {

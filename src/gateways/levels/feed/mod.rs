@@ -99,6 +99,22 @@ pub struct Endpoint {
     pub keys: Vec<String>,
 }
 
+impl LevelsFeedSettings {
+    /// The subjects whose messages an endpoint shows.
+    pub(crate) fn subjects_of(&self, endpoint: &Endpoint) -> Vec<String> {
+        let levels = [LEVELS, VIEWPORT].map(|part| (SUBJECTS[0], KEYS[part]));
+        let permanent = levels.into_iter().chain([(SUBJECTS[1], KEYS[FLOW])]);
+        let relayed = self.relays.iter();
+        let relayed = relayed.map(|relay| (relay.subject.as_str(), relay.key.as_str()));
+        let shown = permanent
+            .chain(relayed)
+            .filter(|(_, key)| endpoint.keys.iter().any(|shown| shown == key));
+        let mut subjects: Vec<_> = shown.map(|(subject, _)| subject.to_owned()).collect();
+        subjects.dedup();
+        subjects
+    }
+}
+
 impl Default for LevelsFeedSettings {
     fn default() -> Self {
         Self {

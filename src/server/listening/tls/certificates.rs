@@ -17,7 +17,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
-use super::session::{ClientCertificate, TlsSession};
+use super::session::TlsSession;
 use weirgate_runtime::tls_roots::{certificates_of, provider, time};
 use weirgate_runtime::{Clock, regular_file};
 use weirgate_wire::admission::{ClientAddr, Quota};
@@ -134,9 +134,9 @@ pub(crate) struct CertificateFacts {
 /// The configuration for clients, and facts of its certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerTls {
-    /// For [`TlsSession::new`](super::TlsSession::new).
     pub config: Arc<ServerConfig>,
-    pub client_certificate: ClientCertificate,
+    /// Whether clients have to show a certificate.
+    requires_certificates: bool,
     /// In the order of the files.
     pub facts: Vec<CertificateFacts>,
     /// The content of the files, for a comparison with later content.
@@ -197,13 +197,25 @@ impl ServerTls {
         }
         Ok(Self {
             config: Arc::new(config),
-            client_certificate: match files.client_ca {
-                Some(_) => ClientCertificate::Required,
-                None => ClientCertificate::NotAsked,
-            },
+            requires_certificates: files.client_ca.is_some(),
             facts,
             content,
         })
+    }
+
+    /// The session of the next client. Its bytes are charged to `client` in `held`.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(super) fn new_session(
+        &self,
+        held: &Quota,
+        client: ClientAddr,
+        clock: Clock,
+    ) -> Result<TlsSession, rustls::Error> {
+        let mut session = TlsSession::new(Arc::clone(&self.config), held, client, clock)?;
+        session.requires_certificate = self.requires_certificates;
+        Ok(session)
     }
 
     /// Whether the configuration in force was made from files with the same content.
@@ -409,21 +421,14 @@ impl ServerTlsInForce {
         Self(Arc::new(Mutex::new(tls)))
     }
 
-    /// The session of the next client. Its bytes are charged to `client` in `held`.
-    ///
-    /// # Errors
-    /// The configuration cannot be used.
+    /// As [`ServerTls::new_session`].
     pub(crate) fn new_session(
         &self,
         held: &Quota,
         client: ClientAddr,
         clock: Clock,
     ) -> Result<TlsSession, rustls::Error> {
-        let (config, client_certificate) = {
-            let tls = self.locked();
-            (Arc::clone(&tls.config), tls.client_certificate)
-        };
-        TlsSession::new(config, client_certificate, held, client, clock)
+        self.locked().new_session(held, client, clock)
     }
 
     /// The configuration with its facts.

@@ -27,7 +27,7 @@ pub(crate) use self::certificates::{CertificateFiles, OldestVersion, ServerTlsFi
 pub use self::own_client::client_config_trusting;
 pub(crate) use self::own_client::greet_itself;
 pub(crate) use self::session::RECORD_BYTES_MAX;
+pub use self::session::TlsSession;
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
-pub use self::session::{ClientCertificate, TlsSession};
 pub(crate) use self::tickets::tickets;

@@ -13,9 +13,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-use super::{CertificateFacts, ServerTls, TlsSession};
-use weirgate_runtime::Clock;
-use weirgate_runtime::tls_roots::{certificates, provider, time};
+use super::{CertificateFacts, ServerTls};
+use weirgate_runtime::tls_roots::{certificates_of, provider, time};
+use weirgate_runtime::{Clock, regular_file};
 use weirgate_wire::admission::{ClientAddr, Quota};
 
 /// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant
@@ -45,7 +45,8 @@ pub fn client_config_trusting(
 
 fn first_certificate(file: &Path) -> Result<CertificateDer<'static>, String> {
     let named = |reason: String| format!("{}: {reason}", file.display());
-    let all = certificates(file).map_err(named)?;
+    let pem = regular_file(file).map_err(|error| named(error.to_string()))?;
+    let all = certificates_of(&pem).map_err(named)?;
     let certificate = all.into_iter().next();
     certificate.ok_or_else(|| named("it has no certificate".to_owned()))
 }
@@ -85,8 +86,7 @@ pub(crate) fn greet_itself(
     let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
     let held = Quota::new("tls", u64::MAX);
-    let (config, addr) = (Arc::clone(&tls.config), ClientAddr::Unix);
-    let server = TlsSession::new(config, tls.client_certificate, &held, addr, Clock::start());
+    let server = tls.new_session(&held, ClientAddr::Unix, Clock::start());
     let mut server = server.map_err(library)?;
     while client.is_handshaking() {
         let mut to_server = Vec::new();

@@ -51,19 +51,11 @@ const DATALESS_RECORDS: u32 = 10;
 /// This many bytes of data permit one more record without data.
 const DATALESS_EVERY_BYTES: usize = 64 * 1024;
 
-/// Whether a client has to show a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCertificate {
-    /// It has to.
-    Required,
-    /// It is not asked for one.
-    NotAsked,
-}
-
 /// TLS of one connection.
 pub struct TlsSession {
     connection: UnbufferedServerConnection,
-    client_certificate: ClientCertificate,
+    /// Whether the client has to show a certificate; otherwise it is not asked for one.
+    pub(super) requires_certificate: bool,
     /// The bytes of an unfinished record. The library gets these bytes for sealing too, because it refers to them while
     /// a handshake message comes in parts.
     incoming: Vec<u8>,
@@ -136,21 +128,20 @@ struct Window {
 }
 
 impl TlsSession {
-    /// A session before its first byte. The bytes that the session
-    /// holds are charged to `client` in `held`.
+    /// A session before its first byte, with a client that shows no certificate. The bytes that the session holds are
+    /// charged to `client` in `held`.
     ///
     /// # Errors
     /// The configuration cannot be used.
     pub fn new(
         config: Arc<ServerConfig>,
-        client_certificate: ClientCertificate,
         held: &Quota,
         client: ClientAddr,
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config)?,
-            client_certificate,
+            requires_certificate: false,
             incoming: Vec::new(),
             passed: 0,
             has_unopened: false,
@@ -256,9 +247,9 @@ impl TlsSession {
         let len = plain.len;
         self.plain = waiting;
         opened?;
-        let bytes_max = match self.client_certificate {
-            ClientCertificate::Required if self.is_handshaking() => CERTIFICATES_BYTES_MAX,
-            ClientCertificate::Required | ClientCertificate::NotAsked => INCOMING_BYTES_MAX,
+        let bytes_max = match self.requires_certificate && self.is_handshaking() {
+            true => CERTIFICATES_BYTES_MAX,
+            false => INCOMING_BYTES_MAX,
         };
         if !self.has_unopened && self.incoming.len() > bytes_max {
             return Err(invalid("more bytes than a record may have"));

@@ -1,10 +1,10 @@
-//! The limits of the consumers of a stream: how they shrink when the server refuses them, and how the sizes of the messages
-//! bound them. Pure.
+//! The limits of the consumers of a stream: how much the server permits, and how the sizes of the messages bound it. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Plan, Start};
+use crate::nats::consumer_limits::ConsumerLimits;
 use crate::nats::in_flight::MessageBytes;
 
 /// After a message that was too large for the limit, a consumer does not get a higher limit for so long.
@@ -14,15 +14,19 @@ const WIDENED_BY: u64 = 4;
 /// A consumer is made again if messages are so many times as large as its limit allows.
 const TOO_LARGE_BY: u64 = 2;
 
-/// Limits of a consumer. Servers, accounts and streams can have smaller ones.
+/// The largest limits of a consumer.
+pub(super) const LIMITS: ConsumerLimits = ConsumerLimits {
+    pending_max: 2_048,
+    idle_max_ms: 5_000,
+};
+
+/// Limits of the consumers of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConsumerLimits {
-    /// Messages without acknowledgement at which the server stops: the most that it permits.
-    permitted: u64,
-    /// The same of the consumer that was asked for last.
+pub(super) struct ReaderLimits {
+    /// The most that the server permits.
+    permitted: ConsumerLimits,
+    /// The messages without acknowledgement of the consumer that was asked for last.
     pub(super) pending_max: u64,
-    /// Milliseconds without a listener after which the server deletes the consumer.
-    idle_max_ms: u64,
     /// Whether the server bounds the bytes on their way, too.
     has_flow_control: bool,
     pub(super) acks: AckPolicy,
@@ -33,12 +37,11 @@ pub(super) struct ConsumerLimits {
 }
 
 /// The largest limits.
-impl Default for ConsumerLimits {
+impl Default for ReaderLimits {
     fn default() -> Self {
         Self {
-            permitted: 2_048,
-            pending_max: 2_048,
-            idle_max_ms: 5_000,
+            permitted: LIMITS,
+            pending_max: LIMITS.pending_max,
             has_flow_control: true,
             acks: AckPolicy::All,
             message_bytes: MessageBytes::default(),
@@ -47,11 +50,9 @@ impl Default for ConsumerLimits {
     }
 }
 
-impl ConsumerLimits {
+impl ReaderLimits {
     /// The most messages on their way without flow control.
     const PENDING_WITHOUT_FLOW_CONTROL: usize = 64;
-    const PENDING_TOO_MANY: u64 = 10_121;
-    const IDLE_TOO_LONG: u64 = 10_153;
 
     /// A consumer of all messages from `start` on.
     pub(super) fn plan(&mut self, start: Start) -> Plan<'static> {
@@ -61,9 +62,8 @@ impl ConsumerLimits {
             filter: None,
             durable: None,
             acks: self.acks,
-            pending_max: self.pending_max,
+            limits: self.asked(),
             deliveries_max: None,
-            idle_max_ms: self.idle_max_ms,
             beats: true,
             has_flow_control: self.has_flow_control,
             is_in_memory: true,
@@ -73,25 +73,25 @@ impl ConsumerLimits {
     /// The limit on messages without acknowledgement for a consumer that is made now.
     fn pending_now(self) -> u64 {
         if self.has_flow_control {
-            return self.permitted;
+            return self.permitted.pending_max;
         }
         let most = Self::PENDING_WITHOUT_FLOW_CONTROL;
         self.permitted
+            .pending_max
             .min(self.message_bytes.waiting_max(most) as u64)
     }
 
-    /// Halves the limit that the server refuses. Returns false if the error is another one, or nothing is left.
+    /// The limits of the consumer that was asked for last.
+    const fn asked(self) -> ConsumerLimits {
+        ConsumerLimits {
+            pending_max: self.pending_max,
+            ..self.permitted
+        }
+    }
+
+    /// As [`ConsumerLimits::shrink`], of the consumer that was asked for last.
     pub(super) fn shrink(&mut self, error: &ApiError) -> bool {
-        let limit = match error.code() {
-            Some(Self::PENDING_TOO_MANY) => {
-                self.permitted = self.permitted.min(self.pending_max);
-                &mut self.permitted
-            }
-            Some(Self::IDLE_TOO_LONG) => &mut self.idle_max_ms,
-            _ => return false,
-        };
-        *limit /= 2;
-        *limit > 0
+        self.permitted.shrink(self.asked(), error)
     }
 
     /// Turns flow control off, for a user that may not answer it. Returns whether it was on.
@@ -130,19 +130,19 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
-    fn pending_max(limits: &mut ConsumerLimits) -> u64 {
-        limits.plan(Start::Sequence(1)).pending_max
+    fn pending_max(limits: &mut ReaderLimits) -> u64 {
+        limits.plan(Start::Sequence(1)).limits.pending_max
     }
 
     #[test]
     fn without_flow_control_sizes_bound_the_messages_on_their_way() {
-        let (mut limits, now) = (ConsumerLimits::default(), Instant::now());
+        let (mut limits, now) = (ReaderLimits::default(), Instant::now());
         assert_eq!(pending_max(&mut limits), 2_048);
         assert!(
             !limits.note_message(8 * MIB, now),
             "flow control bounds them"
         );
-        limits = ConsumerLimits::default();
+        limits = ReaderLimits::default();
         assert!(limits.without_flow_control());
         assert_eq!(pending_max(&mut limits), 4, "nothing is known");
         assert!(!limits.note_message(5 * MIB, now), "a little larger");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::acks::CumulativeAcks;
-use super::limits::ConsumerLimits;
+use super::limits::ReaderLimits;
 use super::progress::{Doubted, IfUnknown};
 use super::{Check, JetStreamReader, ReaderStep, Start};
 use crate::nats::api::ApiRequest;
@@ -36,7 +36,7 @@ impl JetStreamReader {
 
     /// The size of the largest request about a stream, bytes.
     pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
-        let mut limits = ConsumerLimits::default();
+        let mut limits = ReaderLimits::default();
         let plan = limits.plan(Start::Time(u64::MAX));
         let deliver = format!("{}.live.{}", inbox(), u64::MAX);
         plan.request(stream, Some(&deliver)).body.len()

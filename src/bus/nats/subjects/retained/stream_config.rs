@@ -4,7 +4,11 @@
 use weirgate_wire::auth::Subject;
 use weirgate_wire::json::Json;
 
+use crate::nats::consumer_limits::PermittedLimits;
 use crate::nats::stream_info::Retention;
+
+/// A consumer that ends sooner without a request may end before the first request reaches the server.
+const IDLE_MAX_MIN_MS: u64 = 1_000;
 
 /// The settings of a stream that say which messages it stores.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -15,6 +19,7 @@ pub(super) struct StreamConfig {
     subjects: Option<Vec<String>>,
     subject_transform: Option<Transform>,
     pub(super) retention: Retention,
+    pub(super) consumer_limits: Option<PermittedLimits>,
     mirror: Option<Origin>,
     sources: Option<Vec<Origin>>,
 }
@@ -52,6 +57,23 @@ impl Transform {
 }
 
 impl StreamConfig {
+    /// Why no consumer of the stream gives the last values of a pattern.
+    pub(super) fn gives_no_pattern(&self) -> Option<&'static str> {
+        let permitted = self.consumer_limits.unwrap_or_default();
+        let is_short = permitted
+            .idle_max_ms()
+            .is_some_and(|ms| ms < IDLE_MAX_MIN_MS);
+        match (self.retention, is_short) {
+            (Retention::WorkQueue, _) => {
+                Some("(retention: workqueue): a work queue permits no consumer for them")
+            }
+            (_, true) => Some(
+                "if their consumers end before they are read (consumer_limits.inactive_threshold under 1 s)",
+            ),
+            _ => None,
+        }
+    }
+
     /// The subjects of publishers whose messages the stream stores.
     pub(super) fn published(&self) -> impl Iterator<Item = Subject> {
         let subjects = self.subjects.iter().flatten();

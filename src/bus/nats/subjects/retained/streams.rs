@@ -7,11 +7,13 @@ use sonic_rs::LazyValue;
 use weirgate_wire::auth::Subject;
 use weirgate_wire::json::Json;
 
+use super::LIMITS;
 use super::stream_config::{StreamConfig, stored_subjects};
-use crate::nats::stream_info::{Retention, check_made};
+use crate::nats::consumer_limits::{ConsumerLimits, PermittedLimits};
+use crate::nats::stream_info::check_made;
 
 /// The part of a name in a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StreamPart {
     pub(super) stream: String,
     /// The name or pattern in the stream; empty: all of the stream.
@@ -22,6 +24,21 @@ pub(super) struct StreamPart {
     pub(super) made: String,
     /// The number of the last message in the stream; `None` if it is not known.
     pub(super) last: Option<u64>,
+    /// The limits of a consumer of the part.
+    pub(super) limits: ConsumerLimits,
+}
+
+impl Default for StreamPart {
+    fn default() -> Self {
+        Self {
+            stream: String::new(),
+            filter: String::new(),
+            leader: String::new(),
+            made: String::new(),
+            last: None,
+            limits: LIMITS,
+        }
+    }
 }
 
 impl StreamPart {
@@ -79,6 +96,7 @@ pub(super) struct HoldingStream {
     /// When it was made, and the number of its last message.
     pub(super) made: String,
     last: Option<u64>,
+    permitted: PermittedLimits,
     subjects: Vec<Subject>,
 }
 
@@ -92,6 +110,7 @@ impl HoldingStream {
             leader: leader.unwrap_or_default(),
             made: stream.created.clone(),
             last: Some(stream.state.last_seq),
+            permitted: stream.config.consumer_limits.unwrap_or_default(),
             subjects,
         }
     }
@@ -99,11 +118,14 @@ impl HoldingStream {
     /// The stream of an answer about it, with all of its subjects.
     fn answered(answer: Json<'_>) -> Self {
         let subjects = stored_subjects(answer).into_iter();
+        let permitted = answer.get(&["config", "consumer_limits"]);
+        let permitted = permitted.and_then(|permitted| Json::of(&permitted).parse().ok());
         Self {
             stream: answer.text(&["config", "name"]).unwrap_or_default(),
             leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
             made: answer.text(&["created"]).unwrap_or_default(),
             last: answer.number(&["state", "last_seq"]),
+            permitted: permitted.unwrap_or_default(),
             subjects: subjects
                 .filter_map(|subject| Subject::parse(&subject).ok())
                 .collect(),
@@ -124,6 +146,7 @@ impl HoldingStream {
             leader: self.leader.clone(),
             made: self.made.clone(),
             last: self.last,
+            limits: LIMITS.within(self.permitted),
         }
     }
 
@@ -170,8 +193,8 @@ pub(super) fn parts_taken_by_streams(name: &str, answer: Json<'_>) -> PartsFound
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::nats) struct StreamOfName {
     pub(in crate::nats) stream: String,
-    /// Its retention permits no consumer for last values.
-    pub(in crate::nats) is_work_queue: bool,
+    /// Why a pattern gets no last values of it.
+    pub(in crate::nats) gives_no_pattern: Option<&'static str>,
 }
 
 /// The streams of an answer with a list that take a part of the name from publishers.
@@ -185,7 +208,7 @@ pub(in crate::nats) fn streams_taking(name: &str, answer: Json<'_>) -> Vec<Strea
         subjects.any(|subject| name.intersection(&subject).is_some())
     });
     let taking = taking.into_iter().map(|stream| StreamOfName {
-        is_work_queue: stream.config.retention == Retention::WorkQueue,
+        gives_no_pattern: stream.config.gives_no_pattern(),
         stream: stream.config.name,
     });
     taking.collect()

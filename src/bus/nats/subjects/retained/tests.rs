@@ -1,5 +1,6 @@
 //! Questions for last values, and the answers of a server.
 
+use super::patience::SILENT_AFTER;
 use super::reading::PAGE_VALUES;
 use super::*;
 use base64::Engine;
@@ -604,6 +605,29 @@ fn streams_of_other_pages_are_not_asked() {
     }
 }
 
+const PAGES_LIST: &str = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"]},"state":{"last_seq":90000}}]}"#;
+
+/// Answers what a question asks until it waits for messages: the list of its streams, that there are no other streams, and the
+/// consumer.
+fn answer_all(retained: &mut Retained, list: &str, now: Instant, out: &mut Vec<u8>) {
+    for _ in 0..3 {
+        let step = retained
+            .pending
+            .values()
+            .next()
+            .map(|pending| &pending.step);
+        let (number, text) = match step {
+            Some(QuestionStep::AllStreams) => (retained.all_streams.asked(), r#"{"streams":[]}"#),
+            Some(QuestionStep::Streams) => (Some(1), list),
+            Some(QuestionStep::Create(..)) => (Some(1), MADE),
+            _ => (None, ""),
+        };
+        if let Some(number) = number {
+            retained.take(answer(retained, number, text), now, out);
+        }
+    }
+}
+
 /// A stream of a pattern that is read in pages.
 struct Pages {
     retained: Retained,
@@ -621,8 +645,7 @@ impl Pages {
             ..question(1, "a.*")
         };
         retained.ask(question, None, now, &mut out);
-        let list = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"]},"state":{"last_seq":90000}}]}"#;
-        retained.take(answer(&retained, 1, list), now, &mut out);
+        retained.take(answer(&retained, 1, PAGES_LIST), now, &mut out);
         let created = format!(r#"{{"name":"c","num_pending":{waiting}}}"#);
         retained.take(answer(&retained, 1, &created), now, &mut out);
         Self {
@@ -656,10 +679,15 @@ impl Pages {
     }
 
     fn says(&mut self, status: u16) {
+        self.says_words(status, "");
+    }
+
+    fn says_words(&mut self, status: u16, words: &str) {
         let delivery = Delivery {
             subject: b"_INBOX.x".to_vec(),
             sid: self.retained.last_sid,
             status: Some(status),
+            status_words: words.into(),
             ..Delivery::default()
         };
         self.retained.take(delivery, self.now, &mut self.out);
@@ -802,6 +830,139 @@ fn a_question_outlives_its_consumer_and_its_connection() {
     let text = String::from_utf8_lossy(&pages.out).into_owned();
     assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
     assert_eq!(pages.came(), (0, None));
+}
+
+impl Pages {
+    /// Every consumer brings these messages and gets this status, until the question ends. Returns how long that takes.
+    fn fails_always(&mut self, messages: &[u64], status: u16) -> Duration {
+        let begun = self.now;
+        while self.retained.asked() > 0 && self.now < begun + 10 * ANSWER_TIMEOUT {
+            for message in messages {
+                self.brings(*message, 10);
+            }
+            self.says(status);
+            self.now = self.retained.due().expect("a time");
+            self.retained.work(self.now, &mut self.out);
+            self.delivered = 0;
+            answer_all(&mut self.retained, PAGES_LIST, self.now, &mut self.out);
+        }
+        self.now - begun
+    }
+}
+
+#[test]
+fn a_question_ends_in_time_whatever_status_its_consumers_get() {
+    for (messages, status) in [
+        (&[][..], 404),
+        (&[], 409),
+        (&[], 499),
+        (&[], 503),
+        // The same messages again and again.
+        (&[7, 8], 409),
+    ] {
+        let mut pages = Pages::after(PageCursor::default(), 9_000);
+        let took = pages.fails_always(messages, status);
+        assert!(took <= ANSWER_TIMEOUT + PAUSE_MAX, "{status}: {took:?}");
+        assert_eq!(pages.retained.asked(), 0);
+        let (values, last) = pages.came();
+        assert_eq!(values, messages.len());
+        let Some(RetainedEvent::Unanswered { why, .. }) = last else {
+            panic!("{last:?}");
+        };
+        assert!(why.to_string().contains(&status.to_string()), "{why}");
+    }
+}
+
+/// The server says it in the answer about the consumer, or in the status of a request for more.
+#[test]
+fn a_consumer_is_asked_for_as_many_messages_as_the_server_permits() {
+    let mut pages = Pages::after(PageCursor::default(), 9_000);
+    let mut asked = vec![pages.asks()];
+    for (words, most) in [
+        ("Exceeded MaxRequestBatch of 5", 5),
+        ("Exceeded MaxRequestBatch of 3", 3),
+    ] {
+        pages.says_words(409, words);
+        asked.push(pages.asks());
+        assert_eq!(asked.last(), Some(&most));
+    }
+    (1..=3).for_each(|n| pages.brings(n, 10));
+    assert_eq!(pages.asks(), 3);
+    // Nothing less is permitted: the consumer is of no use.
+    pages.says_words(409, "Exceeded MaxRequestBatch of 3");
+    assert!(pages.pulls().is_empty());
+    pages.now = pages.retained.due().expect("a pause");
+    pages.retained.work(pages.now, &mut pages.out);
+    let limited = r#"{"name":"c","num_pending":9000,"config":{"max_request_batch":2}}"#;
+    for text in [PAGES_LIST, limited] {
+        let answer = answer(&pages.retained, 1, text);
+        pages.retained.take(answer, pages.now, &mut pages.out);
+    }
+    assert_eq!(pages.asks(), 2);
+}
+
+/// By what the answer about the stream says, and by what the server refuses.
+#[test]
+fn a_consumer_has_the_limits_that_its_stream_permits() {
+    const LIMITED: &str = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"],"consumer_limits":{"inactive_threshold":60000000000}}}]}"#;
+    const REFUSED: &str =
+        r#"{"error":{"code":400,"err_code":10153,"description":"exceeds system limit"}}"#;
+    let mut bench = Bench::new("a.*", &[]);
+    bench.answer(LIMITED);
+    for seconds in [60, 30, 15] {
+        let asked = bench.sent();
+        let threshold = format!(r#""inactive_threshold":{seconds}000000000"#);
+        assert!(asked.contains(&threshold), "{asked}");
+        bench.answer(REFUSED);
+    }
+    bench.consumer("", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1", "end"]);
+}
+
+#[test]
+fn a_consumer_that_never_comes_to_the_leader_ends_its_question() {
+    let mut bench = Bench::new("a.*", &[]);
+    bench.answer(LIST);
+    let begun = bench.now;
+    while bench.retained.asked() > 0 && bench.now < begun + 20 * ANSWER_TIMEOUT {
+        bench.consumer("s1", None);
+        bench.pause();
+    }
+    assert_eq!(
+        bench.values(),
+        [
+            "later: JetStream gives no last values: its consumers are on other servers than the leader"
+        ]
+    );
+}
+
+/// The others are read.
+#[test]
+fn a_stream_whose_consumers_get_a_status_each_time_keeps_no_other_from_its_values() {
+    let (mut retained, mut out, mut now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    retained.ask(question(1, "a.*"), None, now, &mut out);
+    let list = r#"{"streams":[{"config":{"name":"F","subjects":["a.x"]}},{"config":{"name":"S","subjects":["a.*"]}}]}"#;
+    let mut values = 0;
+    for _ in 0..200 {
+        answer_all(&mut retained, list, now, &mut out);
+        let is_second = String::from_utf8_lossy(&out).contains("MSG.NEXT.S.c");
+        out.clear();
+        let delivery = Delivery {
+            subject: "a.y".into(),
+            sid: retained.last_sid,
+            reply: is_second.then(|| "$JS.ACK.S.c.1.9.1.123.0".to_owned()),
+            status: (!is_second).then_some(409),
+            payload: b"1".to_vec(),
+            ..Delivery::default()
+        };
+        retained.take(delivery, now, &mut out);
+        let events = std::mem::take(&mut retained.events);
+        values += events.len();
+        let Some(due) = retained.due() else { break };
+        now = due;
+        retained.work(now, &mut out);
+    }
+    assert_eq!((values, retained.asked()), (2, 0), "a value, and the end");
 }
 
 #[test]

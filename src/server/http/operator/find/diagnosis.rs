@@ -3,7 +3,9 @@
 use super::super::state::some_text;
 use super::AnswerContext;
 use crate::telemetry::MetricsReading;
-use weirgate_core::{ClientState, FoundClient, FoundName, NameSource, OnBus, Short};
+use weirgate_core::{
+    ClientState, FoundClient, FoundName, NameRefusal, NameSource, OnBus, RefusedName, Short,
+};
 use weirgate_runtime::BusStatus;
 
 /// Names without a message for this long are worth a sentence.
@@ -28,11 +30,14 @@ impl AnswerContext<'_> {
         let reasons = [
             slow(found),
             self.refused(found),
-            self.feed(),
+            self.refused_by_bus(found),
+            self.feed(found),
             self.stopped(found),
             no_names(found),
+            unconfirmed(found),
             own_rate(found),
             quiet(found),
+            unknown(found),
         ];
         let mut reasons = reasons.into_iter().flatten();
         let mut first = reasons.next().unwrap_or_else(|| healthy(found));
@@ -46,24 +51,58 @@ impl AnswerContext<'_> {
 
     /// A stream that takes no messages, of which the client has names.
     fn stopped(&self, found: &FoundClient) -> Option<Verdict> {
-        let of_stream = |one: &FoundName| one.brings.from == NameSource::Stream;
-        let states = self.telemetry.bus()?.streams();
-        let (stream, state) = states.iter().find(|(_, state)| state.is_stopped)?;
-        found.names.iter().any(of_stream).then(|| Verdict {
+        let bus = self.telemetry.bus()?;
+        let stopped = bus
+            .streams()
+            .into_iter()
+            .filter(|(_, state)| state.is_stopped);
+        let mut of_client = stopped.filter(|(stream, _)| {
+            let subjects = bus.subjects_of_stream(stream);
+            let mut names = found.names.iter();
+            names.any(|one| is_of_stream(one, subjects.as_deref()))
+        });
+        let (stream, state) = of_client.next()?;
+        Some(Verdict {
             cause: "stream_stopped",
             say: format!("the stream {stream} {}", state.text),
             since_us: None,
         })
     }
 
+    /// The names that the client was refused lately and does not have by now, the newest first, with their ages.
+    fn refused_lately<'b>(
+        &'b self,
+        found: &'b FoundClient,
+    ) -> impl Iterator<Item = (&'b RefusedName, u64)> {
+        let gets = |name: &FoundName| name.brings.on_bus == OnBus::Confirmed;
+        let has_by_now = move |refused: &RefusedName| {
+            let mut names = found.names.iter();
+            names.any(|name| gets(name) && refused.is_of_name(&name.name))
+        };
+        let refused = self.surveyed.survey.refused_names.iter();
+        let refused = refused.filter(|refused| refused.session == found.snapshot.session);
+        refused
+            .map(|refused| (refused, self.now.mono_us.saturating_sub(refused.at_us)))
+            .filter(move |(refused, age)| *age <= REFUSED_LATELY_US && !has_by_now(refused))
+    }
+
+    /// The names that the bus refuses, if the record of their refusal is old or displaced: no message of them comes.
+    fn refused_by_bus(&self, found: &FoundClient) -> Option<Verdict> {
+        let is_told = |one: &FoundName| {
+            let mut lately = self.refused_lately(found);
+            lately.any(|(refused, _)| refused.is_of_name(&one.name))
+        };
+        let names = names_with(found, OnBus::Refused, |one| !is_told(one))?;
+        Some(Verdict {
+            cause: "refused_name",
+            say: format!("does not get {names}: {}", NameRefusal::Bus.words()),
+            since_us: None,
+        })
+    }
+
     /// The newest name that the client was refused lately, with the number of others.
     fn refused(&self, found: &FoundClient) -> Option<Verdict> {
-        let refused = self.surveyed.survey.refused_names.iter();
-        let mut lately = refused
-            .map(|refused| (refused, self.now.mono_us.saturating_sub(refused.at_us)))
-            .filter(|(refused, age)| {
-                refused.session == found.snapshot.session && *age <= REFUSED_LATELY_US
-            });
+        let mut lately = self.refused_lately(found);
         let (newest, age_us) = lately.next()?;
         let others = match lately.count() {
             0 => String::new(),
@@ -84,8 +123,8 @@ impl AnswerContext<'_> {
         })
     }
 
-    /// What every client of the gateway has: the bus is away, or the gateway is behind it.
-    fn feed(&self) -> Option<Verdict> {
+    /// What many clients of the gateway have: the bus is away, or the gateway is behind it.
+    fn feed(&self, found: &FoundClient) -> Option<Verdict> {
         if let Some(away_us) = self.bus_away_ms().map(|ms| ms * 1_000) {
             return Some(Verdict {
                 cause: "bus_away",
@@ -95,6 +134,8 @@ impl AnswerContext<'_> {
         }
         let at = MetricsReading::read(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
+        let has_stream = found.names.iter().any(|one| is_of_stream(one, None));
+        let behind = behind.filter(|_| has_stream);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
         let say = match () {
             () if behind_us >= BEHIND_US => {
@@ -112,6 +153,40 @@ impl AnswerContext<'_> {
             since_us: None,
         })
     }
+}
+
+/// Whether messages of the name come from a stream of which these subjects are read; `None`: any of them may be.
+fn is_of_stream(name: &FoundName, subjects: Option<&[String]>) -> bool {
+    let has_one = match (&name.subjects, subjects) {
+        (Some(own), Some(subjects)) => own.iter().any(|subject| subjects.contains(subject)),
+        _ => true,
+    };
+    name.brings.from == NameSource::Stream && has_one
+}
+
+/// The first of the client's names of which the bus says this, with the number of others.
+fn names_with(
+    found: &FoundClient,
+    on_bus: OnBus,
+    is_wanted: impl Fn(&FoundName) -> bool,
+) -> Option<String> {
+    let names = found.names.iter();
+    let mut names = names.filter(|one| one.brings.on_bus == on_bus && is_wanted(one));
+    let first = names.next()?.name.as_str();
+    Some(match names.count() {
+        0 => first.to_owned(),
+        n => format!("{first}, and {n} more"),
+    })
+}
+
+/// A client with names whose subscription the bus has not confirmed: messages may not come yet.
+fn unconfirmed(found: &FoundClient) -> Option<Verdict> {
+    let names = names_with(found, OnBus::Unconfirmed, |_| true)?;
+    Some(Verdict {
+        cause: "unconfirmed",
+        say: format!("the bus has not confirmed the subscription to {names}"),
+        since_us: None,
+    })
 }
 
 /// Why a client is slow: the cause that the core has found, or else the state of its queue.
@@ -189,21 +264,11 @@ fn silent_client(found: &FoundClient) -> Option<Verdict> {
     if count == 0 || count < found.snapshot.topics {
         return None;
     }
-    let newest = found
-        .names
-        .iter()
-        .filter_map(|one| Some((one.brings.newest_us?, one)));
-    let newest = newest.min_by_key(|(age_us, _)| *age_us);
-    let Some((age_us, one)) = newest else {
-        let why = match found.names[0].brings.on_bus {
-            OnBus::Confirmed => "",
-            OnBus::Unconfirmed => "; the bus has not confirmed the subscription",
-            OnBus::Refused => "; the bus refuses the subscription",
-        };
+    let Some((age_us, one)) = newest(found) else {
         return Some(Verdict {
             cause: "quiet",
             say: format!(
-                "none of its {count} names has had a message since the first client held it{why}"
+                "none of its {count} names has had a message since the first client held it"
             ),
             since_us: None,
         });
@@ -219,14 +284,34 @@ fn silent_client(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
+/// The newest message of the client's names that were looked at: its age, and the name.
+fn newest(found: &FoundClient) -> Option<(u64, &FoundName)> {
+    let names = found.names.iter();
+    let newest = names.filter_map(|one| Some((one.brings.newest_us?, one)));
+    newest.min_by_key(|(age_us, _)| *age_us)
+}
+
+/// A client that may be healthy or quiet: a search looks at a part of the names only, and these have had no message
+/// lately.
+fn unknown(found: &FoundClient) -> Option<Verdict> {
+    let (looked_at, all) = (found.names.len() as u64, found.snapshot.topics);
+    let is_fresh = newest(found).is_some_and(|(age_us, _)| age_us < QUIET_US);
+    (looked_at < all && !is_fresh).then(|| Verdict {
+        cause: "unknown",
+        say: match looked_at {
+            0 => format!("its {all} names were not looked at: search for its session"),
+            _ => format!(
+                "{looked_at} of its {all} names were looked at, and these have had no message lately: search for \
+                 the name in question"
+            ),
+        },
+        since_us: None,
+    })
+}
+
 /// The verdict on a client for which no reason applies.
 fn healthy(found: &FoundClient) -> Verdict {
-    let newest = found
-        .names
-        .iter()
-        .filter_map(|one| one.brings.newest_us)
-        .min();
-    let newest = newest.map_or_else(String::new, |age_us| {
+    let newest = newest(found).map_or_else(String::new, |(age_us, _)| {
         format!(
             ": the newest message of its names is {} old, and nothing waits",
             time(age_us)

@@ -10,7 +10,7 @@ use weirgate_core::{
     ClientSnapshot, ClientState, FeedStats, NameRefusal, NameSource, OnBus, SessionKey, Survey,
     Traffic,
 };
-use weirgate_runtime::Clock;
+use weirgate_runtime::{BusStatus, Clock, StreamReport};
 use weirgate_wire::admission::ClientAddr;
 
 const SESSION: SessionKey = SessionKey {
@@ -53,14 +53,30 @@ fn name(last_us: Option<u64>) -> FoundName {
             reach: None,
             newest_us: last_us,
         },
+        subjects: None,
         members: 1,
         messages: 1,
         usual_gap_us: None,
     }
 }
 
+/// A fresh name of which the bus says this.
+fn name_on_bus(on_bus: OnBus) -> FoundName {
+    let mut one = name(Some(200_000));
+    one.brings.on_bus = on_bus;
+    one
+}
+
 /// The verdict on a client, with the refusals of a survey.
 fn verdict(found: &FoundClient, refused_names: Vec<RefusedName>) -> Verdict {
+    verdict_on_bus(found, refused_names, None)
+}
+
+fn verdict_on_bus(
+    found: &FoundClient,
+    refused_names: Vec<RefusedName>,
+    bus: Option<Arc<BusStatus>>,
+) -> Verdict {
     let clock = Clock::start();
     let surveyed = Surveyed {
         survey: Survey {
@@ -71,9 +87,9 @@ fn verdict(found: &FoundClient, refused_names: Vec<RefusedName>) -> Verdict {
     };
     let now = clock.now();
     let feed = FeedStats::of(["market.a"]);
-    let without_bus = Telemetry::new(BuildInfo::THIS, "levels", feed, None, now);
+    let telemetry = Telemetry::new(BuildInfo::THIS, "levels", feed, bus, now);
     let context = AnswerContext {
-        telemetry: &without_bus,
+        telemetry: &telemetry,
         now,
         query: &Query::default(),
         surveyed: &surveyed,
@@ -101,6 +117,10 @@ fn the_sentence_is_about_the_first_cause() {
         },
         ..refused.clone()
     };
+    let got_since = RefusedName {
+        name: weirgate_core::TopicName::fixed("market.a"),
+        ..refused.clone()
+    };
     let fresh = || vec![name(Some(200_000))];
     let rated = FoundClient {
         max_rate: MaxRate::parse("2"),
@@ -115,7 +135,7 @@ fn the_sentence_is_about_the_first_cause() {
         ),
         (
             client(1, fresh()),
-            vec![of_another],
+            vec![of_another, got_since],
             "healthy",
             "nothing waits",
         ),
@@ -138,12 +158,80 @@ fn the_sentence_is_about_the_first_cause() {
             "quiet",
             "is 5 min 0 s old (market.a)",
         ),
-        (client(101, vec![name(None)]), vec![], "healthy", "healthy"),
+        (
+            client(50, vec![]),
+            vec![],
+            "unknown",
+            "its 50 names were not looked at: search for its session",
+        ),
+        (
+            client(101, vec![name(None)]),
+            vec![],
+            "unknown",
+            "1 of its 101 names were looked at",
+        ),
+        (
+            client(101, vec![name(Some(300_000_000))]),
+            vec![],
+            "unknown",
+            "no message lately",
+        ),
+        (client(101, fresh()), vec![], "healthy", "0.2 s old"),
+        (
+            client(2, vec![name_on_bus(OnBus::Refused), name(Some(200_000))]),
+            vec![],
+            "refused_name",
+            "does not get market.a: the bus refuses the subscription",
+        ),
+        (
+            client(1, vec![name_on_bus(OnBus::Unconfirmed)]),
+            vec![],
+            "unconfirmed",
+            "has not confirmed the subscription to market.a",
+        ),
         (rated, vec![], "own_rate", "at most 2 states a second"),
     ] {
         let verdict = verdict(&found, refused);
         assert_eq!(verdict.cause, cause, "{}", verdict.say);
         assert!(verdict.say.contains(words), "{}", verdict.say);
+    }
+}
+
+/// A client of some subjects is not concerned by a stream of others, nor a client of live names by any stream.
+#[test]
+fn a_stream_is_the_cause_for_clients_of_its_subjects() {
+    let bus = BusStatus::new(&[], 0);
+    bus.set_up(true);
+    let full = StreamReport {
+        label: "full",
+        is_stopped: true,
+        explains_outage: false,
+        text: "is full".to_owned(),
+    };
+    bus.set_stream("NEWS", Some(full));
+    bus.set_subjects_read([("NEWS", "news.x"), ("PRICES", "prices.x")].into_iter());
+    bus.set_stream_behind(None, 60_000);
+    let bus = Arc::new(bus);
+    for (from, subjects, cause) in [
+        (NameSource::Stream, Some(["prices.x"]), "behind"),
+        (NameSource::Stream, Some(["news.x"]), "behind"),
+        (NameSource::Live, None, "healthy"),
+    ] {
+        let mut one = name(Some(200_000));
+        one.brings.from = from;
+        one.subjects = subjects.map(|of| of.map(str::to_owned).to_vec());
+        let has_news = one
+            .subjects
+            .as_ref()
+            .is_some_and(|of| of[0].starts_with("news"));
+        let found = verdict_on_bus(&client(1, vec![one]), vec![], Some(Arc::clone(&bus)));
+        assert_eq!(found.cause, cause, "{}", found.say);
+        assert_eq!(
+            found.say.contains("NEWS is full"),
+            has_news,
+            "{}",
+            found.say
+        );
     }
 }
 

@@ -57,13 +57,7 @@ fn pair_with(
     let name = ServerName::try_from("localhost").expect("a name");
     let client = ClientConnection::new(Arc::new(client), name).expect("a client");
     let held = Quota::new("tls", u64::MAX);
-    let session = TlsSession::new(
-        Arc::new(config),
-        ClientCertificate::NotAsked,
-        &held,
-        CLIENT,
-        Clock::start(),
-    );
+    let session = TlsSession::new(Arc::new(config), &held, CLIENT, Clock::start());
     (client, session.expect("a session"))
 }
 
@@ -312,13 +306,12 @@ fn an_unfinished_record_is_bounded() {
             .open(&mut [23, 3, 3, 0xff, 0xff], &mut into)
             .is_err()
     );
-    for (client_certificate, bytes_max) in [
-        (ClientCertificate::NotAsked, INCOMING_BYTES_MAX),
-        (ClientCertificate::Required, CERTIFICATES_BYTES_MAX),
-    ] {
+    for (requires_certificate, bytes_max) in
+        [(false, INCOMING_BYTES_MAX), (true, CERTIFICATES_BYTES_MAX)]
+    {
         // A handshake that never ends.
         let (_, mut session) = pair(VERSIONS[0]);
-        session.client_certificate = client_certificate;
+        session.requires_certificate = requires_certificate;
         let mut hello = [22, 3, 1, 0x40, 0].to_vec();
         hello.extend([1, 0, 0xff, 0xff]);
         hello.resize(5 + 0x4000, 0);
@@ -326,7 +319,7 @@ fn an_unfinished_record_is_bounded() {
         assert!(refused.is_some() && session.held_bytes() <= 2 * bytes_max);
         // Nor one in records of a single byte, whose message is not too long for the library.
         let (_, mut session) = pair(VERSIONS[0]);
-        session.client_certificate = client_certificate;
+        session.requires_certificate = requires_certificate;
         let mut held_most = 0;
         for byte in [1, 0, 0x70, 0].into_iter().chain(repeat_n(0, 0x7000)) {
             let mut record = [22, 3, 1, 0, 1, byte];

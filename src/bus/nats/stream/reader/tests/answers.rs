@@ -1,7 +1,7 @@
 //! The answers of JetStream: how they are read, and how the reader goes on after refusals, silence and losses. At the
 //! end are flow control, and the consumers that are deleted.
 
-use super::super::limits::ConsumerLimits;
+use super::super::limits::ReaderLimits;
 use super::super::*;
 use super::model::{Event, NOW_NS, over_the_wire};
 use super::*;
@@ -169,8 +169,8 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
         code,
         description: String::new(),
     };
-    let mut limits = ConsumerLimits::default();
-    assert!(!limits.shrink(&refused(10_026)) && limits == ConsumerLimits::default());
+    let mut limits = ReaderLimits::default();
+    assert!(!limits.shrink(&refused(10_026)) && limits == ReaderLimits::default());
     assert!(limits.shrink(&refused(10_121)));
     assert!(limits.shrink(&refused(10_153)));
     let body = limits.plan(Start::Time(0)).request("S", Some("in")).body;
@@ -186,7 +186,7 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
 #[test]
 fn a_consumer_begins_at_a_message_or_a_time() {
     let body = |start| {
-        ConsumerLimits::default()
+        ReaderLimits::default()
             .plan(start)
             .request("S", Some("in"))
             .body

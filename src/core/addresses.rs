@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{ClientAddr, TokenBucket};
-use crate::base::{ChunkedQueue, ExtendibleMap};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, TokenBucket};
+use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
 /// With each new address so many known ones are looked at, and forgotten if they are idle: more than come.
 const LOOKS_WITH_EACH: usize = 2;
@@ -34,22 +34,16 @@ impl Default for AddressLimits {
 
 /// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressRefusal {
+pub(super) enum AddressRefusal {
     /// The address has reached its limit of connections.
     TooMany,
     /// The address opens connections faster than its rate allows.
     TooFast,
 }
 
-/// Counts as a connection of an address until it is dropped.
-#[derive(Debug)]
-pub struct AddressPermit {
-    /// Only the reference count matters.
-    _counted: Arc<()>,
-}
-
 #[derive(Debug)]
 struct Entry {
+    /// Each connection has a reference; only their number matters.
     connections: Arc<()>,
     bucket: Option<TokenBucket>,
 }
@@ -68,7 +62,7 @@ impl Entry {
 
 /// The addresses with connections, or with recent connections.
 #[derive(Debug)]
-pub struct Addresses {
+pub(super) struct Addresses {
     limits: AddressLimits,
     entries: ExtendibleMap<ClientAddr, Entry>,
     /// All of them, in the order in which they are looked at.
@@ -77,7 +71,7 @@ pub struct Addresses {
 
 impl Addresses {
     /// Starts without known addresses.
-    pub fn new(limits: AddressLimits) -> Self {
+    pub(super) fn new(limits: AddressLimits) -> Self {
         Self {
             limits,
             entries: ExtendibleMap::default(),
@@ -85,23 +79,25 @@ impl Addresses {
         }
     }
 
-    /// Counts a new connection of `client`; returns `None` if nothing is limited. The connection counts until the
-    /// result is dropped, on any thread.
+    /// Counts a new connection of `client`, and no longer for another address, until its permit is dropped, on any thread.
+    /// If nothing is limited, nothing is counted.
     ///
     /// # Errors
-    /// The address is over a limit; the refused connection is not counted.
-    pub fn admit(
+    /// The address is over a limit; the connection counts as before.
+    pub(super) fn admit(
         &mut self,
         client: ClientAddr,
+        permit: &mut ConnectionPermit,
         now_us: u64,
-    ) -> Result<Option<AddressPermit>, AddressRefusal> {
+    ) -> Result<(), AddressRefusal> {
         let AddressLimits {
             connections_max,
             connections_per_second,
             burst,
         } = self.limits;
         if connections_max.is_none() && connections_per_second.is_none() {
-            return Ok(None);
+            permit.leave_address();
+            return Ok(());
         }
         let client = client.group();
         if !self.entries.contains_key(&client) {
@@ -123,9 +119,8 @@ impl Addresses {
         {
             return Err(AddressRefusal::TooFast);
         }
-        Ok(Some(AddressPermit {
-            _counted: Arc::clone(&entry.connections),
-        }))
+        permit.count_for_address(Arc::clone(&entry.connections));
+        Ok(())
     }
 
     /// Looks at some addresses, and forgets those that are idle. A look at all of them would make the loop wait.
@@ -144,13 +139,13 @@ impl Addresses {
     }
 
     /// The connections of an address; 0 if nothing is limited.
-    pub fn connections(&self, client: ClientAddr) -> usize {
+    pub(super) fn connections(&self, client: ClientAddr) -> usize {
         let entry = self.entries.get(&client.group());
         entry.map_or(0, Entry::connections)
     }
 
     /// The number of known addresses.
-    pub fn known(&self) -> usize {
+    pub(super) fn known(&self) -> usize {
         self.entries.len()
     }
 }
@@ -160,6 +155,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use weirgate_wire::admission::Quota;
 
     const SECOND: u64 = 1_000_000;
 
@@ -172,6 +168,17 @@ mod tests {
         })
     }
 
+    /// A new connection, if it is admitted.
+    fn admit(
+        all: &mut Addresses,
+        client: ClientAddr,
+        now_us: u64,
+    ) -> Result<ConnectionPermit, AddressRefusal> {
+        let held = Quota::new("connection_bytes", u64::MAX);
+        let mut permit = ConnectionPermit::of(held.hold(client, 0, 0));
+        all.admit(client, &mut permit, now_us).map(|()| permit)
+    }
+
     fn ip(text: &str) -> ClientAddr {
         text.parse::<IpAddr>().unwrap().into()
     }
@@ -180,7 +187,7 @@ mod tests {
     fn nothing_is_counted_unless_it_is_limited() {
         let mut all = addresses(None, None);
         for _ in 0..10_000 {
-            assert!(all.admit(ip("192.0.2.1"), 0).unwrap().is_none());
+            assert!(admit(&mut all, ip("192.0.2.1"), 0).is_ok());
         }
         assert_eq!(all.known(), 0);
     }
@@ -188,31 +195,31 @@ mod tests {
     #[test]
     fn a_place_is_free_again_when_its_connection_ends() {
         let mut all = addresses(Some(2), None);
-        let first = all.admit(ip("192.0.2.1"), 0).unwrap();
-        let _second = all.admit(ip("::ffff:192.0.2.1"), 0).unwrap();
-        let refused = all.admit(ip("192.0.2.1"), 0).unwrap_err();
+        let first = admit(&mut all, ip("192.0.2.1"), 0).unwrap();
+        let _second = admit(&mut all, ip("::ffff:192.0.2.1"), 0).unwrap();
+        let refused = admit(&mut all, ip("192.0.2.1"), 0).unwrap_err();
         assert_eq!(refused, AddressRefusal::TooMany);
-        let other = all.admit(ip("192.0.2.2"), 0);
+        let other = admit(&mut all, ip("192.0.2.2"), 0);
         assert!(other.is_ok(), "another address has places of its own");
         drop(first);
-        assert!(all.admit(ip("192.0.2.1"), 0).is_ok());
+        assert!(admit(&mut all, ip("192.0.2.1"), 0).is_ok());
     }
 
     #[test]
     fn a_v6_client_has_one_limit_for_its_whole_network() {
         let mut all = addresses(Some(1), None);
-        let _place = all.admit(ip("2001:db8:0:1::1"), 0).unwrap();
-        assert!(all.admit(ip("2001:db8:0:1:ffff::9"), 0).is_err());
-        assert!(all.admit(ip("2001:db8:0:2::1"), 0).is_ok());
-        let _local = all.admit(ClientAddr::Unix, 0).unwrap();
-        assert!(all.admit(ClientAddr::Unix, 0).is_err());
+        let _place = admit(&mut all, ip("2001:db8:0:1::1"), 0).unwrap();
+        assert!(admit(&mut all, ip("2001:db8:0:1:ffff::9"), 0).is_err());
+        assert!(admit(&mut all, ip("2001:db8:0:2::1"), 0).is_ok());
+        let _local = admit(&mut all, ClientAddr::Unix, 0).unwrap();
+        assert!(admit(&mut all, ClientAddr::Unix, 0).is_err());
     }
 
     #[test]
     fn a_burst_is_let_in_and_then_so_many_a_second() {
         let mut all = addresses(None, Some((2, 5)));
         let mut admitted = |now_us| {
-            let tries = (0..10).filter(|_| all.admit(ip("192.0.2.1"), now_us).is_ok());
+            let tries = (0..10).filter(|_| admit(&mut all, ip("192.0.2.1"), now_us).is_ok());
             tries.count()
         };
         assert_eq!(admitted(0), 5);
@@ -225,34 +232,34 @@ mod tests {
     #[test]
     fn who_is_refused_for_its_connections_loses_nothing_of_its_rate() {
         let mut all = addresses(Some(1), Some((1, 2)));
-        let place = all.admit(ip("192.0.2.1"), 0).unwrap();
+        let place = admit(&mut all, ip("192.0.2.1"), 0).unwrap();
         for _ in 0..10 {
-            let refused = all.admit(ip("192.0.2.1"), 0).unwrap_err();
+            let refused = admit(&mut all, ip("192.0.2.1"), 0).unwrap_err();
             assert_eq!(refused, AddressRefusal::TooMany);
         }
         drop(place);
-        assert!(all.admit(ip("192.0.2.1"), 0).is_ok());
-        let refused = all.admit(ip("192.0.2.1"), 0).unwrap_err();
+        assert!(admit(&mut all, ip("192.0.2.1"), 0).is_ok());
+        let refused = admit(&mut all, ip("192.0.2.1"), 0).unwrap_err();
         assert_eq!(refused, AddressRefusal::TooFast);
     }
 
     #[test]
     fn addresses_that_went_are_forgotten_and_others_are_not() {
         let mut all = addresses(Some(1), Some((1, 2)));
-        let stays = all.admit(ip("192.0.2.1"), 0).unwrap();
+        let stays = admit(&mut all, ip("192.0.2.1"), 0).unwrap();
         for n in 0..100_000_u64 {
             // A thousand connections a second, each from a new address, and ended at once. The rate of an address
             // recovers in a second.
             let one = IpAddr::from((u128::from(n) + 1_000_000).wrapping_shl(64).to_be_bytes());
             let known = all.known();
-            assert!(all.admit(one.into(), n * 1_000).is_ok(), "{n}");
+            assert!(admit(&mut all, one.into(), n * 1_000).is_ok(), "{n}");
             assert!(known <= all.known() + LOOKS_WITH_EACH, "{n}: all at once");
         }
         let known = all.known();
         assert!(known <= 4 * 1_000, "{known} addresses known");
         assert_eq!(all.order.len(), known);
         assert!(
-            all.admit(ip("192.0.2.1"), 100 * SECOND).is_err(),
+            admit(&mut all, ip("192.0.2.1"), 100 * SECOND).is_err(),
             "it is there"
         );
         drop(stays);

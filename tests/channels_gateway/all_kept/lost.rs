@@ -1,0 +1,155 @@
+//! `"last":"all"` while this instance loses messages: the end says that some may be missing, whatever the bus says of the
+//! stream by then; and a question that is asked again lets the bus see what is gone.
+
+use super::*;
+
+/// A gateway on each bus, and the name and the pattern that clients ask for.
+fn on_both() -> [(Bench, &'static str, &'static str); 2] {
+    [
+        (on_a_stream(), "a:1", "a:*"),
+        (on_jetstream(), "a.1", "a.*"),
+    ]
+}
+
+impl Bench {
+    fn last(&mut self, key: SessionKey) -> Vec<String> {
+        let mut came = self.brought(key);
+        came.retain(|one| !one.starts_with("subscribed"));
+        came
+    }
+}
+
+#[test]
+fn a_loss_while_a_question_is_open_is_said_at_the_end() {
+    // The rest comes with this question, or with another one.
+    for is_rest_in_it in [true, false] {
+        for (mut bench, name, _) in on_both() {
+            bench.comes(name, 8);
+            let key = bench.client();
+            bench.ask_all(key, &[name], None);
+            // The client has not taken the page, which ends where the source is, when messages are lost.
+            bench.room(key, 0);
+            bench.finds(name, 3, "3");
+            bench.finds(name, 8, "8");
+            bench.pages(8, true);
+            bench.loses();
+            bench.comes(name, 20);
+            bench.world.open_window(key, 1 << 20);
+            bench.world.advance(1);
+            assert_eq!(bench.world.outputs.more.len(), 1);
+            if !is_rest_in_it {
+                bench.ends(None);
+                assert_eq!(bench.asked_after(), Some(8));
+            }
+            bench.finds(name, 20, "20");
+            bench.ends(None);
+            let data = |n: u64| format!("{name} {n}");
+            let end = format!("last {name} 3 \"window\"");
+            assert_eq!(bench.last(key), [data(3), data(8), data(20), end]);
+            bench.comes(name, 21);
+            assert_eq!(bench.last(key), [data(21)]);
+            bench.world.hub.check_invariants();
+        }
+    }
+}
+
+/// The pages were ahead of the source, whose next message is behind the loss.
+#[test]
+fn a_loss_after_the_last_page_is_said_at_the_end() {
+    for (mut bench, name, _) in on_both() {
+        bench.comes(name, 8);
+        let key = bench.client();
+        bench.ask_all(key, &[name], None);
+        bench.finds(name, 8, "8");
+        bench.finds(name, 12, "12");
+        bench.ends(None);
+        bench.loses();
+        bench.comes(name, 20);
+        bench.world.advance(SECOND / 10);
+        assert_eq!(bench.asked_after(), Some(12));
+        bench.finds(name, 20, "20");
+        bench.ends(None);
+        let end = format!("last {name} 3 \"window\"");
+        assert_eq!(bench.last(key).last(), Some(&end));
+    }
+}
+
+/// A loss ends with the next message that is read. What the stream loses until then is part of it.
+#[test]
+fn what_is_read_first_after_a_loss_does_not_follow_what_a_question_before_it_has_brought() {
+    for (mut bench, name, _) in on_both() {
+        bench.comes(name, 8);
+        bench.loses();
+        let key = bench.client();
+        bench.ask_all(key, &[name], Some(8));
+        bench.comes(name, 20);
+        bench.ends(None);
+        assert_eq!(
+            (bench.world.outputs.all.len(), bench.asked_after()),
+            (2, Some(8))
+        );
+        bench.finds(name, 20, "20");
+        bench.ends(None);
+        let end = format!("last {name} 1 \"window\"");
+        assert_eq!(bench.last(key), [format!("{name} 20"), end]);
+    }
+}
+
+/// Of a question from the beginning of the stream the bus cannot know what is gone since the client got a message.
+#[test]
+fn a_question_that_is_asked_again_begins_after_a_message_that_came() {
+    for how in ["away", "ended", "refused"] {
+        for (mut bench, name, _) in on_both() {
+            bench.comes(name, 8);
+            let key = bench.client();
+            bench.ask_all(key, &[name], None);
+            bench.finds(name, 3, "3");
+            bench.finds(name, 4, "4");
+            let number = bench.question();
+            match how {
+                "away" => {
+                    bench.down();
+                    bench.bus(BusEvent::Up);
+                }
+                "ended" => bench.bus(BusEvent::RetainedPage {
+                    number,
+                    cursor: Arc::default(),
+                    is_open: false,
+                }),
+                _ => bench.ends(Some(RetainedCut::Refused)),
+            }
+            bench.world.advance(SECOND);
+            assert_eq!(bench.world.outputs.all.len(), 2, "{how}");
+            assert_eq!(bench.asked_after(), Some(3), "{how}");
+            bench.finds(name, 4, "4");
+            bench.finds(name, 8, "8");
+            bench.ends(None);
+            let data = |n: u64| format!("{name} {n}");
+            let end = format!("last {name} 3 null");
+            assert_eq!(bench.last(key), [data(3), data(4), data(8), end], "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_client_of_a_pattern_goes_on_after_its_position() {
+    for (mut bench, name, pattern) in on_both() {
+        let key = bench.client();
+        bench.subscribe(key, &[pattern]);
+        bench.comes(name, 9);
+        let got = bench.got(key);
+        let pos = got.iter().rev().find_map(|one| one["pos"].as_str());
+        let pos = pos.expect("a position").to_owned();
+        bench.loses();
+        for (names, after) in [(vec![pattern], Some(9)), (vec![name], None)] {
+            let other = bench.client();
+            bench.say(
+                other,
+                &json!({"action": "subscribe", "channels": names, "last": "all", "since": pos}),
+            );
+            bench.world.advance(1);
+            assert_eq!(bench.asked_after(), after, "{names:?}");
+            bench.ends(None);
+        }
+    }
+}
