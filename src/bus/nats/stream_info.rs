@@ -41,6 +41,13 @@ pub(super) struct StreamInfo {
     pub(super) retention: Retention,
     /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
     pub(super) overwrites: bool,
+    /// Whether the stream leaves out numbers of the stream that it copies: a mirror has the numbers of its origin, also if
+    /// it copies only some subjects (nats-server 2.10).
+    pub(super) leaves_out: bool,
+    /// Whether only the first messages of the stream can go: no user may remove others, and none expires by itself.
+    pub(super) keeps_within: bool,
+    /// The numbers behind the first message that the stream lacks, if they were asked for.
+    pub(super) missing: Option<Vec<u64>>,
     /// The subjects of the messages in the stream; empty if unknown.
     pub(super) subjects: Vec<String>,
     /// The streams that this one copies.
@@ -132,6 +139,39 @@ struct StreamConfig {
     sealed: bool,
     storage: String,
     num_replicas: i64,
+    mirror: Option<Mirror>,
+    deny_delete: bool,
+    deny_purge: bool,
+    allow_msg_ttl: bool,
+}
+
+impl StreamConfig {
+    const fn overwrites(&self) -> bool {
+        self.max_msgs_per_subject > 0
+    }
+
+    /// As [`StreamInfo::keeps_within`]. A rollup needs the permission to purge.
+    fn keeps_within(&self) -> bool {
+        let is_denied = self.deny_delete && self.deny_purge;
+        let can_end = self.allow_msg_ttl || self.overwrites();
+        is_denied && !can_end && self.retention == Retention::Limits
+    }
+}
+
+/// Which messages of its origin a mirror copies.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Mirror {
+    filter_subject: String,
+    subject_transforms: Option<Vec<serde::de::IgnoredAny>>,
+}
+
+impl Mirror {
+    /// Whether it copies only some subjects.
+    fn leaves_out(&self) -> bool {
+        let transforms = self.subject_transforms.as_ref();
+        !self.filter_subject.is_empty() || transforms.is_some_and(|them| !them.is_empty())
+    }
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -143,6 +183,7 @@ struct Stored {
     last_seq: Option<u64>,
     last_ts: String,
     num_subjects: u64,
+    deleted: Option<Vec<u64>>,
 }
 
 impl StreamLimits {
@@ -262,7 +303,10 @@ impl StreamInfo {
             limits: StreamLimits::of(&config),
             copied: copied.collect(),
             retention: config.retention,
-            overwrites: config.max_msgs_per_subject > 0,
+            overwrites: config.overwrites(),
+            leaves_out: config.mirror.as_ref().is_some_and(Mirror::leaves_out),
+            keeps_within: config.keeps_within(),
+            missing: state.deleted,
             subjects: stored_subjects(answer),
             cluster,
         })
@@ -272,6 +316,11 @@ impl StreamInfo {
     /// are gone ([`Self::has_holes`]), nats-server 2.9.10 crashes while it looks for a time.
     pub(super) const fn can_start_at_time(&self) -> bool {
         !self.limits.is_in_memory
+    }
+
+    /// How many numbers up to the newest have no message.
+    pub(super) fn gone(&self) -> u64 {
+        self.head_number().saturating_sub(self.messages)
     }
 
     /// Whether messages within the stream are gone, or may be by the time that a consumer is made.

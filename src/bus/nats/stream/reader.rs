@@ -297,6 +297,9 @@ impl JetStreamReader {
             }
             _ => return Ok(()),
         };
+        if let (Beat::Idle(_), None) = (beat, expected) {
+            self.progress.nothing_is_unread(now);
+        }
         match beat {
             Beat::Missing => self.pause(now + ANOTHER_PAUSE, out),
             Beat::Idle(beats) if beats < IDLE_BEATS_MAX => {}
@@ -327,7 +330,7 @@ impl JetStreamReader {
             ReaderStep::Away | ReaderStep::Pause { .. } | ReaderStep::Prove(..) => {}
             ReaderStep::Info { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.progress.begin(info, unix_ns, events);
+                self.progress.begin(info, now, unix_ns, events);
                 self.make_consumer(now, out);
             }
             ReaderStep::Create(consumer) => match consumer.made(answer) {
@@ -380,6 +383,7 @@ impl JetStreamReader {
     }
 
     fn no_stream(&mut self, now: Instant, out: &mut Vec<u8>) -> NatsError {
+        self.progress.stream_is_missing();
         self.unusable(NatsError::NoSuchStream(self.stream.clone()), now, out)
     }
 
@@ -491,10 +495,11 @@ impl JetStreamReader {
             self.ask_info(now, out);
             return Ok(());
         }
-        let (head, first) = (info.head_number(), info.first);
+        let first = info.first;
+        let has_unread = self.progress.has_unread(&info, sequence);
         self.progress.note_info(info, events);
         let read = self.progress.read_until().unwrap_or(0);
-        if head > read {
+        if has_unread {
             match behind_at {
                 Some(_) if !is_well_placed => {
                     self.pause(now + ANOTHER_PAUSE, out);

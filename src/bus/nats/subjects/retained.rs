@@ -12,6 +12,7 @@
 //! | `stream_config` | what a stream stores, by its settings |
 //! | `reading` | how far a question has read |
 //! | `all_read` | the same of a question for all messages |
+//! | `removals` | whether messages were removed before such a question has read them |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
 //! | `patience` | when a question without new messages ends |
@@ -53,7 +54,7 @@
 //! for a stream in memory, too ([`StreamInfo::can_start_at_time`]), and once a message was read: only the position that
 //! the client has may be of another epoch of the stream. The consumer is left after each page. Between two messages of
 //! the name are numbers of others, so a number that does not come may have been removed before it was read: if the
-//! stream begins behind such a place after the page, messages may be missing.
+//! stream begins behind such a place after the page, or has lost messages within ([`removals`]), messages may be missing.
 //!
 //! # Leaders
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
@@ -75,6 +76,7 @@ mod live;
 mod making;
 mod patience;
 mod reading;
+mod removals;
 mod stream_config;
 mod streams;
 
@@ -129,6 +131,8 @@ const LIMITS: ConsumerLimits = ConsumerLimits {
     pending_max: 0,
     idle_max_ms: 180_000,
 };
+/// The question about a stream, with the list of its missing numbers.
+const MISSING_NUMBERS: &str = r#"{"deleted_details":true}"#;
 /// The length of a name for which the size of a request is calculated, bytes.
 const NAME_BYTES: usize = 512;
 /// The first number for subscriptions of questions; requested names have smaller numbers. It is that of the answers.
@@ -391,8 +395,15 @@ impl Retained {
         let name = &*subscription.name;
         Some(match &pending.step {
             QuestionStep::Streams if pending.question.is_of_stream() => {
-                let stream = self.stream.as_deref()?;
-                ApiRequest::of(Action::StreamInfo.subject_about(stream))
+                let subject = Action::StreamInfo.subject_about(self.stream.as_deref()?);
+                let all = pending.reading.all.as_ref();
+                match all.is_some_and(AllRead::asks_list) {
+                    true => ApiRequest {
+                        subject,
+                        body: MISSING_NUMBERS.to_owned(),
+                    },
+                    false => ApiRequest::of(subject),
+                }
             }
             QuestionStep::Streams => {
                 let body = sonic_rs::json!({ "subject": name }).to_string();
@@ -918,10 +929,12 @@ impl Retained {
             pending.patience.note_placement(now);
             return self.pause(number, Again::Create(part), now);
         }
-        let all = pending.reading.all.as_mut();
-        if all.is_some_and(|all| all.restart_by_number_if_late(made.begins)) {
-            consumer.leave(&nobody, out);
-            return self.create(number, part, now, out);
+        if let Some(all) = &mut pending.reading.all {
+            if all.restart_by_number_if_late(made.begins) {
+                consumer.leave(&nobody, out);
+                return self.create(number, part, now, out);
+            }
+            all.expect(made.waiting);
         }
         if made.waiting == 0 {
             consumer.leave(&nobody, out);
@@ -930,7 +943,8 @@ impl Retained {
         pending.reading.begin(&part, made.waiting);
         pending.patience.note_step(now);
         consumer.listen(None, out);
-        let is_full = pending.reading.page.is_full();
+        let all = pending.reading.all.as_ref();
+        let is_full = pending.reading.page.is_full() && !all.is_some_and(AllRead::needs_consumer);
         pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
             true => self.handle_full_page(number, out),
@@ -1143,17 +1157,21 @@ impl Retained {
         if is_behind {
             return self.pause(number, Again::Streams, now);
         }
-        match all.check(stream) {
+        if all.needs_list(stream, now) {
+            return self.send(number, out);
+        }
+        match all.check(stream, now) {
             _ if all.is_of_other_epoch() => self.end(number, None, out),
             AfterCheck::End if is_led_elsewhere => {
                 self.ask_again(number, "another server leads the stream", now, out);
             }
-            AfterCheck::Read => {
+            // The messages that wait for the next consumer tell.
+            after if after == AfterCheck::Read || all.needs_consumer() => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);
             }
             AfterCheck::Page => self.end_page(number),
-            AfterCheck::End => self.end(number, None, out),
+            AfterCheck::Read | AfterCheck::End => self.end(number, None, out),
         }
     }
 
@@ -1298,6 +1316,16 @@ impl Retained {
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
+        // Another question goes on: the end of this one would tell only of the refusal.
+        let lacks_some = pending.reading.last_cursor().cut.is_some();
+        let is_told = pending.question.after.cut.is_some();
+        if let Some(NatsCut::Refused(_)) = cut
+            && pending.reading.all.is_some()
+            && lacks_some
+            && !is_told
+        {
+            return self.events.push(pending.page(false));
+        }
         if let (Some(value), None) = (pending.value, &cut) {
             self.events.push(RetainedEvent::Value {
                 question: pending.question.clone(),
@@ -1345,9 +1373,13 @@ impl Pending {
 
     /// The end of a page. If it `is_open`, the gateway asks for the next one.
     fn page(&self, is_open: bool) -> RetainedEvent {
+        let cursor = match is_open {
+            true => self.reading.cursor(),
+            false => self.reading.last_cursor(),
+        };
         RetainedEvent::Page {
             number: self.question.number,
-            cursor: Arc::new(self.reading.cursor()),
+            cursor: Arc::new(cursor),
             is_open,
         }
     }

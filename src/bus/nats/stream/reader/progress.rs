@@ -1,16 +1,19 @@
 //! How far a stream was read: where to begin, what is news, when the reader has caught up or is behind, and what is lost.
 //! Judges numbers and times of messages, and what the leader says of the stream. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::MS_NS;
 use crate::into_name;
 use crate::kept::KeptEvent;
-use crate::nats::consumer::Start;
+use crate::nats::consumer::{HEARTBEAT_MS, Start};
 use crate::nats::protocol::Delivery;
 use crate::nats::stream_info::{Retention, StreamInfo};
 use weirgate_core::StoredId;
 
+/// Where a stream leaves out numbers of the stream that it copies, a message that was there counts as delivered if nothing
+/// was unread so shortly before: three heartbeats.
+const UNSEEN_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// The head of a stream without any message so far: the first message has the number 1.
 const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
@@ -32,6 +35,18 @@ pub(super) struct Progress {
     start: Start,
     /// The newest message that was handed over.
     last: Option<StoredId>,
+    /// The message that was handed over before it.
+    before_last: Option<StoredId>,
+    /// The numbers that the stream lacked when the last message was its newest.
+    gone_at_last: Option<u64>,
+    /// The last message was removed, and the leader has the one with the next number: this one is the proof in its place.
+    stand_in: Option<StoredId>,
+    /// The stream was missing since the last message, so it may be one that was restored.
+    was_missing: bool,
+    /// How far a stream that leaves out numbers was watched.
+    watch: Watch,
+    /// The messages of the stream in the first answer after the consumer's delivery with this number.
+    counted: Option<(u64, u64)>,
     /// The state of the stream in the leader's last answer.
     info: Option<StreamInfo>,
     /// The newest message of the stream when nothing was left to read, or [`NO_MESSAGE`]. `None` again once a message is
@@ -52,6 +67,50 @@ pub(super) struct Progress {
     /// On this connection, consumers begin at the number of the last message: its time is not that of its place, because the
     /// clock of the stream's server went back.
     is_by_number: bool,
+}
+
+/// How far a stream was watched that leaves out numbers of the stream that it copies. A missing number does not say whether a
+/// message came and went; but a consumer delivers at once what is there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    /// When nothing of the stream was unread.
+    seen: Option<Instant>,
+    /// The newest message that the stream had by then.
+    seen_to: u64,
+    /// Messages up to this number may have come and gone unseen.
+    doubtful_to: u64,
+    /// The newest message at the start of this process.
+    start: u64,
+}
+
+impl Watch {
+    /// Of a process that starts now, when this is the newest message.
+    const fn since(head: u64, now: Instant) -> Self {
+        Self {
+            seen: Some(now),
+            seen_to: head,
+            doubtful_to: head,
+            start: head,
+        }
+    }
+
+    /// Nothing of the stream is unread, and its newest message is at least this one.
+    fn note(&mut self, head: u64, now: Instant) {
+        if !self.is_fresh(now) && head > self.seen_to {
+            self.doubtful_to = head;
+        }
+        (self.seen, self.seen_to) = (Some(now), head.max(self.seen_to));
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.seen
+            .is_some_and(|seen| now.saturating_duration_since(seen) <= UNSEEN_MAX)
+    }
+
+    /// Whether no message came and went unseen after the number `before`.
+    fn has_seen_all(&self, before: u64, now: Instant) -> bool {
+        self.is_fresh(now) && before >= self.doubtful_to
+    }
 }
 
 /// A message of the stream that was not read yet.
@@ -108,6 +167,12 @@ impl Progress {
             look_until: 0,
             start: Start::Time(0),
             last: None,
+            before_last: None,
+            gone_at_last: None,
+            stand_in: None,
+            was_missing: false,
+            watch: Watch::default(),
+            counted: None,
             info: None,
             empty_at: None,
             old_until: None,
@@ -124,6 +189,19 @@ impl Progress {
     pub(super) fn connected(&mut self) {
         self.is_caught_up = false;
         self.is_by_number = false;
+        self.watch.seen = None;
+    }
+
+    /// Handles that there is no stream of this name.
+    pub(super) const fn stream_is_missing(&mut self) {
+        self.was_missing = true;
+    }
+
+    /// Handles that the consumer has delivered all that the stream has.
+    pub(super) fn nothing_is_unread(&mut self, now: Instant) {
+        let head = self.info.as_ref().map_or(0, StreamInfo::head_number);
+        self.watch
+            .note(head.max(self.read_until().unwrap_or(0)), now);
     }
 
     /// Whether the reader has caught up on this connection.
@@ -146,6 +224,7 @@ impl Progress {
     pub(super) fn next_start(&self) -> Start {
         match self.last {
             None => self.start,
+            Some(_) if let Some(stand_in) = self.stand_in => Start::Sequence(stand_in.major),
             Some(last) if self.is_by_time() => Start::Time(last.minor),
             Some(last) => Start::Sequence(last.major + u64::from(!self.keeps())),
         }
@@ -168,6 +247,9 @@ impl Progress {
     /// `None`: there is no such message, or the leader has just named it as the newest.
     pub(super) fn proof(&self) -> Option<StoredId> {
         let last = self.last.filter(|_| self.keeps())?;
+        if self.stand_in.is_some() {
+            return self.stand_in;
+        }
         let is_head = self.head().is_some_and(|head| is_head(head, last));
         (!is_head).then_some(last)
     }
@@ -180,6 +262,35 @@ impl Progress {
     /// Whether newer messages of the stream replace older ones, so that numbers go missing without a loss.
     fn overwrites(&self) -> bool {
         self.info.as_ref().is_some_and(|info| info.overwrites)
+    }
+
+    /// Whether the stream leaves out numbers of the stream that it copies, so that numbers are missing without a loss.
+    fn leaves_out(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.leaves_out)
+    }
+
+    /// Another proof that the stream is the same if the leader lacks the message `expected`, and has `next`, which has the
+    /// number behind the last one that was handed over: the message before the last one; or, if that is gone too, `next`
+    /// itself, if nothing was removed since the last one was the newest. Otherwise the server may have lost its newest messages,
+    /// and given their numbers to others that are gone too. A stream in memory begins anew with its server, and one that was
+    /// missing may have been restored.
+    fn other_proof(&self, expected: Option<StoredId>, next: StoredId) -> Option<StoredId> {
+        let (last, info) = (self.last?, self.info.as_ref()?);
+        let follows = next.major == last.major + 1 && next.minor >= last.minor;
+        let can_be_same = !info.overwrites && !info.limits.is_in_memory && !self.was_missing;
+        if !follows || !can_be_same {
+            return None;
+        }
+        let before = self.before_last.filter(|_| expected == self.last);
+        before.or_else(|| (self.gone_at_last == Some(info.gone())).then_some(next))
+    }
+
+    /// Takes in the state of the stream.
+    fn set_info(&mut self, info: StreamInfo) {
+        if info.head.is_some() && info.head == self.last {
+            self.gone_at_last = Some(info.gone());
+        }
+        self.info = Some(info);
     }
 
     /// The number of the newest message that was read, or that is older than what is read.
@@ -197,7 +308,13 @@ impl Progress {
 
     /// Takes what the leader says of the stream before a consumer is made: where to begin, or whether what was read is
     /// lost.
-    pub(super) fn begin(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
+    pub(super) fn begin(
+        &mut self,
+        info: StreamInfo,
+        now: Instant,
+        unix_ns: u64,
+        events: &mut Vec<KeptEvent>,
+    ) {
         // The numbers may be those of other messages by now.
         self.reported_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
@@ -206,7 +323,7 @@ impl Progress {
         let is_other = lacks_last || self.is_other(&info) || self.is_refilled(head);
         let made_ns = self.made_since_ns(&info);
         self.look_until = self.look_until.min(head.major);
-        self.info = Some(info);
+        self.set_info(info);
         if self.since_ns.is_none() {
             // The server's clock may be behind.
             let newest_ns = match head {
@@ -215,6 +332,7 @@ impl Progress {
             };
             self.since_ns = Some(newest_ns.saturating_sub(self.history_ns));
             self.begin_at(head);
+            self.watch = Watch::since(head.major, now);
         } else if is_other && self.old_until.is_some() && self.last.is_none() {
             // Nothing was handed over, so nothing is missing.
             self.begin_at(head);
@@ -234,7 +352,7 @@ impl Progress {
     pub(super) fn note_info(&mut self, info: StreamInfo, events: &mut Vec<KeptEvent>) {
         self.report_subjects(&info, events);
         self.look_until = self.look_until.min(info.head_number());
-        self.info = Some(info);
+        self.set_info(info);
     }
 
     /// Says which subjects the stream has, if that is news.
@@ -320,7 +438,7 @@ impl Progress {
     pub(super) fn begin_empty(&mut self, events: &mut Vec<KeptEvent>) -> bool {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let read = self.read_until().unwrap_or(0);
-        if head.major > read {
+        if head.major > read && !self.leaves_out() {
             let info = self.info.as_ref();
             if info.is_none_or(|info| info.first <= head.major) {
                 return false;
@@ -331,6 +449,21 @@ impl Progress {
             self.nothing_left(events);
         }
         true
+    }
+
+    /// Whether the stream has messages that were not read, by the leader's answer. Where the stream leaves out numbers, its
+    /// newest number says nothing: its messages have to have become more since the consumer has delivered the last one, or all
+    /// of them are behind it. `sequence`: the number of that delivery.
+    pub(super) fn has_unread(&mut self, info: &StreamInfo, sequence: u64) -> bool {
+        let read = self.read_until().unwrap_or(0);
+        if !info.leaves_out {
+            return info.head_number() > read;
+        }
+        let before = self.counted.filter(|(of, _)| *of == sequence);
+        let (_, messages) = *self
+            .counted
+            .insert(before.unwrap_or((sequence, info.messages)));
+        info.messages > messages || info.messages > 0 && info.first > read + 1
     }
 
     /// Reports that the reader has caught up, once nothing of the start is left to read.
@@ -383,9 +516,13 @@ impl Progress {
         now: Instant,
         events: &mut Vec<KeptEvent>,
     ) {
-        self.report_hole(id, pending, events);
+        self.report_hole(id, pending, now, events);
         self.empty_at = None;
-        self.last = Some(id);
+        (self.before_last, self.stand_in, self.was_missing) = (self.last, None, false);
+        (self.last, self.gone_at_last) = (Some(id), None);
+        if pending == 0 {
+            self.nothing_is_unread(now);
+        }
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
         if !is_old {
             // Nothing is left of the start: its end was removed.
@@ -407,19 +544,29 @@ impl Progress {
 
     /// Reports messages that were deleted before they were read: those between the last message and this one. At the start,
     /// those before the first message are no loss.
-    fn report_hole(&mut self, id: StoredId, pending: u64, events: &mut Vec<KeptEvent>) {
+    fn report_hole(
+        &mut self,
+        id: StoredId,
+        pending: u64,
+        now: Instant,
+        events: &mut Vec<KeptEvent>,
+    ) {
         let before = match self.last {
             Some(last) => Some(last.major),
             None => self.read_until().filter(|_| self.old_until.is_none()),
         };
-        if before.is_none_or(|before| id.major == before + 1) {
+        let Some(before) = before.filter(|before| id.major != before + 1) else {
+            return;
+        };
+        if self.leaves_out_after(before, now) {
             return;
         }
         // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
         // losses. Where newer messages replace older ones, nothing is lost. A hole among messages from before the
         // start, or at their end, ends positions, but this process has lost nothing.
         let is_old = self.old_until.is_some_and(|until| id.major <= until)
-            || self.empty_at.is_some_and(|at| id.major == at.major + 1);
+            || self.empty_at.is_some_and(|at| id.major == at.major + 1)
+            || self.leaves_out_after(before.max(self.watch.start), now);
         if id.major <= self.reported_until || is_old || self.overwrites() {
             events.push(KeptEvent::Hole);
         } else {
@@ -429,11 +576,21 @@ impl Progress {
         }
     }
 
+    /// Whether the stream itself leaves out all numbers that are missing behind `before`.
+    fn leaves_out_after(&self, before: u64, now: Instant) -> bool {
+        self.info.as_ref().is_some_and(|info| {
+            let has_seen_all = self.watch.has_seen_all(before, now) && !info.overwrites;
+            info.leaves_out && (info.keeps_within || has_seen_all)
+        })
+    }
+
     /// Says how far the reader is behind, if that is news. `pending`: so many messages are on the server of the consumer.
     pub(super) fn report_lag(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         let head = self.head();
-        let head_number = head.map_or(0, |head| head.major);
+        let head_number = head
+            .filter(|_| !self.leaves_out())
+            .map_or(0, |head| head.major);
         let messages = pending.max(head_number.saturating_sub(read));
         let newest = Ahead {
             number: read.saturating_add(messages),
@@ -468,7 +625,7 @@ impl Progress {
             (Some(expected), _) => self.proves(id, expected),
             // Holes among the messages from before the start are no loss.
             (None, Some(until)) => id.major <= until,
-            (None, None) => id.major == doubted.from || self.overwrites(),
+            (None, None) => id.major == doubted.from || self.overwrites() || self.leaves_out(),
         };
         match found {
             LeaderAnswer::Message(id) if is_it(id) => {
@@ -476,6 +633,12 @@ impl Progress {
                 return true;
             }
             LeaderAnswer::Unknown if doubted.if_unknown == IfUnknown::There => return true,
+            LeaderAnswer::Message(id)
+                if doubted.expected.is_some()
+                    && let Some(proof) = self.other_proof(doubted.expected, id) =>
+            {
+                self.stand_in = Some(proof);
+            }
             // Not even the last message is the same, so the numbers mean nothing.
             _ if doubted.expected.is_some() => self.lacks_last = true,
             LeaderAnswer::Message(id) => self.go_on_at(id.major, events),
@@ -503,7 +666,10 @@ impl Progress {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let is_start = self.old_until.take().is_some();
         // Also before the first message was handed over: a reader that has caught up stands at a number.
-        if !is_start && self.read_until().is_some_and(|read| head.major > read) {
+        let is_behind = self.read_until().is_some_and(|read| head.major > read);
+        if !is_start && is_behind && self.leaves_out() {
+            self.watch.doubtful_to = head.major;
+        } else if !is_start && is_behind {
             self.lost(events);
             self.look_until = 0;
         }
@@ -518,7 +684,8 @@ impl Progress {
     fn lost(&mut self, events: &mut Vec<KeptEvent>) {
         events.push(KeptEvent::Lost);
         self.reported_until = self.head().map_or(0, |head| head.major);
-        self.old_until = None;
+        (self.old_until, self.before_last) = (None, None);
+        (self.stand_in, self.was_missing) = (None, false);
         self.is_by_number = false;
         // What comes next is newer.
         let read = self.last.take().max(self.empty_at.take());

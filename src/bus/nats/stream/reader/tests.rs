@@ -871,6 +871,92 @@ fn the_newest_message_that_was_deleted_after_it_was_read_or_before_the_start_is_
     }
 }
 
+/// A new message is stored before the next consumer is made.
+#[test]
+fn the_last_message_that_was_removed_after_it_was_read_is_no_loss() {
+    let removes = |event: Event, is_noticed: bool| {
+        let mut bench = ReaderRig::new(5);
+        bench.settle();
+        bench.event(&event);
+        if is_noticed {
+            bench.settle();
+        }
+        bench.event(&Event::Hold(true));
+        bench.event(&Event::Add(1));
+        bench.event(&Event::Cut);
+        bench.settle();
+        bench.check();
+        bench.events.contains(&KeptEvent::Lost)
+    };
+    assert!(!removes(Event::Delete(4), true) && !removes(Event::Delete(4), false));
+    // With all before it. Unnoticed, it could be another stream of the same age.
+    assert!(!removes(Event::Trim(5), true));
+    assert!(removes(Event::Trim(5), false));
+    // The next one was removed, too.
+    let mut bench = ReaderRig::new(5);
+    bench.settle();
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Delete(4));
+    bench.event(&Event::Delete(4));
+    bench.event(&Event::Cut);
+    bench.settle();
+    assert!(bench.events.contains(&KeptEvent::Lost));
+    bench.check();
+}
+
+/// A mirror has the numbers of its origin, and those of subjects that it does not copy are missing.
+#[test]
+fn what_a_mirror_leaves_out_is_no_loss() {
+    let reads = |denies| {
+        let mut bench = ReaderRig::of(|server| {
+            server.mirror = Some(denies);
+            server.event(&Event::Add(3));
+            server.leave_out();
+        });
+        bench.settle();
+        for _ in 0..3 {
+            bench.server.leave_out();
+            bench.event(&Event::Add(1));
+            bench.read(1_000);
+        }
+        let (asked, made) = (bench.server.messages_asked, bench.reader.last_sid);
+        (0..9).for_each(|_| bench.server.leave_out());
+        bench.settle();
+        assert_eq!(asked, bench.server.messages_asked, "nothing is unread");
+        assert_eq!(made, bench.reader.last_sid, "the same consumer");
+        bench.event(&Event::Add(1));
+        bench.settle();
+        let reads = names(&bench.events);
+        let read = reads.iter().filter(|name| **name == "message");
+        assert_eq!(
+            (read.count(), reads.contains(&"lost")),
+            (4, false),
+            "{reads:?}"
+        );
+        // The number before the first one is from before the start: it may have had a message.
+        let holes = reads.iter().filter(|name| **name == "hole");
+        assert_eq!(holes.count(), usize::from(!denies), "{reads:?}");
+        bench
+    };
+    // What comes and goes while nobody reads leaves no trace, unless that cannot be.
+    for denies in [false, true] {
+        for is_deleted in [false, true] {
+            let mut bench = reads(denies);
+            bench.event(&Event::Hold(true));
+            bench.event(&Event::Add(1));
+            match is_deleted && !denies {
+                true => bench.event(&Event::Delete(7)),
+                false => bench.server.leave_out(),
+            }
+            bench.event(&Event::Add(1));
+            bench.event(&Event::Cut);
+            bench.settle();
+            assert_eq!(bench.events.contains(&KeptEvent::Lost), !denies);
+        }
+    }
+}
+
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.
 #[test]
 fn what_was_trimmed_after_it_was_read_is_no_loss() {

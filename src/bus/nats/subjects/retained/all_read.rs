@@ -5,7 +5,10 @@
 //! so that a consumer that begins at a time leaves messages out ([`AllRead::restart_by_number_if_late`]). Why each check
 //! is needed: [`super`], "All messages".
 
+use std::time::Instant;
+
 use super::events::NatsCut;
+use super::removals::Removals;
 use crate::nats::consumer::Start;
 use crate::nats::stream_info::StreamInfo;
 use weirgate_core::StoredId;
@@ -27,6 +30,7 @@ pub(super) struct AllRead {
     has_taken: bool,
     /// When the stream was made, as the last check said.
     created_ns: Option<u64>,
+    removals: Removals,
     after_check: AfterCheck,
 }
 
@@ -48,6 +52,7 @@ impl AllRead {
         Self {
             after,
             whole_to: after,
+            removals: Removals::new(after),
             ..Self::default()
         }
     }
@@ -59,7 +64,19 @@ impl AllRead {
 
     /// Why something is missing of what was read.
     pub(super) fn cut(&self) -> Option<NatsCut> {
-        self.cut.clone()
+        let has_lost = self.removals.has_lost().then_some(NatsCut::Window);
+        self.cut.clone().or(has_lost)
+    }
+
+    /// As [`Self::cut`], if nothing more is read: what is left may show that messages are missing.
+    pub(super) fn cut_at_stop(&self) -> Option<NatsCut> {
+        let doubt = self.removals.is_in_doubt();
+        self.cut().or_else(|| doubt.then_some(NatsCut::Window))
+    }
+
+    /// As [`Removals::needs_consumer`].
+    pub(super) const fn needs_consumer(&self) -> bool {
+        self.removals.needs_consumer()
     }
 
     /// Whether the position from which all messages are read is of another epoch of the stream.
@@ -96,12 +113,19 @@ impl AllRead {
         self.is_by_number
     }
 
+    /// Reads with a consumer for which so many messages wait.
+    pub(super) fn expect(&mut self, waiting: u64) {
+        self.removals.expect(waiting);
+    }
+
     /// Counts a message. Returns false if it was read before.
     pub(super) fn take(&mut self, id: StoredId) -> bool {
         match self.after {
             // A consumer begins at the last message that was read, or at its nanosecond or before it.
-            Some(after) if id == after => return false,
-            Some(after) if id.major < after.major && id.minor <= after.minor => return false,
+            Some(after) if id == after || id.major < after.major && id.minor <= after.minor => {
+                self.removals.take_again();
+                return false;
+            }
             // A lower number that is newer, or another message of this number.
             Some(after) if id.major <= after.major => {
                 self.cut = Some(NatsCut::Epoch);
@@ -112,6 +136,7 @@ impl AllRead {
             }
             _ => {}
         }
+        self.removals.take();
         (self.after, self.has_taken) = (Some(id), true);
         true
     }
@@ -120,7 +145,7 @@ impl AllRead {
     /// follows [`Self::check`]. If none is missing, all that was read is whole. `is_led`: the stream is asked in any case,
     /// who leads it now.
     pub(super) fn needs_check(&mut self, after_check: AfterCheck, is_led: bool) -> bool {
-        if self.gap_after.is_none() && !is_led {
+        if self.gap_after.is_none() && !is_led && !self.removals.needs_check() {
             self.whole_to = self.after;
             return false;
         }
@@ -128,10 +153,22 @@ impl AllRead {
         true
     }
 
+    /// As [`Removals::asks_list`].
+    pub(super) const fn asks_list(&self) -> bool {
+        self.removals.asks_list()
+    }
+
+    /// As [`Removals::needs_list`].
+    pub(super) fn needs_list(&mut self, stream: &StreamInfo, now: Instant) -> bool {
+        self.removals.needs_list(stream, self.whole_to, now)
+    }
+
     /// Compares what was read with the state of the stream: [`NatsCut::Epoch`] if the stream is another one by now, else
-    /// [`NatsCut::Window`] if it begins behind a number that has not come. What was read is whole but for that from here
-    /// on. Returns what follows.
-    pub(super) fn check(&mut self, stream: &StreamInfo) -> AfterCheck {
+    /// [`NatsCut::Window`] if it begins behind a number that has not come, or lost messages within. What was read is whole
+    /// but for that from here on. Returns what follows.
+    pub(super) fn check(&mut self, stream: &StreamInfo, now: Instant) -> AfterCheck {
+        let is_end = self.after_check == AfterCheck::End;
+        self.removals.check(stream, self.whole_to, is_end, now);
         if self.was_made_anew(stream) {
             self.cut = Some(NatsCut::Epoch);
         } else if self.has_lost_some(stream) {

@@ -153,6 +153,16 @@ impl QuestionReading {
         refused.or(more).or_else(|| self.cut_so_far())
     }
 
+    /// As [`Self::cursor`], if this question does not go on.
+    pub(super) fn last_cursor(&self) -> PageCursor {
+        let doubt = self.all.as_ref().and_then(AllRead::cut_at_stop);
+        let cursor = self.cursor();
+        PageCursor {
+            cut: cursor.cut.or_else(|| doubt.map(|doubt| doubt.reason())),
+            ..cursor
+        }
+    }
+
     /// From where another question reads on.
     pub(super) fn cursor(&self) -> PageCursor {
         let mut cursor = match &self.all {

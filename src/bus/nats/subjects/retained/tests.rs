@@ -1242,6 +1242,26 @@ impl All {
         self.looks_at("2026-01-01T00:00:00Z", (first, last));
     }
 
+    /// The same of a stream that lacks messages within, of which it has so many; `missing`: the list that it is asked for.
+    fn looks_into(&mut self, (last, messages): (u64, u64), missing: Option<&[u64]>) {
+        let text = self.out();
+        let asked = ["", r#"{"deleted_details":true}"#][usize::from(missing.is_some())];
+        assert!(text.contains("$JS.API.STREAM.INFO.S "), "{text}");
+        assert!(
+            text.ends_with(&format!(" {}\r\n{asked}\r\n", asked.len())),
+            "{text}"
+        );
+        let missing = missing.map_or(String::new(), |missing| {
+            format!(r#","deleted":{missing:?}"#)
+        });
+        let info = format!(
+            r#"{{"config":{{"name":"S","subjects":["a.>"]}},"created":"2026-01-01T00:00:00Z","state":{{"messages":{messages},"bytes":1,"first_seq":1,"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"{missing}}}}}"#
+        );
+        let info = answer(&self.pages.retained, 1, &info);
+        let pages = &mut self.pages;
+        pages.retained.take(info, pages.now, &mut pages.out);
+    }
+
     fn looks_at(&mut self, created: &str, (first, last): (u64, u64)) {
         let text = self.out();
         assert!(text.contains("$JS.API.STREAM.INFO.S "), "{text}");
@@ -1493,6 +1513,66 @@ fn messages_that_were_removed_before_they_were_read_are_a_hole() {
     let mut all = All::after(Some(6), (7, 20), 1);
     all.brings([7]);
     assert_eq!(all.came(), (1, None, true));
+}
+
+/// The first message of the stream, of another name, stays.
+#[test]
+fn messages_that_were_removed_from_within_are_missed() {
+    // After the first page, three are left of the name, and the stream lacks some messages.
+    let second_page = |last: u64, messages: u64| {
+        let mut all = All::after(None, (1, 90_000), PAGE_VALUES + 3);
+        let page = all.brings_a_page();
+        all.looks((1, 90_000));
+        assert_eq!(all.came(), (PAGE_VALUES as usize, None, false));
+        let pages = &mut all.pages;
+        pages.retained.more(1, pages.now, &mut pages.out);
+        all.looks_into((last, messages), None);
+        (all, page)
+    };
+    // As many of the name are left as before, or two were removed; the last one that was read comes again.
+    for (left, cut) in [(3, None), (1, Some(RetainedCut::Window))] {
+        let (mut all, page) = second_page(90_000, 70_000);
+        all.made(left + 1);
+        all.brings((0..=left).map(|one| page + 2 * one));
+        all.out();
+        all.pages
+            .out
+            .extend_from_slice(b"$JS.API.STREAM.INFO.S  0\r\n\r\n");
+        all.looks_into((90_000, 70_000), None);
+        assert_eq!(all.came(), (left as usize, cut, true));
+    }
+    // All of the name.
+    let (mut all, _) = second_page(90_000, 70_000);
+    all.made(0);
+    assert_eq!(all.came(), (0, Some(RetainedCut::Window), true));
+    // A message that came and went between the two consumers may have had the name.
+    for (missing, cut) in [(5, None), (90_005, Some(RetainedCut::Window))] {
+        let (mut all, page) = second_page(90_010, 90_009);
+        all.looks_into((90_010, 90_009), Some(&[missing]));
+        all.made(4);
+        all.brings((0..=3).map(|one| page + 2 * one));
+        all.pages
+            .out
+            .extend_from_slice(b"$JS.API.STREAM.INFO.S  0\r\n\r\n");
+        all.looks_into((90_010, 90_009), None);
+        assert_eq!(all.came(), (3, cut, true), "{missing}");
+    }
+}
+
+#[test]
+fn messages_that_were_removed_behind_a_position_are_missed() {
+    for (missing, cut) in [([3, 7], None), ([3, 12], Some(RetainedCut::Window))] {
+        let mut all = All::asks(Some(10));
+        all.looks_into((20, 18), None);
+        all.looks_into((20, 18), Some(&missing));
+        all.made(0);
+        assert_eq!(all.came(), (0, cut, true), "{missing:?}");
+    }
+    // More than are listed.
+    let mut all = All::asks(Some(10));
+    all.looks_into((9_000, 18), None);
+    all.made(0);
+    assert_eq!(all.came(), (0, Some(RetainedCut::Window), true));
 }
 
 #[test]

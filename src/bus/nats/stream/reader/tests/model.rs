@@ -40,6 +40,8 @@ pub(super) struct JetStreamServer {
     made: u64,
     /// Whether newer messages of a subject replace older ones.
     pub(super) overwrites: bool,
+    /// Whether the stream is a mirror that leaves out numbers of its origin, and whether it permits no deletion.
+    pub(super) mirror: Option<bool>,
     /// The subjects that the stream takes; none are said at first.
     pub(super) subjects: &'static [&'static str],
     /// The size of a message, as the leader gives it when it is asked for one.
@@ -122,6 +124,7 @@ impl JetStreamServer {
             lag_is_known: false,
             made: 0,
             overwrites: false,
+            mirror: None,
             subjects: &[],
             message_bytes: 0,
             messages_asked: 0,
@@ -145,6 +148,11 @@ impl JetStreamServer {
         self.stored.push(self.last);
         self.messages.push_back((self.last, self.next_serial));
         self.next_serial += 1;
+    }
+
+    /// The origin of the mirror has a message of another subject.
+    pub(super) const fn leave_out(&mut self) {
+        self.last.major += 1;
     }
 
     /// Carries out an event; returns the serial numbers that nobody can ever read.
@@ -238,10 +246,15 @@ impl JetStreamServer {
                         _ => r#"{"name":"s1","current":true}"#,
                     };
                     let cluster = format!(r#"{{"name":"c","leader":"s0","replicas":[{replica}]}}"#);
+                    let mirror = self.mirror.map_or(String::new(), |denies| {
+                        format!(
+                            r#","mirror":{{"filter_subject":"a"}},"deny_delete":{denies},"deny_purge":{denies}"#
+                        )
+                    });
                     self.answer(
                         reply,
                         format!(
-                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"}},"state":{state},"cluster":{cluster}}}"#,
+                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"{mirror}}},"state":{state},"cluster":{cluster}}}"#,
                             self.subjects,
                             if self.overwrites { 1 } else { -1 }
                         ),

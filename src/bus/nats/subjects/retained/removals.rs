@@ -1,0 +1,233 @@
+//! Whether messages of a name were removed from the stream before a question for all messages has read them. Pure.
+//!
+//! A number that does not come is of another name, or of a message that was removed: JetStream does not say which. Three
+//! counts tell what was removed while the question reads:
+//! - How many numbers have no message in the stream. If only as many went as its beginning has moved on, the rest is whole.
+//! - How many messages of the name are left for the next consumer. With those that were read, they have to be as many as for
+//!   the consumer before, if the stream has no newer ones.
+//! - Which numbers have no message. JetStream lists them, if asked. If the stream has newer messages, none of these numbers may
+//!   be behind what was read: a message may have come and gone, whatever its name was.
+//!
+//! Behind the position that a client has, every such number may be one of a message of the name. Where newer messages replace
+//! older ones, numbers go missing all the time, and only the second count tells.
+
+use std::time::{Duration, Instant};
+
+use crate::nats::stream_info::StreamInfo;
+use weirgate_core::StoredId;
+
+/// The most numbers of a list that is asked for. With more, messages count as removed.
+const LISTED_MAX: u64 = 1_000;
+/// Where the stream itself leaves out numbers, no message comes and goes unseen within this time.
+const UNSEEN_MAX: Duration = Duration::from_millis(1_500);
+
+/// What was removed before it was read.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    /// The position of the client, until it is known whether numbers behind it are missing.
+    position: Option<StoredId>,
+    /// The state of the last check, and when that was.
+    checked: Option<(Counts, Instant)>,
+    /// The messages of the last consumer.
+    expected: Option<Expected>,
+    /// Messages may have been removed since this consumer was made.
+    doubted: Option<Doubt>,
+    /// The next consumer has brought what the one before would have brought; or newer messages, if the stream has some: then
+    /// no number behind this one may be missing.
+    unsure_from: Option<u64>,
+    /// Newer messages replace older ones.
+    replaces: bool,
+    /// How many messages were read.
+    taken: u64,
+    /// Messages were removed, which the next check says.
+    has_lost: bool,
+    /// The list of missing numbers is needed.
+    asks_list: bool,
+}
+
+/// The messages of the name up to the end of the stream when a consumer was made.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    /// The newest message of the stream shortly before.
+    head: u64,
+    /// Those that were read, and those that waited.
+    total: u64,
+}
+
+/// What has to come with the next consumer.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// At least so many messages of the name.
+    total: u64,
+    /// The last message that was read before any was removed.
+    read: u64,
+}
+
+/// What a stream counts.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    first: u64,
+    head: u64,
+    gone: u64,
+    /// Those of `gone` behind the first message.
+    holes: u64,
+}
+
+impl Counts {
+    fn of(stream: &StreamInfo) -> Self {
+        let (first, gone) = (stream.first, stream.gone());
+        Self {
+            first,
+            head: stream.head_number(),
+            gone,
+            holes: gone.saturating_sub(first.saturating_sub(1)),
+        }
+    }
+
+    /// Whether messages may have gone since `before` that were not the first ones. The beginning of a stream with holes
+    /// may have passed some, so its move tells nothing.
+    fn has_lost_within(self, before: Self) -> bool {
+        let gone = self.gone.checked_sub(before.gone);
+        let moved = self.first.checked_sub(before.first);
+        gone != Some(0) && (gone != moved || before.holes > 0)
+    }
+}
+
+impl Removals {
+    /// Of a question after this position.
+    pub(super) fn new(position: Option<StoredId>) -> Self {
+        Self {
+            position,
+            ..Self::default()
+        }
+    }
+
+    /// A consumer was made after a check, and so many messages wait for it.
+    pub(super) fn expect(&mut self, waiting: u64) {
+        self.expected = self.checked.map(|(checked, _)| Expected {
+            head: checked.head,
+            total: self.taken + waiting,
+        });
+        if waiting == 0 {
+            self.compare();
+        }
+    }
+
+    /// Counts a message that is read.
+    pub(super) fn take(&mut self) {
+        self.compare();
+        self.taken += 1;
+    }
+
+    /// A consumer has brought a message once more, with which it begins.
+    pub(super) fn take_again(&mut self) {
+        if let Some(expected) = &mut self.expected {
+            expected.total = expected.total.saturating_sub(1);
+        }
+    }
+
+    /// Compares a new consumer with the one before, once it is known whether it begins with messages that were read.
+    fn compare(&mut self) {
+        if let (Some(before), Some(expected)) = (self.doubted.take(), self.expected) {
+            self.has_lost |= expected.total < before.total;
+            self.unsure_from = (!self.has_lost).then_some(before.read);
+        }
+    }
+
+    /// Whether messages may be missing, or are.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.has_lost || self.doubted.is_some() || self.unsure_from.is_some()
+    }
+
+    /// Whether a check has to follow the next consumer.
+    pub(super) const fn needs_check(&self) -> bool {
+        self.unsure_from.is_some()
+    }
+
+    /// Whether only the next consumer tells whether messages are missing. Where newer messages replace older ones, the next
+    /// page waits for that.
+    pub(super) const fn needs_consumer(&self) -> bool {
+        self.doubted.is_some() && !self.replaces
+    }
+
+    /// Whether messages are missing.
+    pub(super) const fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
+    /// Whether the stream is to list the missing numbers.
+    pub(super) const fn asks_list(&self) -> bool {
+        self.asks_list
+    }
+
+    /// Whether the state of the stream says too little: it is asked for again, with the list of missing numbers. `read`: the
+    /// last message that was read before the last check.
+    pub(super) fn needs_list(
+        &mut self,
+        stream: &StreamInfo,
+        read: Option<StoredId>,
+        now: Instant,
+    ) -> bool {
+        let is_asked = self.whole_from(stream, read, now).is_some();
+        let can_list = Counts::of(stream).holes <= LISTED_MAX;
+        self.asks_list = is_asked && can_list && stream.missing.is_none();
+        self.asks_list
+    }
+
+    /// The number behind which no other may be missing; `None`: that does not matter.
+    fn whole_from(&self, stream: &StreamInfo, read: Option<StoredId>, now: Instant) -> Option<u64> {
+        if Counts::of(stream).holes == 0 || stream.overwrites || stream.keeps_within {
+            return None;
+        }
+        let is_soon = |at: Instant| now.saturating_duration_since(at) <= UNSEEN_MAX;
+        let sees_all = stream.leaves_out && self.checked.is_some_and(|(_, at)| is_soon(at));
+        let has_newer = |expected: Expected| stream.head_number() > expected.head;
+        let has_newer = !sees_all && self.expected.is_some_and(has_newer);
+        let is_open = has_newer && self.has_lost_within(stream);
+        let read = is_open.then(|| read.map_or(0, |read| read.major));
+        let unsure = self.unsure_from.filter(|_| has_newer);
+        let position = self.position.map(|position| position.major);
+        let from = [position, unsure, read].into_iter().flatten().min()?;
+        (stream.head_number() > from).then_some(from)
+    }
+
+    /// Whether messages within the stream may have gone since the last check.
+    fn has_lost_within(&self, stream: &StreamInfo) -> bool {
+        let counts = Counts::of(stream);
+        let has_lost = |(before, _)| counts.has_lost_within(before);
+        !stream.keeps_within && self.checked.is_some_and(has_lost)
+    }
+
+    /// Takes the state of the stream. `is_end`: all that waited for the consumer has come. `read` as in
+    /// [`Self::needs_list`].
+    pub(super) fn check(
+        &mut self,
+        stream: &StreamInfo,
+        read: Option<StoredId>,
+        is_end: bool,
+        now: Instant,
+    ) {
+        let from = self.whole_from(stream, read, now);
+        if let Some(from) = from {
+            let missing = stream.missing.as_ref();
+            let is_behind = |missing: &Vec<u64>| missing.iter().any(|number| *number > from);
+            self.has_lost |= missing.is_none_or(is_behind);
+        }
+        self.replaces = stream.overwrites;
+        let is_doubtful = from.is_none() && !is_end && self.has_lost_within(stream);
+        if let Some(expected) = self.expected.filter(|_| is_doubtful) {
+            let doubt = Doubt {
+                total: expected.total,
+                read: read.map_or(0, |read| read.major),
+            };
+            self.doubted.get_or_insert(doubt);
+            // Messages go on going: no consumer would tell.
+            self.has_lost |= self.unsure_from.is_some() && !self.replaces;
+        }
+        self.checked = Some((Counts::of(stream), now));
+        (self.position, self.unsure_from, self.asks_list) = (None, None, false);
+        if self.has_lost {
+            self.doubted = None;
+        }
+    }
+}
