@@ -9,6 +9,7 @@
 //! | `listen` | the request to listen for clients |
 //! | `refusals` | the list of those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
+//! | `ready` | whether all are ready, from their answers; pure |
 //! | `joins` | the places of pages that are joined from those of the processes, shared by address |
 //! | `merge` | JSON answers of several processes as one |
 //! | `level` | which processes have far more clients than others; pure |
@@ -27,6 +28,7 @@ mod joins;
 mod level;
 mod listen;
 mod merge;
+mod ready;
 mod refusals;
 #[cfg(test)]
 mod tests;

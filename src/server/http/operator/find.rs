@@ -31,6 +31,9 @@ const QUERY_BYTES_MAX: usize = 8 * 1024;
 /// The most ended connections and the most refused names in an answer.
 const LISTED_MAX: usize = 20;
 
+/// Of which clients the sentence about a search without a result speaks.
+pub(crate) const OF_THIS_INSTANCE: &str = "of this instance";
+
 /// What an operator asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Query {
@@ -220,9 +223,9 @@ impl AnswerContext<'_> {
     fn sentence_for_none(&self, ended: &[&EndedAt]) -> String {
         let words = self.query.words();
         if self.query.who == Cut::default() {
-            return format!("no client of this instance holds a name like this: {words}");
+            return format!("no client {OF_THIS_INSTANCE} holds a name like this: {words}");
         }
-        let mut text = format!("no client of this instance is like this: {words}");
+        let mut text = format!("no client {OF_THIS_INSTANCE} is like this: {words}");
         if let Some(last) = ended.first() {
             let reason = last.ended.reason.label();
             let refusal = match last.ended.refusal {
