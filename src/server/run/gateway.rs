@@ -477,6 +477,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let mut operator = operator::routes(telemetry, clock, settings, cutter.clone());
         if supervisor.is_some() {
             operator.push(listen_route(&common.reactor.listen.gate));
+            operator.push(operator::members_route(telemetry, cutter));
         }
         let site = Site {
             routes,

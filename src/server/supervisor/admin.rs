@@ -23,11 +23,13 @@ use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
 use super::level;
-use super::merge::{merged, order_names, session_of, set_missing};
+use super::merge::{
+    MISSING, merged, names_of_clients, order_names, session_of, set_members, set_missing,
+};
 use super::ready::Roster;
 use super::refusals::Refusals;
 use crate::http::metrics_format::MetricsFormat;
-use crate::http::operator::{self, OperatorSettings};
+use crate::http::operator::{self, MEMBERS_PATH, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
 use weirgate_core::{CloseReason, Cut, Full};
@@ -38,10 +40,15 @@ use weirgate_wire::json::{Json, ObjectWriter};
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// How long a process may take for the answer to a probe, whose asker does not wait for long.
 const READY_MAX: Duration = Duration::from_millis(900);
+/// How long a process may take for the members of names: its next survey begins up to a second after the last one.
+const MEMBERS_MAX: Duration = Duration::from_secs(2);
 /// How long a process may take for a push.
 const PUSH_MAX: Duration = Duration::from_secs(60);
 
 static POST: [Method; 1] = [Method::POST];
+
+/// The page of found clients.
+const CLIENTS_PATH: &str = "/operator/clients";
 
 /// The pages with the readiness of all processes.
 const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
@@ -373,7 +380,8 @@ impl Shared {
             Some(answer) => answer,
             None => {
                 let join = joiner();
-                beside(move || join(&all)).await
+                let joined = beside(move || join(&all)).await;
+                joined.unwrap_or_else(no_process_answers)
             }
         }
     }
@@ -438,13 +446,59 @@ impl Shared {
                     let roster = OF_ALL.contains(&&*path).then(|| self.roster());
                     move |all: &[_]| join_found(all, wanted.as_deref(), roster.as_ref())
                 };
-                let make = || self.answer_of(only.as_deref(), &admin_request, joiner);
+                let make = || async {
+                    let answer = self
+                        .answer_of(only.as_deref(), &admin_request, joiner)
+                        .await;
+                    match path == CLIENTS_PATH && only.is_none() {
+                        true => self.with_members(answer).await,
+                        false => answer,
+                    }
+                };
                 // A change must not be made twice.
                 match admin_request.method.is_safe() {
                     true => self.joins.join(request.peer.client(), make).await,
                     false => make().await,
                 }
             }
+        }
+    }
+
+    /// Sets the members of the names of found clients to those of all processes. If one of these does not say them soon, they stay
+    /// those of the client's process.
+    async fn with_members(&self, answer: Answer) -> Answer {
+        let body = answer.body.clone();
+        let names = beside(move || {
+            // A process that is late once would be late again, and operators do not wait for long.
+            let answer = value_of(&body).filter(|answer| answer.get(MISSING).is_none())?;
+            Some(names_of_clients(&answer)).filter(|names| !names.is_empty())
+        });
+        let names = names.await.flatten();
+        let Some(names) = names else {
+            return answer;
+        };
+        let mut question = AdminRequest::get(MEMBERS_PATH);
+        question.body = sonic_rs::to_string(&names).unwrap_or_default().into();
+        let all = self.ask_all(self.serving(), &question, MEMBERS_MAX).await;
+        let is_whole = |(_, said): &(_, Option<AdminAnswer>)| {
+            said.as_ref()
+                .is_some_and(|said| said.status == StatusCode::OK)
+        };
+        if !all.iter().all(is_whole) {
+            return answer;
+        }
+        let body = answer.body.clone();
+        let joined = beside(move || {
+            let mut answer = value_of(&body)?;
+            set_members(&mut answer, &merged(answers_of(&all)));
+            Some(answer.to_string())
+        });
+        match joined.await.flatten() {
+            Some(body) => Answer {
+                body: body.into(),
+                ..answer
+            },
+            None => answer,
         }
     }
 
@@ -721,11 +775,12 @@ fn wanted_name(request: &RequestParts) -> Option<String> {
 }
 
 /// Joins answers on another thread: many or large ones must not delay those to probes.
-async fn beside(join: impl FnOnce() -> Answer + Send + 'static) -> Answer {
-    spawn_blocking(join).await.unwrap_or_else(|error| {
+async fn beside<T: Send + 'static>(join: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let joined = spawn_blocking(join).await;
+    let joined = joined.inspect_err(|error| {
         tracing::error!(%error, "the answers of the processes could not be joined");
-        no_process_answers()
-    })
+    });
+    joined.ok()
 }
 
 /// One page of metrics from those of all processes and the supervisor's own.

@@ -2,7 +2,7 @@
 //! connections say which process they are of.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 
@@ -63,6 +63,9 @@ const SWITCH: &str = "slow_ms";
 
 /// The list of names that a search has found, in the order of their bytes.
 const NAMES: &str = "names";
+
+/// The list of processes without an answer.
+pub(super) const MISSING: &str = "processes_missing";
 
 /// The list of clients that a search has found.
 const CLIENTS: &str = "clients";
@@ -396,7 +399,7 @@ pub(super) fn set_missing(answer: &mut Value, missing: &[Number]) {
     if missing.is_empty() || !answer.is_object() {
         return;
     }
-    set(answer, "processes_missing", Value::from(missing));
+    set(answer, MISSING, Value::from(missing));
     if let Some(sentence) = answer.get("sentence").as_str() {
         let of_others = sentence.replacen(OF_THIS_INSTANCE, "of the processes that answered", 1);
         let numbers: Vec<String> = missing.iter().map(Number::to_string).collect();
@@ -409,6 +412,36 @@ pub(super) fn set_missing(answer: &mut Value, missing: &[Number]) {
             numbers.join(", ")
         );
         set(answer, "sentence", Value::from(sentence.as_str()));
+    }
+}
+
+/// The names of the clients of a joined answer.
+pub(super) fn names_of_clients(answer: &Value) -> BTreeSet<String> {
+    let clients = answer.get(CLIENTS).and_then(|clients| clients.as_array());
+    let names = clients
+        .into_iter()
+        .flatten()
+        .filter_map(|client| client.get(NAMES)?.as_array());
+    let names = names.flatten().filter_map(row_name);
+    names.map(str::to_owned).collect()
+}
+
+/// Sets the members of the names of clients: each process knows only its own. `members` is the joined answer about these names.
+pub(super) fn set_members(answer: &mut Value, members: &Value) {
+    let rows = members.as_array().into_iter().flatten();
+    let members = rows.filter_map(|row| Some((row_name(row)?, row.get("members")?)));
+    let members: HashMap<&str, &Value> = members.collect();
+    let clients = answer
+        .get_mut(CLIENTS)
+        .and_then(|clients| clients.as_array_mut());
+    for client in clients.into_iter().flat_map(|clients| clients.iter_mut()) {
+        let names = client.get_mut(NAMES).and_then(|names| names.as_array_mut());
+        for row in names.into_iter().flat_map(|names| names.iter_mut()) {
+            let known = row_name(row).and_then(|name| members.get(name));
+            if let Some(known) = known.copied() {
+                set(row, "members", known.clone());
+            }
+        }
     }
 }
 
@@ -717,6 +750,19 @@ mod tests {
                 format!("no client of the processes that answered is like this: user ann{end}");
             assert_eq!(said(0, missing), (Some(of_others), true));
         }
+    }
+
+    #[test]
+    fn a_name_of_a_client_has_the_members_of_all_processes() {
+        let page = |members: u64| json!({"clients": [{"client": "10.0.0.1", "names": [{"name": "a", "members": members}, {"name": "b", "members": 1}]}]});
+        let mut answer = page(2);
+        assert_eq!(
+            names_of_clients(&answer),
+            BTreeSet::from(["a".to_owned(), "b".to_owned()])
+        );
+        let said = |members: u64| json!([{"name": "a", "members": members}]);
+        set_members(&mut answer, &merged(vec![(1, said(2)), (2, said(5))]));
+        assert_eq!(answer, page(7));
     }
 
     #[test]
