@@ -24,7 +24,7 @@ pub(crate) enum CheckFormat {
     Text,
     /// One JSON object for every outcome.
     Json,
-    /// Lines for an `EnvironmentFile` of systemd; secrets are comments.
+    /// Lines for an `EnvironmentFile` of systemd; secrets and defaults are comments.
     Env,
 }
 
@@ -281,9 +281,14 @@ impl Report<'_> {
                 Source::Env(name) => name.clone(),
                 _ => value.setting.env_names().swap_remove(0),
             };
+            // A value that is set may mean more than the same value by default, so a default stays one.
+            let comment = match value.source {
+                Source::Default => "# ",
+                _ => "",
+            };
             text += &match is_secret(&value.value) {
                 true => format!("# {name}={} (secret, not shown)\n", value.value),
-                false => format!("{name}={}\n", quoted(&typed(&value.value))),
+                false => format!("{comment}{name}={}\n", quoted(&typed(&value.value))),
             };
         }
         for finding in self.connections.iter().filter(|one| !one.is_error()) {

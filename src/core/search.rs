@@ -1,5 +1,7 @@
 //! Searches of operators for clients and names. A survey carries them out: it looks at all clients and topics anyway.
 
+use std::collections::HashSet;
+
 use super::brings::{Brings, visit_name};
 use super::core::Core;
 use super::gateway::Gateway;
@@ -26,6 +28,8 @@ pub enum Search {
     },
     /// The names and patterns with this text in them.
     Names(String),
+    /// Those of these names that have members.
+    Members(HashSet<String>),
 }
 
 impl Search {
@@ -41,7 +45,8 @@ pub struct SearchOutcome {
     /// The first clients, at most [`Search::FOUND_MAX`].
     pub clients: Vec<FoundClient>,
     /// The first names in the order of their bytes, at most [`Search::FOUND_MAX`]; the name itself comes before the names that
-    /// contain it. So of several processes, each has what belongs to the first of all.
+    /// contain it. So of several processes, each has what belongs to the first of all. Of a search for [`Search::Members`] all
+    /// names, in no order.
     pub names: Vec<FoundName>,
 }
 
@@ -93,7 +98,7 @@ impl Seeking {
     pub(super) fn new(search: Search) -> Self {
         let topic = match &search {
             Search::Clients { name, .. } => name.as_deref().map(TopicName::from),
-            Search::Names(_) => None,
+            Search::Names(_) | Search::Members(_) => None,
         };
         Self {
             search,
@@ -128,6 +133,11 @@ impl Seeking {
                     self.add_name_in_front(describe);
                 } else if shown.as_str().contains(part.as_str()) {
                     self.add_name(shown, describe);
+                }
+            }
+            Search::Members(names) => {
+                if names.contains(shown.as_str()) {
+                    self.found.names.push(describe());
                 }
             }
         }

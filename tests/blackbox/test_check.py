@@ -359,11 +359,12 @@ def test_permissions_on_the_bus_of_events(start_nats, service, refused):
 
 # --- what it prints
 
-def test_env_lines_start_a_gateway_with_the_same_settings(start_weirgate, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--all",)])
+def test_env_lines_start_a_gateway_with_the_same_settings(start_weirgate, tmp_path, more):
     flags = ["--listen", "127.0.0.1", "--port", str(free_port()), "--log-filter", "info, weirgate_server::http=debug",
              "--endpoint", "/a=flow", "--endpoint", "/b=levels", "--trusted-proxies", "10.0.0.0/8,unix"]
     argv = [weirgate_binary(), "demo", *flags, "--check"]
-    lines = subprocess.run([*argv, "--format", "env"], env={}, check=True, text=True, stdout=subprocess.PIPE).stdout
+    lines = subprocess.run([*argv, "--format", "env", *more], env={}, check=True, text=True, stdout=subprocess.PIPE).stdout
     # A shell reads the lines as systemd does.
     read = subprocess.run(["sh", "-c", f"set -a; . {tmp_path}/env; exec env -0"], env={}, text=True, stdout=subprocess.PIPE,
                           check=not (tmp_path / "env").write_text(lines)).stdout

@@ -274,6 +274,35 @@ async def test_a_roll_cuts_each_client_once_and_leaves_them_even(start_several):
         task.cancel()
 
 
+async def test_processes_that_cannot_reach_the_bus_get_no_client_beside_ready_ones(start_several, redis_server):
+    """At Redis' limit on clients: a process that was killed, then the new ones of a roll, which get clients once they are ready."""
+    several = start_several("channels", redis=redis_server, env={"DEFAULT_ROLE": "internal"})
+    redis = redis_server.client()
+
+    async def shares_of_60():
+        open_clients = await connect_many(60, several.port, path=CHANNELS.path)
+        await until(lambda: sum(several.clients().values()) == 60, 10, "all clients counted")
+        found = {int(number) for number, count in several.clients().items() if count}
+        for client in open_clients:
+            client.abort()
+        await until(lambda: sum(several.clients().values()) == 0, 10, "all clients gone")
+        return found
+    assert await shares_of_60() == {1, 2, 3}
+    killed = several.processes()[2]
+    os.kill(killed, signal.SIGKILL)
+    await until(lambda: "2" not in several.clients(), 5, "the end of one")
+    redis.config_set("maxclients", redis.info("clients")["connected_clients"])
+    await until(lambda: several.clients().get("2") == 0, 10, "the process again")
+    assert await shares_of_60() == {1, 3}
+    several.supervisor.send(signal.SIGUSR2)
+    await until(lambda: len(several.clients()) == 2 * COUNT, 10, "the new ones")
+    assert await shares_of_60() == {1, 3}
+    redis.config_set("maxclients", 10_000)
+    await until(lambda: scrape(several.supervisor).sum("weirgate_process_rolls_total") == 1, 60, "the roll")
+    assert await shares_of_60() == {4, 5, 6}
+    several.supervisor.logs("weirgate is listening process=6")
+
+
 async def test_a_roll_loses_no_message_with_a_history(start_several, redis_server):
     several = start_several("channels", *HISTORY, *KEPT, "--drain-ms", "1000", redis=redis_server,
                             env={"DEFAULT_ROLE": "internal"})

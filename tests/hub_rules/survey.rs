@@ -209,6 +209,7 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
         holders("A"),
         holders("nobody's"),
         Search::Names("A".to_owned()),
+        Search::Members(["AB", "A", "nobody's"].map(str::to_owned).into()),
         who(&format!(
             r#"{{"session":"{session}","address":"192.0.2.1"}}"#
         )),
@@ -219,7 +220,7 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
     assert_eq!(keys(&found[0]), [quiet]);
     assert_eq!(keys(&found[1]), [busy]);
     assert_eq!(keys(&found[2]), [quiet, busy]);
-    assert_eq!((found[2].count, found[3].count, found[5].count), (2, 0, 0));
+    assert_eq!((found[2].count, found[3].count, found[6].count), (2, 0, 0));
     let ages: Vec<_> = found[0].clients[0].names.iter().collect();
     let ages: Vec<_> = ages
         .iter()
@@ -228,6 +229,10 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
     assert_eq!(ages, [("Q", None, 1), ("A", Some(3 * SECOND), 2)]);
     let names: Vec<_> = found[4].names.iter().map(|n| n.name.as_str()).collect();
     assert_eq!(names, ["A", "AB"], "the name itself comes first");
+    let members = found[5].names.iter();
+    let mut members: Vec<_> = members.map(|n| (n.name.as_str(), n.members)).collect();
+    members.sort_unstable();
+    assert_eq!(members, [("A", 2), ("AB", 1)]);
     assert!(
         world.survey().found.is_empty(),
         "a search is carried out once"

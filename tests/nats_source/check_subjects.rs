@@ -100,6 +100,44 @@ fn names_that_a_stream_brings_need_no_subscription() {
     assert_eq!(errors(&["orders.a"]), (1, 1), "none from the stream");
 }
 
+/// Each of several processes has a consumer of its own, and a roll starts as many again.
+#[test]
+fn a_stream_needs_room_for_a_consumer_of_each_process() {
+    let server = NatsServer::start();
+    let url = server.url();
+    jetstream(&url)
+        .add_stream(StreamConfig {
+            name: "TICKS".to_owned(),
+            subjects: names(&["t.*"]),
+            max_consumers: 5,
+            ..StreamConfig::default()
+        })
+        .expect("a stream");
+    let mut needs = NatsNeeds::default();
+    needs.merge_stream_source(NatsStreamSource::needs(&StreamSettings {
+        name: "TICKS".into(),
+        history_ms: 0,
+        history_bytes_max: 0,
+        answer_bytes_max: 0,
+        only: None,
+    }));
+    for (processes, label) in [
+        (1, None),
+        (2, None),
+        (3, Some("warning")),
+        (5, Some("warning")),
+        (6, Some("error")),
+    ] {
+        let mut settings = NatsSettings::plain(&url, Credentials::None, Tls::default());
+        settings.processes = processes;
+        let found = needs.check(&settings);
+        let about = found
+            .iter()
+            .find(|one| one.text().contains("max_consumers"));
+        assert_eq!(about.map(Finding::label), label, "{processes}: {found:?}");
+    }
+}
+
 #[test]
 fn many_requests_are_bounded() {
     let server = NatsServer::start_without_jetstream("");

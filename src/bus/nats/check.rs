@@ -31,7 +31,7 @@ impl NatsSettings {
     pub fn check(&self) -> Vec<Finding> {
         on_a_server(self, |link, found| {
             let is_left_out = is_left_out(link, self, found)?;
-            let room = AccountRoom::ask(link);
+            let room = AccountRoom::ask(link, self.processes);
             let mut room =
                 room.map_err(|error| request_failed("tell of the account".to_owned(), error))?;
             for spec in &self.subscriptions {
@@ -148,8 +148,7 @@ fn subject(
         found.extend(info.ends_idle_durable(stream, durable));
     }
     if let Some(info) = info.filter(|_| create.is_some()) {
-        let missing = room.missing_for_consumer(stream, &info);
-        found.extend(missing.map(Finding::Error));
+        found.extend(room.missing_for_consumer(stream, &info));
         found.extend(room.smaller_limits(stream, &info, LIMITS));
     }
     let mut needs = Subscription::needs();
@@ -298,6 +297,8 @@ pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
 
 /// The room that the limits leave, less the streams and consumers that the subjects checked before need.
 pub(super) struct AccountRoom {
+    /// How many processes make consumers.
+    processes: u32,
     /// `None` if the user may not ask; a start does not need it.
     account: Option<Account>,
     /// Streams that a start makes.
@@ -353,7 +354,7 @@ impl AccountRoom {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
+    pub(super) fn ask(link: &mut Requester, processes: u32) -> Result<Self, ApiError> {
         let account = match link.request(&Action::AccountInfo.subject_without_stream(), b"") {
             Ok(answer) => Json::read(&answer)?.parse().ok(),
             Err(error @ ApiError::Lost) => return Err(error),
@@ -361,6 +362,7 @@ impl AccountRoom {
             Err(_) => None,
         };
         Ok(Self {
+            processes,
             account,
             streams: 0,
             consumers: HashMap::new(),
@@ -443,29 +445,39 @@ impl AccountRoom {
         })
     }
 
-    /// Why a start cannot make another consumer of a stream, as far as limits tell.
+    /// Why a start cannot make another consumer of a stream for each process, as far as limits tell; a warning if it can, and a
+    /// roll of the processes cannot.
     pub(super) fn missing_for_consumer(
         &mut self,
         name: &str,
         stream: &CheckedStream,
-    ) -> Option<String> {
+    ) -> Option<Finding> {
         if stream.config.retention == Retention::WorkQueue {
-            return Some(format!(
+            return Some(Finding::Error(format!(
                 "the stream {name} is a work queue (retention: workqueue): it takes no consumer that \
                  begins at the newest message"
-            ));
+            )));
         }
         let of_account = self.account().map(|it| it.limits().max_consumers);
         let more = self.consumers.entry(name.to_owned()).or_default();
-        *more += 1;
+        *more += u64::from(self.processes);
         let limits = [Some(stream.config.max_consumers), of_account];
         let max = limits.into_iter().flatten().filter_map(limit).min()?;
-        let there = stream.state.consumer_count;
-        (there + *more > max).then(|| {
-            format!(
-                "no consumer of the stream {name} is left: it has {there} of {max} (max_consumers)"
-            )
-        })
+        let (there, processes) = (stream.state.consumer_count, self.processes);
+        let has = format!("it has {there} of {max} (max_consumers)");
+        match there + *more > max {
+            true if processes == 1 => Some(Finding::Error(format!(
+                "no consumer of the stream {name} is left: {has}"
+            ))),
+            true => Some(Finding::Error(format!(
+                "the stream {name} has no consumer for each of {processes} processes: {has}"
+            ))),
+            // The new processes start before the old ones end.
+            false if processes > 1 && there + 2 * *more > max => Some(Finding::Warning(format!(
+                "the stream {name} has no consumers for a roll (SIGUSR2), which starts {processes} more processes: {has}"
+            ))),
+            false => None,
+        }
     }
 }
 
@@ -494,6 +506,7 @@ mod tests {
             let (stream, room) = (
                 read::<CheckedStream>(&config),
                 AccountRoom {
+                    processes: 1,
                     account: Some(read(&account)),
                     streams: 0,
                     consumers: HashMap::new(),

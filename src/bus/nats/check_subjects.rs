@@ -50,7 +50,7 @@ impl NatsNeeds {
             }
             let (mut needs, mut has_stream) = (Cow::Borrowed(self), false);
             if let Some((stream, of_stream)) = &self.jetstream.stream {
-                let held = check_stream(link, stream, of_stream, found)?;
+                let held = check_stream(link, stream, of_stream, settings.processes, found)?;
                 held.report_sources(&self.roles, found);
                 has_stream = self.requests.iter().any(|name| held.has_some_of(name));
                 needs = Cow::Owned(self.without_names_of(&held));
@@ -144,10 +144,11 @@ fn check_stream(
     link: &mut Requester,
     stream: &str,
     needs: &[Need],
+    processes: u32,
     found: &mut Vec<Finding>,
 ) -> Result<HeldSubjects, NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
-    let mut room = AccountRoom::ask(link).map_err(failed)?;
+    let mut room = AccountRoom::ask(link, processes).map_err(failed)?;
     let answer = match link.request(&Action::StreamInfo.subject_about(stream), b"") {
         Err(error) if error.stream_is_missing() => {
             return Err(NatsError::NoSuchStream(stream.to_owned()));
@@ -165,8 +166,7 @@ fn check_stream(
              published while weirgate is away is lost, and a restart has no history"
         )));
     }
-    let no_room = room.missing_for_consumer(stream, &info);
-    found.extend(no_room.map(Finding::Error));
+    found.extend(room.missing_for_consumer(stream, &info));
     found.extend(room.smaller_limits(stream, &info, JetStreamReader::LIMITS));
     let action = format!("read the stream {stream}");
     let missing = link.missing_permissions(needs, &[Named::stream(stream)], &action)?;

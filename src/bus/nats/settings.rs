@@ -35,6 +35,8 @@ pub struct NatsSettings {
     pub subscriptions: Vec<SubscriptionSpec>,
     /// Use ephemeral consumers only, so that several processes each get every message.
     pub ephemeral: bool,
+    /// How many processes a start begins with these settings; each has consumers of its own. Only for the check before it.
+    pub processes: u32,
     /// The times of the link to each server.
     pub times: LinkTimes,
     /// After this many milliseconds without an answer of JetStream about a consumer, while the link is well, the
@@ -93,6 +95,7 @@ impl NatsSettings {
             streams_optional: false,
             subscriptions: Vec::new(),
             ephemeral: true,
+            processes: 1,
             times: LinkTimes::default(),
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,

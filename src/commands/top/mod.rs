@@ -302,7 +302,7 @@ mod tests {
 
     /// A state of a gateway.
     pub(super) const STATE: &str = r#"{"gateway":"levels","version":"0.1.0","now_unix_ms":1700000010000,"uptime_seconds":3723,
-    "ready":true,"reasons":[],"status":"Ready","last_turn_age_ms":2,
+    "ready":true,"reasons":[],"status":"Ready","last_turn_age_ms":2,"processes_missing":[],
     "numbers":{"clients":3,"connections":95,"connections_max":100,"connections_accepted":40,"connections_ended":37,
      "bus_messages":120,"bus_messages_bad":0,"bus_gaps":0,"bus_queue_messages":0,"bus_last_message_unix_ms":1700000009400,
      "messages_sent":5000,"messages_conflated":97,"messages_shed":0,"messages_dropped":12,"messages_waiting":4,

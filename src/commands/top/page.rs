@@ -86,12 +86,12 @@ impl Process {
         is_found || self.away.is_some() || survey.get("interval_ms").is_number()
     }
 
-    /// If the process did not respond: its address, and the reason.
+    /// If the process did not respond, or one of several at its address did not: its address, and the reason.
     pub(super) fn missing(&self) -> Option<String> {
         let why = match (&self.away, &self.state) {
-            (Some((_, why)), _) => why,
-            (None, None) => "nothing came in time",
-            (None, Some(_)) => return None,
+            (Some((_, why)), _) => why.clone(),
+            (None, None) => "nothing came in time".to_owned(),
+            (None, Some(state)) => unanswered(state)?,
         };
         Some(format!("{}: {why}", self.shown))
     }
@@ -188,7 +188,8 @@ impl Process {
             rows.truncate(rows_max);
             filled(state, row.title, row.columns, &rows)
         });
-        line("Process", who) + &facts.concat() + &rates.concat() + &tables.concat()
+        let missing = line("Missing", unanswered(state));
+        line("Process", who) + &missing + &facts.concat() + &rates.concat() + &tables.concat()
     }
 }
 
@@ -202,6 +203,7 @@ impl Process {
         };
         let mut page =
             line("Process", [self.name(), self.shown.clone()]) + &line("Found", [sentence]);
+        page += &line("Missing", unanswered(state));
         for client in clients {
             page += &found_client(state, client, rows_max);
         }
@@ -211,6 +213,20 @@ impl Process {
         }
         page
     }
+}
+
+/// Which of the processes of an answer did not answer; `None` if all did.
+fn unanswered(state: &Value) -> Option<String> {
+    let missing = state.get("processes_missing")?.as_array()?.iter();
+    let numbers: Vec<String> = missing
+        .filter_map(|one| Some(one.as_u64()?.to_string()))
+        .collect();
+    let processes = match numbers.len() {
+        0 => return None,
+        1 => "process",
+        _ => "processes",
+    };
+    Some(format!("{processes} {} did not answer", numbers.join(", ")))
 }
 
 /// The lines about a client that was found.
@@ -464,6 +480,25 @@ mod tests {
         assert_eq!(process.rate("bus_messages"), "-");
         process.take(Ok(state(&[("uptime_seconds", "3723", "1")])));
         assert_eq!(process.rate("bus_messages"), "-");
+    }
+
+    /// A script must not take the answer of some processes for that of all.
+    #[test]
+    fn a_process_that_did_not_answer_is_told() {
+        let found = r#"{"gateway":"demo","count":0,"sentence":"nobody","clients":[],"names":[],"processes_missing":[2,4]}"#;
+        for answer in [
+            sonic_rs::from_str(found).expect("JSON"),
+            state(&[("processes_missing", "[]", "[2,4]")]),
+        ] {
+            let mut process = Process::new("h:1".to_owned());
+            process.take(Ok(answer));
+            let missing = "processes 2, 4 did not answer";
+            assert_eq!(process.missing(), Some(format!("h:1: {missing}")));
+            assert!(page(&[process], usize::MAX).contains(&format!("\nMissing  {missing}\n")));
+        }
+        let mut whole = Process::new("h:1".to_owned());
+        whole.take(Ok(state(&[])));
+        assert_eq!(whole.missing(), None);
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub(in crate::gateways) fn nats(
     let settings = NatsSettings {
         urls: urls.secret().clone(),
         urls_from: format!("--{flag}"),
+        processes: checked.processes_to_start(),
         ..NatsSettings::plain("", login.unwrap_or(Credentials::None), tls)
     };
     let files = settings.check_files("nats");

@@ -2,6 +2,7 @@
 //!
 //! | file | has |
 //! | --- | --- |
+//! | `gate` | when a process listens |
 //! | `handed` | connections that one process hands to another |
 //! | `socket_file` | the files of unix sockets, and their owner |
 //! | `tls` | the server's certificates, and the TLS of one connection |
@@ -9,6 +10,7 @@
 //! Binds and connects, but never accepts: the event loop accepts clients, and the HTTP side accepts connections to the
 //! admin address. Settings come in only as values.
 
+mod gate;
 pub(crate) mod handed;
 mod socket_file;
 pub(crate) mod tls;
@@ -19,8 +21,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+pub use self::gate::ListenGate;
 pub(crate) use self::socket_file::{Owner, SocketFile};
 pub use self::tls::{TlsSession, client_config_trusting};
 
@@ -69,7 +72,7 @@ impl Default for ListenOptions {
     }
 }
 
-/// A listening socket, nonblocking.
+/// A bound socket, nonblocking.
 #[derive(Debug)]
 pub(crate) enum Bound {
     /// On a TCP port.
@@ -86,6 +89,16 @@ impl ListenAddr {
     /// is not a socket. [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown on this
     /// machine.
     pub(crate) fn bind(&self, options: &ListenOptions) -> io::Result<Bound> {
+        let bound = self.bind_alone(options)?;
+        bound.listen(options.backlog)?;
+        Ok(bound)
+    }
+
+    /// Binds the address. A TCP socket does not listen yet, so it gets no connection.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub(crate) fn bind_alone(&self, options: &ListenOptions) -> io::Result<Bound> {
         match self {
             Self::Tcp(addr) => Ok(Bound::Tcp(bind_tcp(*addr, options)?)),
             Self::Unix(path) => {
@@ -208,6 +221,17 @@ impl fmt::Display for ListenAddr {
 }
 
 impl Bound {
+    /// Has the kernel take connections; a unix socket does so since it was bound.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn listen(&self, backlog: i32) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => SockRef::from(listener).listen(backlog),
+            Self::Unix(..) => Ok(()),
+        }
+    }
+
     /// Returns the address of the listener, with the actual port.
     ///
     /// # Errors
@@ -223,7 +247,6 @@ impl Bound {
 fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::TcpListener> {
     let socket = bound_tcp(addr, options)?;
     set_options(&socket, options);
-    socket.listen(options.backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

@@ -1,5 +1,7 @@
 //! The listening sockets of the loop: start and end of accepting.
 //!
+//! All are bound at the start, so that a port in use ends the process at once. They listen once the gate is open.
+//!
 //! A process without free descriptors waits, and logs the shortage once a second, instead of spinning on a
 //! socket that stays readable.
 
@@ -10,7 +12,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
+use crate::listening::{Bound, ListenAddr, ListenGate, ListenOptions, SocketFile};
 use weirgate_wire::admission::{Credentials, Peer, Transport, TrustedProxies};
 use weirgate_wire::base::{LogBudget, Now};
 
@@ -29,6 +31,8 @@ pub struct ListenerSettings {
     pub headers_from: TrustedProxies,
     /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
     pub options: ListenOptions,
+    /// When the sockets listen.
+    pub gate: ListenGate,
 }
 
 impl ListenerSettings {
@@ -49,7 +53,9 @@ pub(super) struct Accepted {
 /// A listening socket, its edge and its back-off.
 #[derive(Debug)]
 struct Listener {
-    /// `None` after the close.
+    /// Until the socket listens.
+    held: Option<Bound>,
+    /// `None` before the socket listens, and after the close.
     inner: Option<BoundListener>,
     transport: Transport,
     /// Connections may wait: an edge arrived, and `accept` has not returned "would block" since.
@@ -118,12 +124,26 @@ fn credentials(_: &UnixStream) -> Option<Credentials> {
 }
 
 impl Listener {
-    fn register(
-        bound: Bound,
-        transport: Transport,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
+    /// A socket that does not listen yet.
+    fn new(bound: Bound, transport: Transport) -> Self {
+        Self {
+            held: Some(bound),
+            inner: None,
+            transport,
+            ready: false,
+            retry_at_us: 0,
+            retry_us: RETRY_MIN_US,
+            errors: 0,
+            lines: LogBudget::new(1),
+        }
+    }
+
+    /// Listens, unless the socket does already.
+    fn listen(&mut self, backlog: i32, registry: &Registry, token: Token) -> io::Result<()> {
+        let Some(bound) = self.held.take() else {
+            return Ok(());
+        };
+        bound.listen(backlog)?;
         let mut inner = match bound {
             Bound::Tcp(listener) => BoundListener::Tcp(TcpListener::from_std(listener)),
             Bound::Unix(listener, file) => BoundListener::Unix {
@@ -132,15 +152,8 @@ impl Listener {
             },
         };
         registry.register(inner.source(), token, Interest::READABLE)?;
-        Ok(Self {
-            inner: Some(inner),
-            transport,
-            ready: false,
-            retry_at_us: 0,
-            retry_us: RETRY_MIN_US,
-            errors: 0,
-            lines: LogBudget::new(1),
-        })
+        self.inner = Some(inner);
+        Ok(())
     }
 
     /// Whether the listener is open, on a TCP port.
@@ -150,7 +163,7 @@ impl Listener {
 
     /// Stops accepting: the kernel refuses further clients.
     fn close(&mut self) {
-        self.inner = None;
+        (self.held, self.inner) = (None, None);
         self.ready = false;
     }
 
@@ -220,6 +233,10 @@ pub(super) struct Listeners {
     next: usize,
     /// Other processes may listen on the same TCP ports.
     reuse_port: bool,
+    backlog: i32,
+    gate: ListenGate,
+    /// Whether the sockets are bound, and do not listen yet.
+    are_held: bool,
 }
 
 /// The error for an address that cannot be listened on.
@@ -232,7 +249,8 @@ pub(crate) struct ListenError {
 }
 
 impl Listeners {
-    /// Listens on every address. The first listener has the token `first`; the others have the next lower tokens.
+    /// Binds every address, and listens if the gate is open. The first listener has the token `first`; the others have the
+    /// next lower tokens.
     pub(super) fn bind(
         settings: &ListenerSettings,
         registry: &Registry,
@@ -245,6 +263,9 @@ impl Listeners {
             first_token: first.0,
             next: 0,
             reuse_port: settings.options.reuse_port,
+            backlog: settings.options.backlog,
+            gate: settings.gate.clone(),
+            are_held: true,
         };
         let plain = settings.addrs.iter().map(|addr| (addr, Transport::Plain));
         let tls = settings.tls_addrs.iter().map(|addr| (addr, Transport::Tls));
@@ -253,17 +274,40 @@ impl Listeners {
                 addr: addr.clone(),
                 error,
             };
-            let bound = addr.bind(&settings.options).map_err(failed)?;
+            let bound = addr.bind_alone(&settings.options).map_err(failed)?;
             let local = bound.local_addr().map_err(failed)?;
             match transport {
                 Transport::Plain => listeners.addrs.push(local),
                 Transport::Tls => listeners.tls_addrs.push(local),
             }
-            let token = Token(first.0 - listeners.all.len());
-            let listener = Listener::register(bound, transport, registry, token);
-            listeners.all.push(listener.map_err(failed)?);
+            listeners.all.push(Listener::new(bound, transport));
         }
+        listeners.listen_if_open(registry)?;
         Ok(listeners)
+    }
+
+    /// Whether the sockets are bound, and do not listen yet.
+    pub(super) fn are_held(&self) -> bool {
+        self.are_held
+    }
+
+    /// Listens on every address once the gate is open. Returns whether it has begun to.
+    pub(super) fn listen_if_open(&mut self, registry: &Registry) -> Result<bool, ListenError> {
+        if !self.are_held || !self.gate.is_open() {
+            return Ok(false);
+        }
+        let addrs = self.addrs.iter().chain(&self.tls_addrs);
+        for (n, (listener, addr)) in self.all.iter_mut().zip(addrs).enumerate() {
+            let token = Token(self.first_token - n);
+            let listens = listener.listen(self.backlog, registry, token);
+            listens.map_err(|error| ListenError {
+                addr: addr.clone(),
+                error,
+            })?;
+        }
+        self.are_held = false;
+        self.gate.note_listening();
+        Ok(true)
     }
 
     pub(super) fn local_addrs(&self) -> &[ListenAddr] {
@@ -301,6 +345,7 @@ impl Listeners {
 
     /// Stops accepting: the kernel refuses further clients.
     pub(super) fn close(&mut self) {
+        self.are_held = false;
         self.all.iter_mut().for_each(Listener::close);
     }
 
@@ -361,8 +406,8 @@ mod tests {
         let ListenAddr::Tcp(local) = bound.local_addr().unwrap() else {
             panic!("a TCP port");
         };
-        let mut listener =
-            Listener::register(bound, Transport::Plain, poll.registry(), Token(0)).unwrap();
+        let mut listener = Listener::new(bound, Transport::Plain);
+        listener.listen(16, poll.registry(), Token(0)).unwrap();
         let client = std::net::TcpStream::connect(local).unwrap();
         listener.set_ready();
         let accepted = listener.accept(Now::default()).unwrap();

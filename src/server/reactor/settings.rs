@@ -103,7 +103,7 @@ impl ReactorSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listening::ListenOptions;
+    use crate::listening::{ListenGate, ListenOptions};
     use weirgate_wire::admission::TrustedProxies;
 
     #[test]
@@ -114,6 +114,7 @@ mod tests {
                 tls_addrs: Vec::new(),
                 headers_from: TrustedProxies::None,
                 options: ListenOptions::default(),
+                gate: ListenGate::new(true),
             },
             budgets: TurnBudgets::below(1 << 20),
             drain: DrainPlan {

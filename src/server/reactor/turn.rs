@@ -144,6 +144,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     ) -> Result<Self, BindError> {
         let poll = Poll::new()?;
         let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
+        settings.listen.gate.set_wake(&wake);
         let signals = stop_signals(poll.registry(), SIGNALS)?;
         let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)
             .map_err(BindError::Listen)?;
@@ -203,6 +204,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.now_us = self.clock.mono_us();
         while !self.advance_stop() {
             self.wait(&mut events)?;
+            if self.listeners.are_held() {
+                self.listen_if_open()?;
+            }
             self.turn(&events);
         }
         while let Some(effect) = self.hub.poll_effect() {
@@ -211,6 +215,20 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.begin(Phase::Ended);
         self.end_lines.log_left_out(LogBudget::left_out_at_end);
         self.log_refused_names(LogBudget::left_out_at_end);
+        Ok(())
+    }
+
+    /// Listens once the supervisor has asked for it, unless a stop has begun.
+    fn listen_if_open(&mut self) -> io::Result<()> {
+        let is_stopping = self.stop.is_some();
+        if !is_stopping
+            && self
+                .listeners
+                .listen_if_open(self.poll.registry())
+                .map_err(|failed| failed.error)?
+        {
+            tracing::info!("weirgate is listening");
+        }
         Ok(())
     }
 

@@ -9,14 +9,14 @@ use super::near_limits::near_limits;
 use super::tls::ClientTls;
 use crate::http::operator::{AdminReach, NearLimit, OperatorSettings};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
-use crate::listening::ListenAddr;
+use crate::listening::{ListenAddr, ListenGate};
 use crate::reactor;
 use crate::reactor::{ReactorSettings, TurnBudgets};
 use crate::settings::{
     BusSettings, Checked, ListenSettings, ProcessSettings, SecretFile, SecretText, Shows,
     TlsSettings, Value,
 };
-use crate::supervisor::ToSupervisor;
+use crate::supervisor::{ToSupervisor, listens_when_asked};
 use crate::telemetry::{HitLimit, LimitOf};
 
 /// The percentage of `--stop-timeout-ms` for which a close waits while the gateway still works for the client; the rest
@@ -196,6 +196,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
             tls_addrs: listen.tls_addrs(),
             headers_from: checked.headers_from(),
             options: checked.listen_options(),
+            gate: ListenGate::new(!listens_when_asked()),
         },
         budgets: TurnBudgets::below(soft_bytes),
         drain: DrainPlan {

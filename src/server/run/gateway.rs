@@ -30,7 +30,7 @@ use crate::http::{
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
 use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, return_to_reactor};
-use crate::supervisor::{ToSupervisor, take_refusals};
+use crate::supervisor::{ToSupervisor, listen_route, take_refusals};
 use crate::telemetry::{GatewayMetric, MetricName, Telemetry};
 use weirgate_core::{BusEvent, Core, Feed, FrameBytes, Gateway, Hub};
 use weirgate_runtime::{
@@ -412,7 +412,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 false => ReloadsOf::Gateway,
             })
             .map_err(RunError::Thread)?;
-        log_start(self.name, &listening, connections_max, common.memory_max);
+        let listens = common.reactor.listen.gate.is_open();
+        let memory_max = common.memory_max;
+        log_start(self.name, &listening, connections_max, memory_max, listens);
         announce(&listening);
         let telemetry = &listening.telemetry;
         let bus_away = watches::start(&common, telemetry, clock, self.stats_line, self.turn_max)?;
@@ -483,7 +485,11 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             // The supervisor has judged the login, and only the supervisor can ask here.
             settings.token = None;
         }
-        let operator = operator::routes(telemetry, clock, settings, cutter.clone());
+        let mut operator = operator::routes(telemetry, clock, settings, cutter.clone());
+        if supervisor.is_some() {
+            operator.push(listen_route(&common.reactor.listen.gate));
+            operator.push(operator::members_route(telemetry, cutter));
+        }
         let site = Site {
             routes,
             fallback: self.fallback.take(),

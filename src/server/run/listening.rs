@@ -72,12 +72,14 @@ fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
     }
 }
 
-/// Logs the gateway, its addresses and the limits on connections and memory; a `memory_max` of 0 is no limit.
+/// Logs the gateway, its addresses and the limits on connections and memory; a `memory_max` of 0 is no limit. A process that
+/// waits for its supervisor before it listens logs another line then.
 pub(super) fn log_start(
     gateway: &str,
     listening: &Listening,
     connections_max: usize,
     memory_max: u64,
+    listens: bool,
 ) {
     let joined = |addrs: &[ListenAddr]| {
         let addrs: Vec<_> = addrs.iter().map(ListenAddr::to_string).collect();
@@ -95,7 +97,11 @@ pub(super) fn log_start(
         connections_max,
         files_max = files_max(),
         memory_max = Some(memory_max).filter(|bytes| *bytes > 0),
-        "weirgate is listening"
+        "{}",
+        match listens {
+            true => "weirgate is listening",
+            false => "weirgate has started",
+        }
     );
 }
 

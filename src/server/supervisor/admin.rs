@@ -1,6 +1,6 @@
 //! The admin address of all processes: each page asks the processes, and joins their answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::ErrorKind::NotConnected;
 use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use hyper::header::{
     TRANSFER_ENCODING,
 };
 use hyper::{Method, StatusCode};
-use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
+use sonic_rs::{JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::net::UnixStream;
 use tokio::task::{AbortHandle, spawn_blocking, spawn_local};
 use url::form_urlencoded;
@@ -23,10 +23,13 @@ use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
 use super::level;
-use super::merge::{merged, order_names, session_of};
+use super::merge::{
+    MISSING, merged, names_of_clients, order_names, session_of, set_members, set_missing,
+};
+use super::ready::Roster;
 use super::refusals::Refusals;
 use crate::http::metrics_format::MetricsFormat;
-use crate::http::operator::{self, OperatorSettings};
+use crate::http::operator::{self, MEMBERS_PATH, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
 use weirgate_core::{CloseReason, Cut, Full};
@@ -37,10 +40,18 @@ use weirgate_wire::json::{Json, ObjectWriter};
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// How long a process may take for the answer to a probe, whose asker does not wait for long.
 const READY_MAX: Duration = Duration::from_millis(900);
+/// How long a process may take for the members of names: its next survey begins up to a second after the last one.
+const MEMBERS_MAX: Duration = Duration::from_secs(2);
 /// How long a process may take for a push.
 const PUSH_MAX: Duration = Duration::from_secs(60);
 
 static POST: [Method; 1] = [Method::POST];
+
+/// The page of found clients.
+const CLIENTS_PATH: &str = "/operator/clients";
+
+/// The pages with the readiness of all processes.
+const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
 
 /// A process that is there.
 #[derive(Clone, Debug)]
@@ -278,45 +289,40 @@ impl Shared {
     async fn ready(&self, request: &RequestParts) -> Answer {
         let (asked, target) = take_parameter(request, "process");
         let admin_request = AdminRequest::get(&target);
-        let (count, is_stopping) = self.with(|board| (board.count, board.is_stopping));
         let all = self
             .ask_all(self.serving(), &admin_request, READY_MAX)
             .await;
         if let Some(answer) = only_answer(&all, asked.as_deref()) {
             return answer;
         }
-        // During a roll, a process and its replacement count as one: their numbers differ by `count`.
-        let is_ready = |wanted: &Number| {
-            all.iter().any(|(number, said)| {
-                let is_one_of_them = [*wanted, *wanted + count].contains(number);
-                let said = said.as_ref().filter(|_| is_one_of_them);
-                said.is_some_and(|said| said.status == StatusCode::OK)
-            })
-        };
-        let missing = (1..=count).filter(|number| !is_ready(number)).count();
-        let is_all = missing == 0 && !is_stopping;
-        let mut reasons = BTreeSet::new();
-        if !is_all {
-            let answers = all.iter().filter_map(|(_, said)| said.as_ref());
-            reasons.extend(answers.flat_map(reasons_of));
-        }
-        if !is_all && reasons.is_empty() {
-            let word = match is_stopping {
-                true => "draining",
-                false => "process_missing",
-            };
-            reasons.insert(word.to_owned());
-        }
-        let status = match is_all {
+        let answers = answers_of(&all);
+        let roster = self.roster();
+        let found = roster.judge(&answers);
+        let status = match found.is_all {
             true => StatusCode::OK,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut object = ObjectWriter::new();
-        object.boolean("ready", is_all);
-        object.strings("reasons", reasons.iter().map(String::as_str));
-        object.number("processes", u64::from(count));
-        object.number("processes_ready", u64::from(count) - missing as u64);
+        object.boolean("ready", found.is_all);
+        object.strings("reasons", found.reasons.iter().map(String::as_str));
+        if let Some(behind) = found.joined_member("stream_behind", answers) {
+            object.raw("stream_behind", &behind.to_string());
+        }
+        object.number("processes", u64::from(roster.count));
+        object.number("processes_ready", u64::from(found.ready));
         Answer::json(status, object.finish()).no_store()
+    }
+
+    /// The processes as the supervisor knows them now.
+    fn roster(&self) -> Roster {
+        self.with(|board| Roster {
+            count: board.count,
+            is_stopping: board.is_stopping,
+            stopping: {
+                let stopping = board.living.iter().filter(|one| one.state == "stopping");
+                stopping.map(|one| one.number).collect()
+            },
+        })
     }
 
     /// `/health`: 200 if any process answers with 200 in time. Whoever asks may end all processes; one that does not answer
@@ -374,7 +380,8 @@ impl Shared {
             Some(answer) => answer,
             None => {
                 let join = joiner();
-                beside(move || join(&all)).await
+                let joined = beside(move || join(&all)).await;
+                joined.unwrap_or_else(no_process_answers)
             }
         }
     }
@@ -422,8 +429,12 @@ impl Shared {
             headers: forwarded(&request.head.headers),
             body,
         };
-        if let Some(number) = name_own_session(&mut admin_request) {
-            only = Some(number.to_string());
+        let mut of_process = admin_request.clone();
+        let number = name_own_session(&mut of_process).map(|number| number.to_string());
+        let is_there = |number: &String| self.living().iter().any(|one| one.is_called(number));
+        // No session of a process that has ended is open: all say that they have none like this.
+        if let Some(number) = number.filter(is_there) {
+            (only, admin_request) = (Some(number), of_process);
         }
         match path.as_str() {
             "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
@@ -432,19 +443,62 @@ impl Shared {
             _ => {
                 let joiner = || {
                     let wanted = wanted_name(&request);
-                    move |all: &[_]| join_found(all, wanted.as_deref())
+                    let roster = OF_ALL.contains(&&*path).then(|| self.roster());
+                    move |all: &[_]| join_found(all, wanted.as_deref(), roster.as_ref())
                 };
-                let make = || self.answer_of(only.as_deref(), &admin_request, joiner);
+                let make = || async {
+                    let answer = self
+                        .answer_of(only.as_deref(), &admin_request, joiner)
+                        .await;
+                    match path == CLIENTS_PATH && only.is_none() {
+                        true => self.with_members(answer).await,
+                        false => answer,
+                    }
+                };
                 // A change must not be made twice.
-                let answer = match admin_request.method.is_safe() {
+                match admin_request.method.is_safe() {
                     true => self.joins.join(request.peer.client(), make).await,
                     false => make().await,
-                };
-                match only {
-                    Some(_) => answer,
-                    None => self.with_processes(&path, answer),
                 }
             }
+        }
+    }
+
+    /// Sets the members of the names of found clients to those of all processes. If one of these does not say them soon, they stay
+    /// those of the client's process.
+    async fn with_members(&self, answer: Answer) -> Answer {
+        let body = answer.body.clone();
+        let names = beside(move || {
+            // A process that is late once would be late again, and operators do not wait for long.
+            let answer = value_of(&body).filter(|answer| answer.get(MISSING).is_none())?;
+            Some(names_of_clients(&answer)).filter(|names| !names.is_empty())
+        });
+        let names = names.await.flatten();
+        let Some(names) = names else {
+            return answer;
+        };
+        let mut question = AdminRequest::get(MEMBERS_PATH);
+        question.body = sonic_rs::to_string(&names).unwrap_or_default().into();
+        let all = self.ask_all(self.serving(), &question, MEMBERS_MAX).await;
+        let is_whole = |(_, said): &(_, Option<AdminAnswer>)| {
+            said.as_ref()
+                .is_some_and(|said| said.status == StatusCode::OK)
+        };
+        if !all.iter().all(is_whole) {
+            return answer;
+        }
+        let body = answer.body.clone();
+        let joined = beside(move || {
+            let mut answer = value_of(&body)?;
+            set_members(&mut answer, &merged(answers_of(&all)));
+            Some(answer.to_string())
+        });
+        match joined.await.flatten() {
+            Some(body) => Answer {
+                body: body.into(),
+                ..answer
+            },
+            None => answer,
         }
     }
 
@@ -480,7 +534,10 @@ impl Shared {
             let mut others = self.living();
             others.retain(|one| !is_named(one));
             let told = self.ask_all(others, &admin_request, ANSWER_MAX).await;
-            set_member(&mut answer, "processes_missing", missing_of(&told));
+            if let Some(mut value) = value_of(&answer.body) {
+                set_missing(&mut value, &missing_numbers(&told));
+                answer.body = value.to_string().into();
+            }
         }
         unless_lost(answer, kept)
     }
@@ -546,33 +603,6 @@ impl Shared {
     fn with_refusals<T>(&self, work: impl FnOnce(&mut Refusals) -> T) -> T {
         let refusals = self.refusals.lock();
         work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Adds to the state of all how many processes there are. If one is missing, the state is not ready.
-    fn with_processes(&self, path: &str, mut answer: Answer) -> Answer {
-        if answer.status != StatusCode::OK || !["/operator/state", "/stats"].contains(&path) {
-            return answer;
-        }
-        let (count, ready) = self.with(|board| {
-            let ready = board.living.iter().filter(|one| one.state == "ready");
-            (u64::from(board.count), ready.count() as u64)
-        });
-        let Some(mut state) = value_of(&answer.body) else {
-            return answer;
-        };
-        if let Some(state) = state.as_object_mut() {
-            state.insert("processes", Value::from(count));
-            state.insert("processes_ready", Value::from(ready.min(count)));
-            if ready < count {
-                state.insert("ready", Value::from(false));
-                if state.get(&"status").is_some() {
-                    let words = format!("Not ready: {} of {count} processes", count - ready);
-                    state.insert("status", Value::from(words.as_str()));
-                }
-            }
-        }
-        answer.body = state.to_string().into();
-        answer
     }
 
     /// Passes the request on to one process, the first that listens: any of them can do what is asked. It judges the token
@@ -660,18 +690,6 @@ fn name_own_session_in_body(admin_request: &mut AdminRequest) -> Option<Number> 
     Some(number)
 }
 
-/// The reasons in a process's answer to `/ready`.
-fn reasons_of(said: &AdminAnswer) -> Vec<String> {
-    let value = value_of(&said.body);
-    let reasons = value
-        .as_ref()
-        .and_then(|value| value.get("reasons")?.as_array());
-    let words = reasons.into_iter().flatten();
-    words
-        .filter_map(|word| Some(word.as_str()?.to_owned()))
-        .collect()
-}
-
 /// The number of clients in a process's answer to `/stats`.
 pub(super) fn clients_in(said: &AdminAnswer) -> Option<u64> {
     Json::read(&said.body).ok()?.number(&["clients"])
@@ -728,10 +746,9 @@ fn set_member(answer: &mut Answer, name: &str, value: Option<Value>) {
 }
 
 /// The numbers of the processes that did not answer.
-fn missing_of(all: &[(Number, Option<AdminAnswer>)]) -> Option<Value> {
+fn missing_numbers(all: &[(Number, Option<AdminAnswer>)]) -> Vec<Number> {
     let missing = all.iter().filter(|(_, said)| said.is_none());
-    let missing: Vec<Number> = missing.map(|(number, _)| *number).collect();
-    (!missing.is_empty()).then(|| Value::from(&missing[..]))
+    missing.map(|(number, _)| *number).collect()
 }
 
 /// The answer of the process that was asked alone.
@@ -758,11 +775,12 @@ fn wanted_name(request: &RequestParts) -> Option<String> {
 }
 
 /// Joins answers on another thread: many or large ones must not delay those to probes.
-async fn beside(join: impl FnOnce() -> Answer + Send + 'static) -> Answer {
-    spawn_blocking(join).await.unwrap_or_else(|error| {
+async fn beside<T: Send + 'static>(join: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let joined = spawn_blocking(join).await;
+    let joined = joined.inspect_err(|error| {
         tracing::error!(%error, "the answers of the processes could not be joined");
-        no_process_answers()
-    })
+    });
+    joined.ok()
 }
 
 /// One page of metrics from those of all processes and the supervisor's own.
@@ -790,35 +808,51 @@ fn join_metrics(
 
 /// One answer from those of all processes.
 fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
-    join_found(all, None)
+    join_found(all, None, None)
 }
 
-/// One answer from those of all processes, perhaps to a search for a name. It has the highest status of any, so the refusal of one process is the
-/// answer, and the bodies with this status as one. `processes_missing` has the processes without an answer.
-fn join_found(all: &[(Number, Option<AdminAnswer>)], wanted: Option<&str>) -> Answer {
+/// The answers as JSON.
+fn answers_of(all: &[(Number, Option<AdminAnswer>)]) -> Vec<(Number, Value)> {
     let said = all
         .iter()
-        .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
-    let said: Vec<(Number, &AdminAnswer)> = said.collect();
-    let Some(worst) = said.iter().map(|(_, said)| said.status).max() else {
+        .filter_map(|(number, said)| Some((*number, value_of(&said.as_ref()?.body)?)));
+    said.collect()
+}
+
+/// One answer from those of all processes, perhaps to a search for a name, or with the readiness of all. It has the highest
+/// status of any, so the refusal of one process is the answer, and the bodies with this status as one. `processes_missing` has
+/// the processes without an answer.
+fn join_found(
+    all: &[(Number, Option<AdminAnswer>)],
+    wanted: Option<&str>,
+    roster: Option<&Roster>,
+) -> Answer {
+    let statuses = all
+        .iter()
+        .filter_map(|(_, said)| Some(said.as_ref()?.status));
+    let Some(worst) = statuses.max() else {
         return no_process_answers();
     };
-    let values = said.iter().filter(|(_, said)| said.status == worst);
-    let values = values.filter_map(|(number, said)| Some((*number, value_of(&said.body)?)));
-    let mut value = merged(values.collect());
+    let of_worst = |said: &AdminAnswer| said.status == worst;
+    let of_worst = all.iter().map(|(number, said)| {
+        let said = said.clone().filter(of_worst);
+        (*number, said)
+    });
+    let mut values = answers_of(&of_worst.collect::<Vec<_>>());
+    let roster = roster.filter(|_| worst == StatusCode::OK);
+    let found = roster.map(|roster| (roster.count, roster.judge(&values)));
+    if let Some((_, found)) = &found {
+        let left = values.iter_mut();
+        left.for_each(|(number, value)| found.leave_out(*number, value));
+    }
+    let mut value = merged(values);
+    if let Some((count, found)) = found {
+        found.complete(count, &mut value);
+    }
     if let Some(wanted) = wanted {
         order_names(&mut value, wanted);
     }
-    let count = value.get("count").and_then(|count| count.as_u64());
-    if let Some(value) = value.as_object_mut() {
-        if count.is_some_and(|count| count > 0) {
-            // A process without a match brings the sentence that nobody was found. Another process has a match.
-            value.insert("sentence", Value::new_null());
-        }
-        if let Some(missing) = missing_of(all) {
-            value.insert("processes_missing", missing);
-        }
-    }
+    set_missing(&mut value, &missing_numbers(all));
     Answer::json(worst, value.to_string()).no_store()
 }
 

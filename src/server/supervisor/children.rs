@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use socket2::Socket;
 
 use super::channel::Channel;
-use super::core::{Ended, Number};
+use super::core::{Ended, Listens, Number};
 use crate::listening::ListenAddr;
 use crate::run::RunError;
 use crate::settings::{Checked, ListenSettings};
@@ -23,6 +23,9 @@ const OWN_ENV: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 /// What the environment has for the processes alone: the pid of their supervisor. Not a flag, because a roll may start a
 /// version that does not know it.
 const SUPERVISOR_ENV: &str = "SUPERVISOR_PID";
+
+/// Set for a process that listens only when its supervisor asks for it.
+const LISTEN_ENV: &str = "LISTEN_WHEN_ASKED";
 
 /// The ports of the clients, held while the processes come and go. A socket that is bound and does not listen gets no
 /// connection.
@@ -105,7 +108,7 @@ impl Children {
     ///
     /// # Errors
     /// The system refuses a process, or the program is gone.
-    pub(super) fn spawn(&mut self, number: Number) -> io::Result<(u32, Channel)> {
+    pub(super) fn spawn(&mut self, number: Number, listens: Listens) -> io::Result<(u32, Channel)> {
         let (channel, end) = Channel::new()?;
         let mut command = Command::new(&self.program);
         command
@@ -119,6 +122,10 @@ impl Children {
             command.env_remove(name);
         }
         command.env(SUPERVISOR_ENV, std::process::id().to_string());
+        match listens {
+            Listens::AtOnce => command.env_remove(LISTEN_ENV),
+            Listens::WhenAsked => command.env(LISTEN_ENV, "1"),
+        };
         let child = command.spawn()?;
         let pid = child.id();
         self.alive.push((number, child, channel.clone()));
@@ -204,6 +211,11 @@ fn own_path() -> io::Result<PathBuf> {
 /// Always false for a process that a person or another program has started.
 pub(crate) fn supervisor_is_gone() -> bool {
     supervisor().is_some_and(|pid| pid != parent_id())
+}
+
+/// Whether this process listens only when its supervisor asks for it.
+pub(crate) fn listens_when_asked() -> bool {
+    has_supervisor() && std::env::var_os(LISTEN_ENV).is_some()
 }
 
 /// Whether a supervisor has started this process.

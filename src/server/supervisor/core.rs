@@ -92,6 +92,15 @@ impl Silence {
     }
 }
 
+/// When a new process listens for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listens {
+    /// As soon as it can: no other process could serve its clients.
+    AtOnce,
+    /// When it is asked to.
+    WhenAsked,
+}
+
 /// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotState {
@@ -124,6 +133,11 @@ impl SlotState {
     fn is_ready(self) -> bool {
         matches!(self, Self::Serving { is_ready: true, .. })
     }
+
+    /// Whether there is a process that does not stop.
+    fn stays(self) -> bool {
+        matches!(self, Self::Starting { .. } | Self::Serving { .. })
+    }
 }
 
 /// A process and its replacements, one after the other.
@@ -134,6 +148,8 @@ struct ProcessSlot {
     ends: u32,
     /// The most time that the stop of its process takes, with the connections of its last answer.
     stop_us: Us,
+    /// Whether its process listens for clients.
+    listens: bool,
     /// Whether its process is to read files again as soon as it has answered.
     hang_up_due: bool,
     /// Since the last sign of life of its process.
@@ -148,7 +164,7 @@ enum RollPhase {
     /// The first processes start. If one of them cannot, the supervisor ends with its status.
     Starting,
     Running,
-    /// The processes of the other half start; at this time the roll is given up. All are ready since then.
+    /// The processes of the other half start; at this time the roll is given up. All are ready and get clients since then.
     RollStarting {
         until: Us,
         ready_since: Option<Us>,
@@ -167,7 +183,9 @@ enum RollPhase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Start the process of this slot.
-    Spawn(Number),
+    Spawn(Number, Listens),
+    /// Ask it to listen for clients.
+    Listen(Number),
     /// Ask it to stop (SIGTERM).
     Terminate(Number),
     /// Ask it to read files again (SIGHUP).
@@ -253,6 +271,7 @@ impl Supervisor {
             state: SlotState::Empty,
             ends: 0,
             stop_us,
+            listens: false,
             hang_up_due: false,
             silent: Silence::default(),
             unanswered: Silence::default(),
@@ -381,7 +400,58 @@ impl Supervisor {
             let is_ready = answer == Readiness::Ready;
             self.set(number, SlotState::Serving { since, is_ready });
         }
+        self.ask_to_listen();
         self.advance(now);
+    }
+
+    /// Notes that a process listens.
+    pub(super) fn listens(&mut self, number: Number, now: Us) {
+        if let Some(slot) = self.slot(number) {
+            slot.listens = true;
+        }
+        self.advance(now);
+    }
+
+    /// Asks the processes to listen that should and do not yet.
+    fn ask_to_listen(&mut self) {
+        for number in 1..=2 * self.count() {
+            if self.is_due_to_listen(number) {
+                self.actions.push_back(Action::Listen(number));
+            }
+        }
+    }
+
+    /// Whether a process has answered and should listen, but does not yet. Clients are best with a process that is ready. If
+    /// none is, they wait: in a roll at the old ones, and for the new ones of a roll until all of these are ready, because they
+    /// end if one is not in time.
+    fn is_due_to_listen(&self, number: Number) -> bool {
+        let state = self.state(number);
+        if self.does_listen(number) || !state.is_serving() {
+            return false;
+        }
+        let is_new = self.is_new(number);
+        match state.is_ready() {
+            true if is_new && self.all_in(self.half.other(), SlotState::is_ready) => true,
+            true => !is_new || !self.has_listener(SlotState::is_ready),
+            false if is_new => !self.has_listener(SlotState::stays),
+            false => !self.has_listener(SlotState::is_ready),
+        }
+    }
+
+    /// Whether the process of this number is one of the new ones of a roll under way.
+    fn is_new(&self, number: Number) -> bool {
+        let is_rolling = matches!(self.phase, RollPhase::RollStarting { .. });
+        is_rolling && !self.numbers_of(self.half).contains(&number)
+    }
+
+    fn does_listen(&self, number: Number) -> bool {
+        let at = (number as usize).wrapping_sub(1);
+        self.slots.get(at).is_some_and(|slot| slot.listens)
+    }
+
+    /// Whether a process in such a state listens.
+    fn has_listener(&self, is: fn(SlotState) -> bool) -> bool {
+        self.slots.iter().any(|slot| slot.listens && is(slot.state))
     }
 
     /// Counts a question without an answer. A process whose HTTP is late serves its clients, so it is not killed.
@@ -428,13 +498,16 @@ impl Supervisor {
         self.advance(now);
     }
 
-    /// Whether a process starts, or has answered that it is not ready: then the next answer may be another soon.
+    /// Whether a process starts, should listen and does not yet, or has answered that it is not ready: then the next answer may
+    /// be another soon.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.slots.iter().any(|slot| match slot.state {
-            SlotState::Starting { .. } => true,
-            SlotState::Serving { is_ready, .. } => !is_ready && slot.unanswered.count == 0,
-            _ => false,
-        })
+        let mut all = 1..=2 * self.count();
+        all.any(|number| self.is_due_to_listen(number))
+            || self.slots.iter().any(|slot| match slot.state {
+                SlotState::Starting { .. } => true,
+                SlotState::Serving { is_ready, .. } => !is_ready && slot.unanswered.count == 0,
+                _ => false,
+            })
     }
 
     /// Notes that a process has ended, or could not be started.
@@ -449,9 +522,7 @@ impl Supervisor {
         match (since, self.phase, ended) {
             (None, _, _) | (_, RollPhase::Stopping { .. }, _) => {}
             // A new process of the roll.
-            (_, RollPhase::RollStarting { .. }, _)
-                if !self.numbers_of(self.half).contains(&number) =>
-            {
+            (_, RollPhase::RollStarting { .. }, _) if self.is_new(number) => {
                 self.say(Event::Died {
                     number,
                     ended,
@@ -561,7 +632,9 @@ impl Supervisor {
                 self.say(Event::Started);
             }
             RollPhase::RollStarting { until, ready_since } => {
-                if self.all_in(self.half.other(), SlotState::is_ready) {
+                let new = self.half.other();
+                let all_listen = self.numbers_of(new).all(|number| self.does_listen(number));
+                if all_listen && self.all_in(new, SlotState::is_ready) {
                     let since = ready_since.unwrap_or(now);
                     let ready_since = Some(since);
                     self.phase = RollPhase::RollStarting { until, ready_since };
@@ -634,12 +707,22 @@ impl Supervisor {
 
     fn spawn(&mut self, number: Number, now: Us) {
         let stop_us = self.stop_us;
+        // Those of a roll wait at the old ones, even if these are not ready.
+        let has_other = match self.is_new(number) {
+            true => self.has_listener(SlotState::stays),
+            false => self.has_listener(SlotState::is_ready),
+        };
+        let listens = match has_other {
+            true => Listens::WhenAsked,
+            false => Listens::AtOnce,
+        };
         if let Some(slot) = self.slot(number) {
             (slot.stop_us, slot.hang_up_due) = (stop_us, false);
+            slot.listens = listens == Listens::AtOnce;
             (slot.silent, slot.unanswered) = (Silence::since(now), Silence::since(now));
         }
         self.set(number, SlotState::Starting { since: now });
-        self.actions.push_back(Action::Spawn(number));
+        self.actions.push_back(Action::Spawn(number, listens));
     }
 
     fn terminate(&mut self, number: Number, now: Us) {

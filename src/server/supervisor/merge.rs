@@ -1,15 +1,17 @@
 //! JSON answers of several processes as one answer: numbers are sums or the largest, lists are joined, and rows about
 //! connections say which process they are of.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 
 use super::core::Number;
+use crate::http::operator::OF_THIS_INSTANCE;
 use weirgate_core::Search;
 
-/// The ends of the names of times, ages and spans: of these the largest counts, never a sum.
-const TIME_ENDS: [&str; 4] = ["_ms", "_us", "_s", "_seconds"];
+/// The ends of the names of times, ages and spans, also in the contract of trades: of these the largest counts, never a sum.
+const TIME_ENDS: [&str; 6] = ["_ms", "_us", "_s", "_seconds", "Seconds", "Ms"];
 
 /// Times that each process spends for itself, so that the sum is what all of them spent.
 const SPENT: [&str; 2] = ["cpu_seconds", "loop_busy_seconds"];
@@ -20,16 +22,19 @@ const LEAST: [&str; 3] = ["last_ms", "newest_age_ms", "reach_ms"];
 
 /// Further members of which the largest counts: peaks, and what each process gets or is told whole. `messages` are those
 /// of a name, a subject or the history.
-const LARGEST: [&str; 12] = [
+const LARGEST: [&str; 15] = [
     "bad",
     "instances",
     "lag",
     "last_message_ts",
     "messages",
+    "old",
     "recent_messages",
     "revoked",
+    "seconds",
     "since",
     "slices",
+    "stream_behind",
     "tokens_end",
     "until",
     "waiting_bytes_peak",
@@ -39,13 +44,28 @@ const LARGEST: [&str; 12] = [
 const OBJECTS_OF_TIMES: [&str; 1] = ["services_away"];
 
 /// Switches that are on if any process has them on; of all others all processes must.
-const ANY: [&str; 4] = ["behind", "away", "stalled", "was_refused"];
+const ANY: [&str; 5] = ["behind", "away", "stalled", "stopped", "was_refused"];
 
-/// What the rows of a list are ordered by, the largest first.
-const ORDERS: [&str; 4] = ["at_unix_ms", "oldest_ms", "recent_messages", "count"];
+/// By what the rows of a list are ordered, as each process orders them, the largest first.
+const ORDERS: [(&str, &[&str]); 5] = [
+    ("busiest", &["recent_messages"]),
+    ("busiest_topics", &["recent_messages", "members"]),
+    ("clients", &["oldest_ms"]),
+    ("quiet_topics", &["members"]),
+    ("slowest", &["slow_ms", "queue_bytes", "oldest_ms"]),
+];
+
+/// By what the rows of all other lists are ordered.
+const OTHER_ORDER: &[&str] = &["at_unix_ms", "count"];
+
+/// Of a member by which rows are ordered, only whether it is more than 0 counts: slow clients come first.
+const SWITCH: &str = "slow_ms";
 
 /// The list of names that a search has found, in the order of their bytes.
 const NAMES: &str = "names";
+
+/// The list of processes without an answer.
+pub(super) const MISSING: &str = "processes_missing";
 
 /// The list of clients that a search has found.
 const CLIENTS: &str = "clients";
@@ -75,7 +95,7 @@ fn member(within: &str, name: &str, mut values: Vec<(Number, Value)>) -> Value {
         return Value::new_null();
     };
     if first.is_object() {
-        objects(name, values)
+        objects(name, &values)
     } else if first.is_array() {
         lists(name, values)
     } else if first.is_boolean() {
@@ -151,10 +171,10 @@ fn numbers(joined: Joined, values: &[(Number, Value)]) -> Value {
 }
 
 /// Joins objects member by member.
-fn objects(within: &str, values: Vec<(Number, Value)>) -> Value {
+fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     let mut members: Vec<(&str, Vec<(Number, Value)>)> = Vec::new();
     let mut known = HashMap::new();
-    for (number, value) in &values {
+    for (number, value) in values {
         for (name, value) in value.as_object().into_iter().flatten() {
             let at = *known.entry(name).or_insert_with(|| {
                 members.push((name, Vec::new()));
@@ -164,11 +184,32 @@ fn objects(within: &str, values: Vec<(Number, Value)>) -> Value {
         }
     }
     let mut object = Value::new_object_with(members.len());
+    let speaker = speaker(values);
     for (name, values) in members {
-        set(&mut object, name, member(within, name, values));
+        let said = speaker.and_then(|speaker| speaker.get(name));
+        let is_text = values.iter().any(|(_, value)| value.is_str());
+        let value = match said.filter(|_| is_text) {
+            Some(said) => said.clone(),
+            None => member(within, name, values),
+        };
+        set(&mut object, name, value);
     }
-    count_joined_names(&mut object, &values);
+    count_joined_names(&mut object, values);
     object
+}
+
+/// The object whose texts are about the joined numbers: of a reach the one that reaches least far, of ended connections the one
+/// with the newest, of streams one that is stopped. `None`: the texts are the same in all.
+fn speaker(values: &[(Number, Value)]) -> Option<&Value> {
+    let all = || values.iter().map(|(_, value)| value);
+    let reach_ms = |value: &&Value| value.get("reach_ms").as_u64();
+    let newest_ms = |value: &&Value| value.get("ended")?.get(0)?.get("at_unix_ms")?.as_u64();
+    let least = all().filter(|value| reach_ms(value).is_some());
+    let newest = all().filter(|value| newest_ms(value).is_some());
+    least
+        .min_by_key(reach_ms)
+        .or_else(|| newest.max_by_key(newest_ms))
+        .or_else(|| all().find(|value| value.get("stopped").is_true()))
 }
 
 fn set(object: &mut Value, name: &str, value: Value) {
@@ -244,9 +285,9 @@ fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
     if name == NAMES {
         cut_names(&mut rows, &values);
     }
-    cut_own(&mut rows, most);
+    cut_own(name, &mut rows, most);
     let mut rows: Vec<Value> = rows.into_iter().map(Row::joined).collect();
-    sort_by_order(&mut rows, order);
+    sort_by_order(&mut rows, |row| order(name, row));
     rows.truncate(most);
     Value::from(rows)
 }
@@ -290,27 +331,41 @@ fn rows_of(values: &[(Number, Value)]) -> Vec<Row<'_>> {
     rows
 }
 
-/// What a row is ordered by.
-fn order(row: &Value) -> f64 {
-    let mut orders = ORDERS.iter().filter_map(|name| row.get(name));
-    orders
-        .next()
-        .and_then(|value| value.as_f64())
-        .unwrap_or(f64::MIN)
+/// What a row is ordered by: the first value, among equal ones the next.
+type Order = [f64; 3];
+
+/// What a row of the list `list` is ordered by. A row without the member, or with `null`, comes after all others.
+fn order(list: &str, row: &Value) -> Order {
+    let names = ORDERS.iter().find(|(name, _)| *name == list);
+    let names = names.map_or(OTHER_ORDER, |(_, names)| names);
+    let mut order = [f64::MIN; 3];
+    for (value, name) in order.iter_mut().zip(names) {
+        let number = row.get(name).as_f64().unwrap_or(f64::MIN);
+        *value = match *name == SWITCH {
+            true => f64::from(number > 0.0),
+            false => number,
+        };
+    }
+    order
 }
 
 /// Sorts rows, those with the largest order first. Looks at each row once.
-fn sort_by_order<R>(rows: &mut Vec<R>, order: impl Fn(&R) -> f64) {
-    let mut ordered: Vec<(f64, R)> = rows.drain(..).map(|row| (order(&row), row)).collect();
-    ordered.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+fn sort_by_order<R>(rows: &mut Vec<R>, order: impl Fn(&R) -> Order) {
+    let mut ordered: Vec<(Order, R)> = rows.drain(..).map(|row| (order(&row), row)).collect();
+    ordered.sort_by(|(one, _), (other, _)| {
+        let mut pairs = other.iter().zip(one);
+        let differs =
+            pairs.find_map(|(other, one)| Some(other.total_cmp(one)).filter(|o| o.is_ne()));
+        differs.unwrap_or(Ordering::Equal)
+    });
     rows.extend(ordered.into_iter().map(|(_, row)| row));
 }
 
-/// Leaves of the rows about connections those that come first.
-fn cut_own(rows: &mut Vec<Row>, most: usize) {
+/// Leaves of the rows about connections those that come first in the list `list`.
+fn cut_own(list: &str, rows: &mut Vec<Row>, most: usize) {
     let own_order = |row: &Row| match row {
-        Row::Own(_, row) => order(row),
-        _ => f64::MAX,
+        Row::Own(_, row) => order(list, row),
+        _ => [f64::MAX; 3],
     };
     sort_by_order(rows, own_order);
     let others = rows.iter().filter(|row| !matches!(row, Row::Own(..)));
@@ -334,6 +389,62 @@ fn cut_names(rows: &mut Vec<Row>, values: &[(Number, Value)]) {
     });
 }
 
+/// Says in a joined answer which processes did not answer. A search that found nobody says so of the others only.
+pub(super) fn set_missing(answer: &mut Value, missing: &[Number]) {
+    let is_found = answer.get("count").as_u64().is_some_and(|count| count > 0);
+    if is_found {
+        // A process without a match brings the sentence that nobody was found. Another process has a match.
+        set(answer, "sentence", Value::new_null());
+    }
+    if missing.is_empty() || !answer.is_object() {
+        return;
+    }
+    set(answer, MISSING, Value::from(missing));
+    if let Some(sentence) = answer.get("sentence").as_str() {
+        let of_others = sentence.replacen(OF_THIS_INSTANCE, "of the processes that answered", 1);
+        let numbers: Vec<String> = missing.iter().map(Number::to_string).collect();
+        let processes = match numbers.len() {
+            1 => "process",
+            _ => "processes",
+        };
+        let sentence = format!(
+            "{of_others}; {processes} {} did not answer",
+            numbers.join(", ")
+        );
+        set(answer, "sentence", Value::from(sentence.as_str()));
+    }
+}
+
+/// The names of the clients of a joined answer.
+pub(super) fn names_of_clients(answer: &Value) -> BTreeSet<String> {
+    let clients = answer.get(CLIENTS).and_then(|clients| clients.as_array());
+    let names = clients
+        .into_iter()
+        .flatten()
+        .filter_map(|client| client.get(NAMES)?.as_array());
+    let names = names.flatten().filter_map(row_name);
+    names.map(str::to_owned).collect()
+}
+
+/// Sets the members of the names of clients: each process knows only its own. `members` is the joined answer about these names.
+pub(super) fn set_members(answer: &mut Value, members: &Value) {
+    let rows = members.as_array().into_iter().flatten();
+    let members = rows.filter_map(|row| Some((row_name(row)?, row.get("members")?)));
+    let members: HashMap<&str, &Value> = members.collect();
+    let clients = answer
+        .get_mut(CLIENTS)
+        .and_then(|clients| clients.as_array_mut());
+    for client in clients.into_iter().flat_map(|clients| clients.iter_mut()) {
+        let names = client.get_mut(NAMES).and_then(|names| names.as_array_mut());
+        for row in names.into_iter().flat_map(|names| names.iter_mut()) {
+            let known = row_name(row).and_then(|name| members.get(name));
+            if let Some(known) = known.copied() {
+                set(row, "members", known.clone());
+            }
+        }
+    }
+}
+
 /// Orders the names of a joined answer as each process does, what was searched for in front, and leaves the first.
 pub(super) fn order_names(answer: &mut Value, wanted: &str) {
     let Some(names) = answer.get_mut(NAMES).and_then(|names| names.as_array_mut()) else {
@@ -348,9 +459,10 @@ pub(super) fn order_names(answer: &mut Value, wanted: &str) {
     *names = rows.into();
 }
 
-/// The name of a row that several processes have: a topic, a limit, a service.
+/// The name of a row that several processes have: a topic, a limit, a service, a subject.
 fn row_name(row: &Value) -> Option<&str> {
     row.get("name")
+        .or_else(|| row.get("subject"))
         .filter(|_| !is_of_connection(row))
         .and_then(|name| name.as_str())
 }
@@ -534,6 +646,123 @@ mod tests {
                 (Some(3 * each), Some(all))
             );
         }
+    }
+
+    /// As each process orders its own. Most clients have nothing that waits.
+    #[test]
+    fn rows_come_in_the_order_of_their_list_also_with_nulls() {
+        let client = |session: &str, messages: u64, queue: u64, oldest: Option<u64>, slow: u64| {
+            json!({"client": "10.0.0.1", "session": session, "recent_messages": messages, "queue_bytes": queue,
+                "oldest_ms": oldest, "slow_ms": slow})
+        };
+        let list = |rows: &[Value]| Value::from(rows);
+        let sessions = |name: &str, one: &[Value], other: &[Value]| {
+            let all = member("survey", name, vec![(1, list(one)), (2, list(other))]);
+            let rows = all.as_array().expect("rows").iter();
+            let sessions = rows.filter_map(|row| row.get("session")?.as_str().map(str::to_owned));
+            sessions.collect::<Vec<_>>()
+        };
+        let one = [client("a", 3, 0, None, 0), client("b", 2, 9, Some(1), 0)];
+        let other = [client("c", 90, 0, None, 0), client("d", 80, 0, None, 0)];
+        assert_eq!(sessions("busiest", &one, &other), ["2/c", "2/d"]);
+        let slow = [
+            client("e", 0, 5, Some(7), 4_000),
+            client("f", 0, 1, Some(900), 0),
+        ];
+        assert_eq!(sessions("slowest", &one, &slow), ["2/e", "1/b"]);
+        let topic = |name: &str, members: u64, oldest: u64| json!({"name": name, "members": members, "oldest_ms": oldest});
+        let quiet = vec![
+            (1, list(&[topic("a", 1, 9)])),
+            (2, list(&[topic("b", 2, 1)])),
+        ];
+        assert_eq!(member("survey", "quiet_topics", quiet)[0]["name"], "b");
+    }
+
+    #[test]
+    fn times_in_any_spelling_and_what_is_behind_are_the_largest() {
+        let page = |s: f64, n: u64| {
+            json!({"uptimeSeconds": n, "stream_behind": {"messages": n, "seconds": s}, "bus": {"stream_behind": n},
+                "subjects": {"a": {"messages": n, "bad": n, "old": n}}})
+        };
+        let all = merged(vec![
+            (1, page(0.25, 6)),
+            (2, page(1.5, 7)),
+            (3, json!({"stream_behind": {"messages": null}})),
+        ]);
+        assert_eq!(all, page(1.5, 7));
+    }
+
+    /// A sentence must not contradict the numbers beside it.
+    #[test]
+    fn texts_are_those_of_the_process_whose_number_counts() {
+        let history = |reach: Option<u64>, why: Option<&str>| json!({"history": {"reach_ms": reach, "why": why}});
+        let pages = [
+            history(None, None),
+            history(Some(900), Some("start")),
+            history(Some(500), Some("bytes")),
+        ];
+        let all = merged((1..).zip(pages).collect());
+        assert_eq!(all, history(Some(500), Some("bytes")));
+        let nobody = |sentence: &str, ends: &[u64]| {
+            let ends = ends
+                .iter()
+                .map(|at| json!({"client": "10.0.0.1", "at_unix_ms": at}));
+            json!({"count": 0, "sentence": sentence, "ended": ends.collect::<Vec<_>>()})
+        };
+        let pages = [
+            nobody("never", &[]),
+            nobody("old", &[5, 3]),
+            nobody("newest", &[9]),
+        ];
+        let all = merged((1..).zip(pages).collect());
+        assert_eq!(all["sentence"], "newest");
+        let stream = |stopped: bool, sentence: &str| json!([{"name": "A", "stopped": stopped, "sentence": sentence}]);
+        let all = merged(vec![
+            (1, stream(false, "waits")),
+            (2, stream(true, "is full")),
+        ]);
+        assert_eq!(all, stream(true, "is full"));
+    }
+
+    #[test]
+    fn a_subject_has_one_row() {
+        let quiet = |ms: u64| json!([{"subject": "a", "quiet_ms": ms, "usual_gap_ms": 50}]);
+        assert_eq!(merged(vec![(1, quiet(900)), (2, quiet(901))]), quiet(901));
+    }
+
+    #[test]
+    fn nobody_is_missing_only_where_all_have_answered() {
+        let said = |count: u64, missing: &[Number]| {
+            let sentence = format!("no client {OF_THIS_INSTANCE} is like this: user ann");
+            let mut answer = json!({"count": count, "sentence": sentence.as_str()});
+            set_missing(&mut answer, missing);
+            let missing = answer.get("processes_missing").is_array();
+            (answer["sentence"].as_str().map(str::to_owned), missing)
+        };
+        let of_all = "no client of this instance is like this: user ann".to_owned();
+        assert_eq!(said(0, &[]), (Some(of_all), false));
+        assert_eq!(said(1, &[2]), (None, true));
+        for (missing, end) in [
+            (&[2][..], "; process 2 did not answer"),
+            (&[2, 3], "; processes 2, 3 did not answer"),
+        ] {
+            let of_others =
+                format!("no client of the processes that answered is like this: user ann{end}");
+            assert_eq!(said(0, missing), (Some(of_others), true));
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_client_has_the_members_of_all_processes() {
+        let page = |members: u64| json!({"clients": [{"client": "10.0.0.1", "names": [{"name": "a", "members": members}, {"name": "b", "members": 1}]}]});
+        let mut answer = page(2);
+        assert_eq!(
+            names_of_clients(&answer),
+            BTreeSet::from(["a".to_owned(), "b".to_owned()])
+        );
+        let said = |members: u64| json!([{"name": "a", "members": members}]);
+        set_members(&mut answer, &merged(vec![(1, said(2)), (2, said(5))]));
+        assert_eq!(answer, page(7));
     }
 
     #[test]

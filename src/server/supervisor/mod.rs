@@ -6,8 +6,10 @@
 //! | `children` | starting, signalling and waiting for processes; the ports |
 //! | `channel` | signs of life of a process, and the connections to it |
 //! | `ask` | requests to the processes |
+//! | `listen` | the request to listen for clients |
 //! | `refusals` | the list of those whom an operator has cut off, for processes that start later |
 //! | `admin` | the pages of the one admin address |
+//! | `ready` | whether all are ready, from their answers; pure |
 //! | `joins` | the places of pages that are joined from those of the processes, shared by address |
 //! | `merge` | JSON answers of several processes as one |
 //! | `level` | which processes have far more clients than others; pure |
@@ -24,7 +26,9 @@ mod core;
 mod exposition;
 mod joins;
 mod level;
+mod listen;
 mod merge;
+mod ready;
 mod refusals;
 #[cfg(test)]
 mod tests;
@@ -54,9 +58,11 @@ use self::admin::{Board, Living, Shared, clients_in};
 use self::ask::AdminRequest;
 pub(crate) use self::channel::ToSupervisor;
 use self::channel::{Channel, Heard};
-pub(crate) use self::children::supervisor_is_gone;
 use self::children::{Children, Ports};
-use self::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
+pub(crate) use self::children::{listens_when_asked, supervisor_is_gone};
+use self::core::{Action, Ended, Event, Listens, Number, Readiness, SlotState, Supervisor};
+use self::listen::ask_to_listen;
+pub(crate) use self::listen::listen_route;
 use self::refusals::Refusals;
 pub(crate) use self::refusals::take_refusals;
 use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
@@ -173,6 +179,8 @@ enum ProcessReport {
     Said(Number, u32, Heard),
     /// The answer of a process with this pid; `None` if it gives none in time.
     Stats(Number, u32, Option<ProcessStats>),
+    /// The process with this pid listens for clients.
+    Listens(Number, u32),
     /// So long must no count follow.
     Levelled(Duration),
 }
@@ -264,9 +272,12 @@ impl Shell {
             ProcessReport::Stats(number, pid, stats) if self.children.pid(number) == Some(pid) => {
                 self.take_answer(number, stats, now);
             }
+            ProcessReport::Listens(number, pid) if self.children.pid(number) == Some(pid) => {
+                self.supervisor.listens(number, now);
+            }
             ProcessReport::Levelled(wait) => self.level_at = Instant::now() + LEVEL_EVERY + wait,
             // Of a process that has ended.
-            ProcessReport::Said(..) | ProcessReport::Stats(..) => {}
+            ProcessReport::Said(..) | ProcessReport::Stats(..) | ProcessReport::Listens(..) => {}
         }
     }
 
@@ -306,9 +317,8 @@ impl Shell {
     fn act(&mut self) -> Option<u8> {
         while let Some(action) = self.supervisor.next_action() {
             match action {
-                Action::Spawn(number) => {
-                    self.spawn(number);
-                }
+                Action::Spawn(number, listens) => self.spawn(number, listens),
+                Action::Listen(number) => self.ask_to_listen(number),
                 Action::Terminate(number) => self.children.signal(number, Signal::TERM),
                 Action::HangUp(number) => self.children.signal(number, Signal::HUP),
                 Action::Kill(number) => self.children.signal(number, Signal::KILL),
@@ -319,9 +329,24 @@ impl Shell {
         None
     }
 
+    /// Asks a process to listen for clients. It is asked again after its next answer if it does not yet.
+    fn ask_to_listen(&self, number: Number) {
+        let (pid, channel) = (self.children.pid(number), self.children.channel(number));
+        let (Some(pid), Some(channel)) = (pid, channel) else {
+            return;
+        };
+        let sender = self.sender.clone();
+        spawn_local(async move {
+            if ask_to_listen(&channel).await.is_ok_and(|listens| listens) {
+                // The supervisor may have ended.
+                let _ = sender.send(ProcessReport::Listens(number, pid));
+            }
+        });
+    }
+
     /// Starts a process, and listens to what it says.
-    fn spawn(&mut self, number: Number) {
-        match self.children.spawn(number) {
+    fn spawn(&mut self, number: Number, listens: Listens) {
+        match self.children.spawn(number, listens) {
             Ok((pid, channel)) => {
                 spawn_local(hear(channel, number, pid, self.sender.clone()));
             }

@@ -1,13 +1,13 @@
 //! The core against a model of processes: seeded events in random order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use std::net::IpAddr;
 
 use weirgate_core::{Connected, Cut, Revoked};
 use weirgate_wire::auth::TokenMarks;
 
-use super::core::{Action, Ended, Event, Number, Readiness, SlotState, Supervisor};
+use super::core::{Action, Ended, Event, Listens, Number, Readiness, SlotState, Supervisor};
 use super::refusals::{Refusals, read_refusals};
 
 const SECOND: u64 = 1_000_000;
@@ -29,6 +29,8 @@ enum Life {
 struct World {
     supervisor: Supervisor,
     alive: BTreeMap<Number, Life>,
+    /// Those that get clients.
+    listening: BTreeSet<Number>,
     /// The processes that were asked to read files again.
     hung_up: Vec<Number>,
     now: u64,
@@ -41,6 +43,7 @@ impl World {
         let mut world = Self {
             supervisor: Supervisor::new(count, STOP_US, 0),
             alive: BTreeMap::new(),
+            listening: BTreeSet::new(),
             hung_up: Vec::new(),
             now: 0,
             events: Vec::new(),
@@ -54,7 +57,11 @@ impl World {
     fn act(&mut self) {
         while let Some(action) = self.supervisor.next_action() {
             match action {
-                Action::Spawn(number) => {
+                Action::Spawn(number, listens) => {
+                    self.listening.remove(&number);
+                    if listens == Listens::AtOnce {
+                        self.listen(number);
+                    }
                     assert!(
                         (1..=2 * self.supervisor.count()).contains(&number),
                         "{number}"
@@ -62,6 +69,10 @@ impl World {
                     let before = self.alive.insert(number, Life::Starts);
                     assert_eq!(before, None, "the slot was free");
                     assert_eq!(self.status, None);
+                }
+                Action::Listen(number) => {
+                    self.listen(number);
+                    self.supervisor.listens(number, self.now);
                 }
                 Action::Terminate(number) => match self.alive.get_mut(&number) {
                     Some(life) if *life != Life::Hangs => *life = Life::Stops,
@@ -86,6 +97,26 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A process gets clients from now on.
+    fn listen(&mut self, number: Number) {
+        let ready = self.serving();
+        let is_other = |other: &&Number| **other != number && self.listening.contains(other);
+        if !ready.contains(&number) {
+            assert_eq!(ready.iter().find(is_other), None, "beside {number}");
+        }
+        self.listening.insert(number);
+    }
+
+    fn answer(&mut self, number: Number, answer: Readiness) {
+        self.supervisor.answered(number, answer, self.now);
+        self.act();
+    }
+
+    fn listening(&self) -> Vec<Number> {
+        let alive = |number: &&Number| self.alive.contains_key(number);
+        self.listening.iter().filter(alive).copied().collect()
     }
 
     fn end(&mut self, number: Number, ended: Ended) {
@@ -349,6 +380,56 @@ fn a_roll_to_a_program_that_cannot_start_is_given_up_and_a_later_one_works() {
     world.act();
     world.seconds(7);
     assert_eq!(world.serving(), [3, 4]);
+}
+
+#[test]
+fn a_process_beside_ready_ones_gets_no_client_before_it_is_ready() {
+    let mut world = World::new(2);
+    assert_eq!(world.listening(), [1, 2], "nobody else could serve them");
+    world.second();
+    world.end(2, Ended::Signal(9));
+    world.now += SECOND;
+    world.supervisor.tick(world.now);
+    world.act();
+    world.answer(2, Readiness::NotReady);
+    assert_eq!(world.listening(), [1]);
+    world.answer(2, Readiness::Ready);
+    assert_eq!(world.listening(), [1, 2]);
+    // As while the bus is away.
+    world.answer(1, Readiness::NotReady);
+    world.end(2, Ended::Signal(9));
+    world.now += SECOND / 5;
+    world.supervisor.tick(world.now);
+    world.act();
+    assert_eq!(world.listening(), [1, 2], "none is ready");
+}
+
+#[test]
+fn new_ones_of_a_roll_get_clients_once_all_of_them_are_ready() {
+    let mut world = World::new(2);
+    world.second();
+    world.supervisor.roll(world.now);
+    world.act();
+    world.answer(3, Readiness::Ready);
+    world.answer(4, Readiness::NotReady);
+    assert_eq!(world.listening(), [1, 2]);
+    for old in [1, 2] {
+        world.answer(old, Readiness::NotReady);
+    }
+    world.answer(4, Readiness::NotReady);
+    assert_eq!(world.listening(), [1, 2, 3], "the only one that is ready");
+    world.answer(4, Readiness::Ready);
+    assert_eq!(world.listening(), [1, 2, 3, 4]);
+    world.seconds(4);
+    assert_eq!(world.listening(), [3, 4]);
+    world.supervisor.roll(world.now);
+    world.act();
+    world.answer(1, Readiness::NotReady);
+    for old in [3, 4] {
+        world.end(old, Ended::Signal(9));
+    }
+    world.answer(1, Readiness::NotReady);
+    assert_eq!(world.listening(), [1], "there is no other");
 }
 
 #[test]

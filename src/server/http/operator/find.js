@@ -33,10 +33,15 @@ function drawClient(row) {
     ...(row.names.length ? [drawNames(row.names)] : []), ...(left > 0 ? [element("p", "none", `and ${decimal(left, 0)} more names`)] : []));
 }
 
-function drawFound({ count, sentence, clients, names, refused_names: refused, ended }) {
+/** Which of several processes did not answer, so that what they have is missing. */
+const sayMissing = (numbers) => `${numbers.length === 1 ? "process" : "processes"} ${numbers.join(", ")} did not answer`;
+
+function drawFound({ count, sentence, clients, names, refused_names: refused, ended, processes_missing: missing = [] }) {
   const shown = clients.length + names.length, kind = names.length ? "names" : "clients";
   const first = sentence ?? (count > shown ? `the first ${shown} of ${decimal(count, 0)} ${kind}` : `${decimal(count, 0)} ${count === 1 ? kind.slice(0, -1) : kind}`);
   const parts = [element("p", "none", first), ...clients.map(drawClient)];
+  // The sentence about nobody says so itself.
+  if (missing.length && !sentence) parts.unshift(element("p", "none", sayMissing(missing)));
   if (names.length) parts.push(drawNames(names));
   if (refused.length) {
     parts.push(element("h3", "", "Names refused"), table("Names refused", ["Name", "Client", "Role", "Reason", "Times", "Last"], refused.map((one) => [

@@ -24,12 +24,22 @@ use weirgate_core::{
 };
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Now;
+use weirgate_wire::json::Json;
 
 /// The most bytes of a query.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 
 /// The most ended connections and the most refused names in an answer.
 const LISTED_MAX: usize = 20;
+
+/// Of which clients the sentence about a search without a result speaks.
+pub(crate) const OF_THIS_INSTANCE: &str = "of this instance";
+
+/// Where a supervisor asks for the members of names: the clients of several processes may hold the same name. The body is a
+/// list of names.
+pub(crate) const MEMBERS_PATH: &str = "/members";
+/// The most bytes of this list: of a hundred clients with a hundred names each.
+const MEMBERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,6 +142,37 @@ pub(super) fn routes(telemetry: &Arc<Telemetry>, cutter: &Cutter, reach: AdminRe
     })
 }
 
+/// The route of a process for the questions of its supervisor.
+pub(crate) fn members_route(telemetry: &Arc<Telemetry>, cutter: &Cutter) -> Route {
+    let (telemetry, cutter) = (Arc::clone(telemetry), cutter.clone());
+    let answer = Handler::later(move |_, body| {
+        let (telemetry, cutter) = (Arc::clone(&telemetry), cutter.clone());
+        async move {
+            let read = body.read(MEMBERS_BYTES_MAX).await.ok();
+            let names = read.and_then(|body| Json::read(&body).ok()?.parse().ok());
+            let result = names.and_then(|names| telemetry.surveys.search(Search::Members(names)));
+            let Some(result) = result else {
+                return LateAnswer::from(Answer::empty(StatusCode::SERVICE_UNAVAILABLE));
+            };
+            cutter.wake.wake();
+            let found = result.await.map(|(found, _)| found).unwrap_or_default();
+            let name = |found: &FoundName| {
+                object!(Members {
+                    name: found.name.as_str().to_owned(),
+                    members: found.members,
+                })
+            };
+            let names: Vec<_> = found.names.iter().map(name).collect();
+            LateAnswer::from(Answer::json(StatusCode::OK, json(&names)))
+        }
+    });
+    Route {
+        path: MEMBERS_PATH,
+        methods: Route::GET,
+        answer,
+    }
+}
+
 async fn answer(
     telemetry: &Arc<Telemetry>,
     cutter: &Cutter,
@@ -220,9 +261,9 @@ impl AnswerContext<'_> {
     fn sentence_for_none(&self, ended: &[&EndedAt]) -> String {
         let words = self.query.words();
         if self.query.who == Cut::default() {
-            return format!("no client of this instance holds a name like this: {words}");
+            return format!("no client {OF_THIS_INSTANCE} holds a name like this: {words}");
         }
-        let mut text = format!("no client of this instance is like this: {words}");
+        let mut text = format!("no client {OF_THIS_INSTANCE} is like this: {words}");
         if let Some(last) = ended.first() {
             let reason = last.ended.reason.label();
             let refusal = match last.ended.refusal {

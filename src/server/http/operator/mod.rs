@@ -27,6 +27,7 @@ use weirgate_runtime::Clock;
 use weirgate_wire::base::Secret;
 
 pub(crate) use cuts::{CUT_BYTES_MAX, Cutter};
+pub(crate) use find::{MEMBERS_PATH, OF_THIS_INSTANCE, members_route};
 use login::Login;
 pub(crate) use state::{NearLimit, ReadNumber};
 
