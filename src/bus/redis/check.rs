@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::error::{RedisError, shown_trimmed};
+use super::error::{RedisError, advice, is_elsewhere, shown_trimmed};
 use super::marks::NO_POSITIONS;
 use super::resp::Value;
 use super::role::{bulk_field, says_lone_master};
@@ -161,13 +161,19 @@ fn read_stream(
     ];
     let answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
     let refused = answers.iter().find_map(refusal);
+    let is_elsewhere = refused.as_deref().is_some_and(is_elsewhere);
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
     found.push(match refused {
+        Some(reason) if is_elsewhere => {
+            let advice = advice("XREAD", &reason);
+            Finding::Error(format!("cannot read the stream {key}: {reason}{advice}"))
+        }
         Some(reason) => Finding::Error(format!("cannot read the stream {key}: {reason}")),
         None if is_empty => Finding::Warning(format!("the stream {key} has no entry")),
         None => Finding::Good(format!("may read the stream {key}")),
     });
-    if let Some(reason) = no_counters(connection, key)? {
+    // What another node would answer about the counters is not known.
+    if !is_elsewhere && let Some(reason) = no_counters(connection, key)? {
         found.push(Finding::Warning(format!(
             "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream): what is \
              trimmed after it was read counts as lost"

@@ -45,7 +45,10 @@ pub enum RedisError {
         reason: String,
     },
     /// The settings or the server: Redis answers and refuses a command.
-    #[error("Redis at {server} refused {command} ({reason}){}", advice(reason))]
+    #[error(
+        "Redis at {server} refused {command} ({reason}){}",
+        advice(command, reason)
+    )]
     Refused {
         /// Host and port.
         server: String,
@@ -157,17 +160,30 @@ pub(super) fn is_of_connection(words: &str) -> bool {
 
 /// Whether a refusal in these words is of the user or of the key, and not of a server that is not ready.
 pub(super) fn is_of_user_or_key(words: &str) -> bool {
-    let code = words.split(' ').next().unwrap_or_default();
     let is_of_connection = is_of_connection(words);
-    is_of_connection || ["NOPERM", "WRONGTYPE", "ERR"].contains(&code)
+    is_of_connection || ["NOPERM", "WRONGTYPE", "ERR"].contains(&code_of(words))
 }
 
-/// What an operator can do about a refusal in these words.
-fn advice(words: &str) -> &'static str {
-    match is_of_user_or_key(words) {
-        true => "; check user, password and database",
-        false => "",
+/// Whether a refusal in these words is of a key that another node of the cluster has.
+pub(super) fn is_elsewhere(words: &str) -> bool {
+    ["MOVED", "ASK"].contains(&code_of(words))
+}
+
+/// What an operator can do about a refusal of a command in these words; of most, the words say it.
+pub(super) fn advice(command: &str, words: &str) -> &'static str {
+    match (command, code_of(words)) {
+        (_, "NOAUTH" | "WRONGPASS" | "NOPERM") | ("AUTH" | "SELECT", _) => {
+            "; check user, password and database"
+        }
+        (_, "WRONGTYPE") => "; check the key and the database",
+        _ if is_elsewhere(words) => "; the URL must name the node of the cluster that has the key",
+        _ => "",
     }
+}
+
+/// The first of a server's words, which names the kind of an error.
+fn code_of(words: &str) -> &str {
+    words.split(' ').next().unwrap_or_default()
 }
 
 /// A server's words as [`server_words::shown`] cuts them, without a comma or blanks at the end: the text of an error goes on
@@ -181,6 +197,38 @@ pub(super) fn shown_trimmed(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_advice_fits_the_refusal() {
+        let login = "; check user, password and database";
+        let node = "; the URL must name the node of the cluster that has the key";
+        for (command, words, expected) in [
+            ("AUTH", "WRONGPASS invalid username-password pair", login),
+            ("AUTH", "ERR invalid password", login),
+            ("SELECT", "ERR DB index is out of range", login),
+            ("the connection", "NOAUTH Authentication required.", login),
+            ("XADD", "NOPERM this user has no permissions", login),
+            ("the connection", "ERR max number of clients reached", ""),
+            ("XADD", "OOM command not allowed", ""),
+            ("XADD", "READONLY You can't write against a replica.", ""),
+            ("XADD", "MISCONF Errors writing to the AOF file", ""),
+            ("XADD", "NOREPLICAS Not enough good replicas to write.", ""),
+            ("XADD", "CLUSTERDOWN Hash slot not served", ""),
+            (
+                "XADD",
+                "ERR The stream has exhausted the last possible ID",
+                "",
+            ),
+            (
+                "XADD",
+                "WRONGTYPE Operation against a key",
+                "; check the key and the database",
+            ),
+            ("to read the stream", "MOVED 15891 h:7001", node),
+        ] {
+            assert_eq!(advice(command, words), expected, "{command}: {words}");
+        }
+    }
 
     #[test]
     fn a_servers_words_end_without_a_comma() {
