@@ -95,6 +95,8 @@ pub(super) struct Replay {
     /// Whether the question that the client has, or goes on with, is for these names too.
     is_asked: bool,
     cursor: KeptCursor,
+    /// The question has brought messages since its last page. Only with the end of a page the bus says what is missing.
+    is_in_page: bool,
     /// The messages are in the history: there is no stream, or it has been read.
     is_read: bool,
     /// Nothing more comes from the stream.
@@ -242,6 +244,7 @@ impl Replay {
             names,
             scope,
             is_asked: false,
+            is_in_page: false,
             cursor: KeptCursor::after(since),
             is_read: false,
             is_over: false,
@@ -299,6 +302,7 @@ impl Replay {
     /// that is refused, perhaps only because the answer was late, is asked again once, from where the bus knows that nothing
     /// was missing. Returns whether it is.
     fn read(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
+        self.is_in_page = false;
         let has_no_answer = cut == Some(RetainedCut::Refused);
         let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
         if has_no_answer && !had_no_answer {
@@ -384,6 +388,13 @@ impl RetainedClient {
             replay.cursor.ask(head, is_same);
         }
         begins
+    }
+
+    /// A page of a question has ended.
+    pub(super) fn end_page_of_replays(&mut self, scope: &TopicName) {
+        for replay in self.read_in_mut(scope) {
+            replay.is_in_page = false;
+        }
     }
 
     /// Notes why messages are missing: those of the subject, or any.
@@ -681,6 +692,8 @@ impl ChannelsGateway {
             return AfterLook::Waits;
         };
         let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
+        // A question that ended in a page is asked again: what the bus knew of this page is gone with it.
+        let is_asked = is_asked || replay.is_in_page && !replay.is_over;
         let may_be_there = replay.cursor.position().is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
@@ -815,6 +828,7 @@ impl ChannelsGateway {
             }
             if has.is_none_or(|has| has < (id, CopyRank::LAST)) {
                 replay.cursor.read(position);
+                replay.is_in_page = true;
             }
             waiter.replay.replays.insert(replayed, replay);
         }

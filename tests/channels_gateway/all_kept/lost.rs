@@ -153,3 +153,30 @@ fn a_client_of_a_pattern_goes_on_after_its_position() {
         }
     }
 }
+
+/// The bus says at the end of a page what is missing before it.
+#[test]
+fn a_question_that_ended_in_a_page_is_asked_again_though_the_history_has_the_rest() {
+    for (mut bench, name, _) in on_both() {
+        bench.comes(name, 20);
+        bench.comes(name, 21);
+        let key = bench.client();
+        bench.ask_all(key, &[name], Some(3));
+        bench.finds(name, 20, "20");
+        bench.down();
+        bench.world.advance(1);
+        bench.bus(BusEvent::Up);
+        bench.world.advance(SECOND);
+        assert_eq!(
+            (bench.world.outputs.all.len(), bench.asked_after()),
+            (2, Some(3))
+        );
+        bench.finds(name, 20, "20");
+        bench.finds(name, 21, "21");
+        bench.ends(Some(RetainedCut::Window));
+        let end = format!("last {name} 2 \"window\"");
+        let mut came = bench.last(key);
+        came.retain(|one| one != "status");
+        assert_eq!(came, [format!("{name} 20"), format!("{name} 21"), end]);
+    }
+}

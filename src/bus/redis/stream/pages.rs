@@ -316,6 +316,10 @@ impl RedisStreamPages {
         reason: &str,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
+        if reading.cut.is_some() {
+            // An end has one reason: what is missing so far is said first, and the next question is refused as this one.
+            return link.send(reading.page(false));
+        }
         self.status.count_retained_refused();
         if let Some(lines_left_out) = self.names.lines.line(link.now()) {
             tracing::warn!(

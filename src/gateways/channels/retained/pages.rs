@@ -128,6 +128,7 @@ impl Retained {
             match waiter.filter(|waiter| waiter.is_asked(&name, number)) {
                 Some(waiter) => {
                     waiter.taking.insert(name.clone());
+                    waiter.end_page_of_replays(&name);
                     if let Some(wanted) = waiter.names.get_mut(&name) {
                         wanted.state = ValuesState::Takes(number);
                     }
