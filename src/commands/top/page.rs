@@ -68,7 +68,13 @@ impl Process {
     pub(super) fn take(&mut self, read: Result<Value, String>) {
         match read {
             Ok(state) => {
+                // Sums of other processes are no readings of the same counters.
+                let missing = |state: &Value| {
+                    member(state, "processes_missing").map(Value::to_string)
+                };
+                let others = missing(&state);
                 let before = self.state.replace(state);
+                let before = before.filter(|before| missing(before) == others);
                 self.before = before.filter(|_| self.away.is_none());
                 self.away = None;
             }
@@ -480,6 +486,9 @@ mod tests {
         assert_eq!(process.rate("bus_messages"), "-");
         process.take(Ok(state(&[("uptime_seconds", "3723", "1")])));
         assert_eq!(process.rate("bus_messages"), "-");
+        process.take(Ok(state(&[("processes_missing", "[]", "[2]")])));
+        process.take(Ok(later()));
+        assert_eq!(process.rate("bus_messages"), "-", "of one process more");
     }
 
     /// A script must not take the answer of some processes for that of all.

@@ -1,7 +1,7 @@
 //! The limits of a gateway, each with its present value, for the operator's page.
 
 use crate::http::operator::{NearLimit, ReadNumber};
-use crate::settings::{Checked, Kind, Unit, Value, flag};
+use crate::settings::{Checked, Counts, Kind, Unit, Value, flag};
 use crate::telemetry::{MetricName, MetricsReading, Surveyed};
 
 /// The flag of the limit that the limit on open files may lower.
@@ -75,6 +75,7 @@ pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
                     ..
                 }
             ),
+            is_of_one: found.setting.counts() != Counts::All,
             max: Some(max).filter(|max| *max > 0),
             max_in_force: (flag == CONNECTIONS_MAX).then_some(in_force),
             now,
@@ -89,6 +90,7 @@ fn open_files() -> NearLimit {
         name: "ulimit -n".to_owned(),
         about: "Open files of the process",
         is_bytes: false,
+        is_of_one: false,
         max: None,
         max_in_force: Some(|at| at.process.max_fds),
         now: |at| at.process.open_fds,

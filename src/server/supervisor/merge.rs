@@ -150,6 +150,14 @@ impl Joined {
     }
 }
 
+/// The largest of the numbers, and what is no number as always.
+fn largest(values: Vec<(Number, Value)>) -> Value {
+    match values.iter().all(|(_, value)| value.is_number()) {
+        true => numbers(Joined::Largest, &values),
+        false => member("", "", values),
+    }
+}
+
 fn numbers(joined: Joined, values: &[(Number, Value)]) -> Value {
     let whole: Option<Vec<i64>> = values.iter().map(|(_, value)| value.as_i64()).collect();
     if let Some(whole) = whole {
@@ -170,6 +178,9 @@ fn numbers(joined: Joined, values: &[(Number, Value)]) -> Value {
     Value::new_f64(number).unwrap_or_default()
 }
 
+/// The switch of a row of limits whose limit no process shares with the others: the row says how near the nearest client is.
+const IS_OF_ONE: &str = "is_of_one";
+
 /// Joins objects member by member.
 fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     let mut members: Vec<(&str, Vec<(Number, Value)>)> = Vec::new();
@@ -185,11 +196,13 @@ fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     }
     let mut object = Value::new_object_with(members.len());
     let speaker = speaker(values);
+    let is_of_one = values.iter().any(|(_, value)| value.get(IS_OF_ONE).is_true());
     for (name, values) in members {
         let said = speaker.and_then(|speaker| speaker.get(name));
         let is_text = values.iter().any(|(_, value)| value.is_str());
         let value = match said.filter(|_| is_text) {
             Some(said) => said.clone(),
+            None if is_of_one && !is_text => largest(values),
             None => member(within, name, values),
         };
         set(&mut object, name, value);
@@ -544,6 +557,17 @@ mod tests {
         want["numbers"]["cpu_seconds"] = json!(1.0);
         want["numbers"]["bus_queue_bytes"] = json!(14);
         assert_eq!(all, want);
+    }
+
+    /// A client's send queue is in one process, beside a limit that each process has whole.
+    #[test]
+    fn a_limit_of_one_client_is_that_of_the_nearest() {
+        let limit = |name: &str, is_of_one: bool, now: u64| json!({"name": name, "is_of_one": is_of_one, "now": now, "max": 100});
+        let page = |now: u64| json!({"limits": [limit("queue", true, now), limit("clients", false, now)]});
+        let all = merged(vec![(1, page(20)), (2, page(52))]);
+        assert_eq!(all["limits"][0], limit("queue", true, 52));
+        let want = json!({"name": "clients", "is_of_one": false, "now": 72, "max": 200});
+        assert_eq!(all["limits"][1], want);
     }
 
     #[test]

@@ -35,7 +35,7 @@ class Rates {
 }
 
 const rates = new Rates(), ratePairs = new Pairs("rates");
-let isPaused = false, answeredAt = null, uptime = 0;
+let isPaused = false, answeredAt = null, uptime = 0, missingBefore;
 
 async function ask() {
   const answer = await fetch(new URL("state", document.baseURI), { cache: "no-store", signal: AbortSignal.timeout(5_000) });
@@ -86,9 +86,11 @@ function drawRates({ numbers, latency, late_ms: late }) {
 }
 
 function draw(state) {
-  // Another process counts from 0.
-  if (state.uptime_seconds < uptime) rates.forget();
+  // Another process counts from 0, and sums of other processes are no readings of the same counters.
+  const missing = String(state.processes_missing);
+  if (state.uptime_seconds < uptime || missing !== missingBefore) rates.forget();
   uptime = state.uptime_seconds;
+  missingBefore = missing;
   say([state.status, colourOf(state)]);
   put(byId("gateway"), state.gateway);
   document.title = `weirgate ${state.gateway} · operator`;

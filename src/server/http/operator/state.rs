@@ -32,6 +32,8 @@ pub struct NearLimit {
     pub about: &'static str,
     /// Whether the numbers are bytes.
     pub is_bytes: bool,
+    /// Whether the limit is for a client, an address or a service, and not for all together.
+    pub is_of_one: bool,
     /// The limit of the settings; `None` for no limit.
     pub max: Option<u64>,
     /// Reads the limit in force, where it may differ from the setting.
@@ -394,6 +396,7 @@ fn limit(limit: &NearLimit, at: &MetricsReading<'_>) -> Option<impl Serialize> {
         name: &limit.name,
         about: limit.about,
         is_bytes: limit.is_bytes,
+        is_of_one: limit.is_of_one,
         now: (limit.now)(at)?,
         max: limit.max_in_force.and_then(|read| read(at)).or(limit.max),
     }))
@@ -413,6 +416,7 @@ mod tests {
             name: "--a-max".to_owned(),
             about: "Clients at once",
             is_bytes: false,
+            is_of_one: false,
             max: Some(9),
             max_in_force: Some(|at| at.turn.shell.connections_max),
             now: |at| Some(at.turn.hub.open),
