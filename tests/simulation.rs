@@ -29,7 +29,8 @@ fn wanted() -> Coverage {
         .collect();
     // The clients here send their messages whole, and hold less than the limit of unfinished ones, which has its
     // own rules in `hub_rules/unfinished.rs`. Their requests come whole too, and plain HTTP is another thread. The memory
-    // of connections and the limit on open files are in `hub_rules/connections.rs`.
+    // of connections and the limit on open files are in `hub_rules/connections.rs`. Nobody moves clients here: that is in
+    // `hub_rules/cuts.rs`.
     let elsewhere = [
         CloseReason::MessageMemory,
         CloseReason::HttpMemory,
@@ -37,6 +38,7 @@ fn wanted() -> Coverage {
         CloseReason::OpenFiles,
         CloseReason::ConnectionMemory,
         CloseReason::Evicted,
+        CloseReason::Moved,
     ];
     let reasons = CloseReason::ALL.into_iter();
     let reasons = reasons.filter(|reason| !elsewhere.contains(reason));
