@@ -47,7 +47,7 @@ impl AllClientsLimits {
 
     /// Memory of a name of which a client gets all kept messages: its entries in the replay, in the questions and in those
     /// of the bus.
-    pub const REPLAYED_NAME_BYTES: u64 = 704;
+    pub const REPLAYED_NAME_BYTES: u64 = 736;
 
     /// The most patterns for which the memory of names has room.
     pub(super) fn patterns_with_memory(&self) -> usize {
