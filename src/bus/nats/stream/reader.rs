@@ -383,7 +383,6 @@ impl JetStreamReader {
     }
 
     fn no_stream(&mut self, now: Instant, out: &mut Vec<u8>) -> NatsError {
-        self.progress.stream_is_missing();
         self.unusable(NatsError::NoSuchStream(self.stream.clone()), now, out)
     }
 

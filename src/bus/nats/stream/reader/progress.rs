@@ -35,14 +35,6 @@ pub(super) struct Progress {
     start: Start,
     /// The newest message that was handed over.
     last: Option<StoredId>,
-    /// The message that was handed over before it.
-    before_last: Option<StoredId>,
-    /// The numbers that the stream lacked when the last message was its newest.
-    gone_at_last: Option<u64>,
-    /// The last message was removed, and the leader has the one with the next number: this one is the proof in its place.
-    stand_in: Option<StoredId>,
-    /// The stream was missing since the last message, so it may be one that was restored.
-    was_missing: bool,
     /// How far a stream that leaves out numbers was watched.
     watch: Watch,
     /// The messages of the stream in the first answer after the consumer's delivery with this number.
@@ -167,10 +159,6 @@ impl Progress {
             look_until: 0,
             start: Start::Time(0),
             last: None,
-            before_last: None,
-            gone_at_last: None,
-            stand_in: None,
-            was_missing: false,
             watch: Watch::default(),
             counted: None,
             info: None,
@@ -190,11 +178,6 @@ impl Progress {
         self.is_caught_up = false;
         self.is_by_number = false;
         self.watch.seen = None;
-    }
-
-    /// Handles that there is no stream of this name.
-    pub(super) const fn stream_is_missing(&mut self) {
-        self.was_missing = true;
     }
 
     /// Handles that the consumer has delivered all that the stream has.
@@ -224,7 +207,6 @@ impl Progress {
     pub(super) fn next_start(&self) -> Start {
         match self.last {
             None => self.start,
-            Some(_) if let Some(stand_in) = self.stand_in => Start::Sequence(stand_in.major),
             Some(last) if self.is_by_time() => Start::Time(last.minor),
             Some(last) => Start::Sequence(last.major + u64::from(!self.keeps())),
         }
@@ -247,9 +229,6 @@ impl Progress {
     /// `None`: there is no such message, or the leader has just named it as the newest.
     pub(super) fn proof(&self) -> Option<StoredId> {
         let last = self.last.filter(|_| self.keeps())?;
-        if self.stand_in.is_some() {
-            return self.stand_in;
-        }
         let is_head = self.head().is_some_and(|head| is_head(head, last));
         (!is_head).then_some(last)
     }
@@ -267,30 +246,6 @@ impl Progress {
     /// Whether the stream leaves out numbers of the stream that it copies, so that numbers are missing without a loss.
     fn leaves_out(&self) -> bool {
         self.info.as_ref().is_some_and(|info| info.leaves_out)
-    }
-
-    /// Another proof that the stream is the same if the leader lacks the message `expected`, and has `next`, which has the
-    /// number behind the last one that was handed over: the message before the last one; or, if that is gone too, `next`
-    /// itself, if nothing was removed since the last one was the newest. Otherwise the server may have lost its newest messages,
-    /// and given their numbers to others that are gone too. A stream in memory begins anew with its server, and one that was
-    /// missing may have been restored.
-    fn other_proof(&self, expected: Option<StoredId>, next: StoredId) -> Option<StoredId> {
-        let (last, info) = (self.last?, self.info.as_ref()?);
-        let follows = next.major == last.major + 1 && next.minor >= last.minor;
-        let can_be_same = !info.overwrites && !info.limits.is_in_memory && !self.was_missing;
-        if !follows || !can_be_same {
-            return None;
-        }
-        let before = self.before_last.filter(|_| expected == self.last);
-        before.or_else(|| (self.gone_at_last == Some(info.gone())).then_some(next))
-    }
-
-    /// Takes in the state of the stream.
-    fn set_info(&mut self, info: StreamInfo) {
-        if info.head.is_some() && info.head == self.last {
-            self.gone_at_last = Some(info.gone());
-        }
-        self.info = Some(info);
     }
 
     /// The number of the newest message that was read, or that is older than what is read.
@@ -323,7 +278,7 @@ impl Progress {
         let is_other = lacks_last || self.is_other(&info) || self.is_refilled(head);
         let made_ns = self.made_since_ns(&info);
         self.look_until = self.look_until.min(head.major);
-        self.set_info(info);
+        self.info = Some(info);
         if self.since_ns.is_none() {
             // The server's clock may be behind.
             let newest_ns = match head {
@@ -352,7 +307,7 @@ impl Progress {
     pub(super) fn note_info(&mut self, info: StreamInfo, events: &mut Vec<KeptEvent>) {
         self.report_subjects(&info, events);
         self.look_until = self.look_until.min(info.head_number());
-        self.set_info(info);
+        self.info = Some(info);
     }
 
     /// Says which subjects the stream has, if that is news.
@@ -518,8 +473,7 @@ impl Progress {
     ) {
         self.report_hole(id, pending, now, events);
         self.empty_at = None;
-        (self.before_last, self.stand_in, self.was_missing) = (self.last, None, false);
-        (self.last, self.gone_at_last) = (Some(id), None);
+        self.last = Some(id);
         if pending == 0 {
             self.nothing_is_unread(now);
         }
@@ -633,12 +587,6 @@ impl Progress {
                 return true;
             }
             LeaderAnswer::Unknown if doubted.if_unknown == IfUnknown::There => return true,
-            LeaderAnswer::Message(id)
-                if doubted.expected.is_some()
-                    && let Some(proof) = self.other_proof(doubted.expected, id) =>
-            {
-                self.stand_in = Some(proof);
-            }
             // Not even the last message is the same, so the numbers mean nothing.
             _ if doubted.expected.is_some() => self.lacks_last = true,
             LeaderAnswer::Message(id) => self.go_on_at(id.major, events),
@@ -684,8 +632,7 @@ impl Progress {
     fn lost(&mut self, events: &mut Vec<KeptEvent>) {
         events.push(KeptEvent::Lost);
         self.reported_until = self.head().map_or(0, |head| head.major);
-        (self.old_until, self.before_last) = (None, None);
-        (self.stand_in, self.was_missing) = (None, false);
+        self.old_until = None;
         self.is_by_number = false;
         // What comes next is newer.
         let read = self.last.take().max(self.empty_at.take());

@@ -871,40 +871,6 @@ fn the_newest_message_that_was_deleted_after_it_was_read_or_before_the_start_is_
     }
 }
 
-/// A new message is stored before the next consumer is made.
-#[test]
-fn the_last_message_that_was_removed_after_it_was_read_is_no_loss() {
-    let removes = |event: Event, is_noticed: bool| {
-        let mut bench = ReaderRig::new(5);
-        bench.settle();
-        bench.event(&event);
-        if is_noticed {
-            bench.settle();
-        }
-        bench.event(&Event::Hold(true));
-        bench.event(&Event::Add(1));
-        bench.event(&Event::Cut);
-        bench.settle();
-        bench.check();
-        bench.events.contains(&KeptEvent::Lost)
-    };
-    assert!(!removes(Event::Delete(4), true) && !removes(Event::Delete(4), false));
-    // With all before it. Unnoticed, it could be another stream of the same age.
-    assert!(!removes(Event::Trim(5), true));
-    assert!(removes(Event::Trim(5), false));
-    // The next one was removed, too.
-    let mut bench = ReaderRig::new(5);
-    bench.settle();
-    bench.event(&Event::Hold(true));
-    bench.event(&Event::Add(2));
-    bench.event(&Event::Delete(4));
-    bench.event(&Event::Delete(4));
-    bench.event(&Event::Cut);
-    bench.settle();
-    assert!(bench.events.contains(&KeptEvent::Lost));
-    bench.check();
-}
-
 /// A mirror has the numbers of its origin, and those of subjects that it does not copy are missing.
 #[test]
 fn what_a_mirror_leaves_out_is_no_loss() {
