@@ -312,7 +312,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "answer-bytes",
         (KIB, 1024 * 1024 * MIB),
         field!(EventsSettings, answers_bytes_max),
-        "Calls: bytes of all responses of services that weirgate is reading, decoding (`Content-Encoding`) or parsing",
+        "Calls: bytes of all responses of services that are read, decoded or parsed",
     )
     .share(30)
     .limit(
