@@ -141,7 +141,7 @@ async def test_every_limit_has_its_value(redis_server, start_weirgate):
     client = await subscriber(CHANNELS, weirgate, ["AAPL", "MSFT"])
     now = await surveyed(admin, lambda now: now["survey"]["topics"] == 2)
     limits = {limit.pop("name"): limit for limit in now["limits"]}
-    assert all(list(limit) == ["about", "is_bytes", "now", "max"] and limit["about"] for limit in limits.values()), limits
+    assert all(list(limit) == ["about", "is_bytes", "is_of_one", "now", "max"] and limit["about"] for limit in limits.values()), limits
     values = {name: (limit["now"], limit["max"]) for name, limit in limits.items()}
     assert values["--all-channels-max"] == (2, 7), values
     assert values["--connections-max"] == (now["numbers"]["connections"], now["numbers"]["connections_max"]), values
