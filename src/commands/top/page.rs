@@ -69,9 +69,8 @@ impl Process {
         match read {
             Ok(state) => {
                 // Sums of other processes are no readings of the same counters.
-                let missing = |state: &Value| {
-                    member(state, "processes_missing").map(Value::to_string)
-                };
+                let missing =
+                    |state: &Value| member(state, "processes_missing").map(Value::to_string);
                 let others = missing(&state);
                 let before = self.state.replace(state);
                 let before = before.filter(|before| missing(before) == others);

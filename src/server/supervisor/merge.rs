@@ -196,7 +196,9 @@ fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     }
     let mut object = Value::new_object_with(members.len());
     let speaker = speaker(values);
-    let is_of_one = values.iter().any(|(_, value)| value.get(IS_OF_ONE).is_true());
+    let is_of_one = values
+        .iter()
+        .any(|(_, value)| value.get(IS_OF_ONE).is_true());
     for (name, values) in members {
         let said = speaker.and_then(|speaker| speaker.get(name));
         let is_text = values.iter().any(|(_, value)| value.is_str());
@@ -563,7 +565,8 @@ mod tests {
     #[test]
     fn a_limit_of_one_client_is_that_of_the_nearest() {
         let limit = |name: &str, is_of_one: bool, now: u64| json!({"name": name, "is_of_one": is_of_one, "now": now, "max": 100});
-        let page = |now: u64| json!({"limits": [limit("queue", true, now), limit("clients", false, now)]});
+        let page =
+            |now: u64| json!({"limits": [limit("queue", true, now), limit("clients", false, now)]});
         let all = merged(vec![(1, page(20)), (2, page(52))]);
         assert_eq!(all["limits"][0], limit("queue", true, 52));
         let want = json!({"name": "clients", "is_of_one": false, "now": 72, "max": 200});
