@@ -43,6 +43,9 @@ const LARGEST: [&str; 15] = [
 /// Objects whose members are times, by names that say nothing of it.
 const OBJECTS_OF_TIMES: [&str; 1] = ["services_away"];
 
+/// The switch of a row of limits that is not for all clients together: its numbers are those of the nearest client.
+const IS_OF_ONE: &str = "is_of_one";
+
 /// Switches that are on if any process has them on; of all others all processes must.
 const ANY: [&str; 5] = ["behind", "away", "stalled", "stopped", "was_refused"];
 
@@ -139,6 +142,7 @@ impl Joined {
             Self::Sum
         } else if LARGEST.contains(&name)
             || OBJECTS_OF_TIMES.contains(&within)
+            || within == IS_OF_ONE
             || is_time()
             || is_peak()
             || is_of_bus()
@@ -147,14 +151,6 @@ impl Joined {
         } else {
             Self::Sum
         }
-    }
-}
-
-/// The largest of the numbers, and what is no number as always.
-fn largest(values: Vec<(Number, Value)>) -> Value {
-    match values.iter().all(|(_, value)| value.is_number()) {
-        true => numbers(Joined::Largest, &values),
-        false => member("", "", values),
     }
 }
 
@@ -178,9 +174,6 @@ fn numbers(joined: Joined, values: &[(Number, Value)]) -> Value {
     Value::new_f64(number).unwrap_or_default()
 }
 
-/// The switch of a row of limits whose limit no process shares with the others: the row says how near the nearest client is.
-const IS_OF_ONE: &str = "is_of_one";
-
 /// Joins objects member by member.
 fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     let mut members: Vec<(&str, Vec<(Number, Value)>)> = Vec::new();
@@ -199,12 +192,12 @@ fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     let is_of_one = values
         .iter()
         .any(|(_, value)| value.get(IS_OF_ONE).is_true());
+    let within = if is_of_one { IS_OF_ONE } else { within };
     for (name, values) in members {
         let said = speaker.and_then(|speaker| speaker.get(name));
         let is_text = values.iter().any(|(_, value)| value.is_str());
         let value = match said.filter(|_| is_text) {
             Some(said) => said.clone(),
-            None if is_of_one && !is_text => largest(values),
             None => member(within, name, values),
         };
         set(&mut object, name, value);
