@@ -183,6 +183,28 @@ async def stored(js):
             await asyncio.sleep(0.05)
 
 
+def test_retry_waits_until_redis_takes_writes_again(started):
+    server = RedisServer()
+    started.append(server)
+    with server.client() as client:
+        for refuses, takes, words in [
+            (("config", "set", "min-replicas-to-write", 1), ("config", "set", "min-replicas-to-write", 0), "NOREPLICAS"),
+            (("config", "set", "maxmemory", 1), ("config", "set", "maxmemory", 0), "OOM"),
+            (("replicaof", "127.0.0.1", 1), ("replicaof", "no", "one"), "READONLY"),
+        ]:
+            client.delete("kept")
+            client.execute_command(*refuses)
+            publisher = endless(started, server.url, "c", "{number}", "--stream", "kept")
+            publisher.logs(words, "; again in 0.2 s")
+            client.execute_command(*takes)
+            deadline = time.monotonic() + 60
+            while not client.exists("kept"):
+                assert time.monotonic() < deadline and publisher.alive()
+                time.sleep(0.05)
+            publisher.send(signal.SIGTERM)
+            assert publisher.wait(10) == 0
+
+
 def test_retry_ends_at_what_does_not_pass(redis_server):
     status, out, told = run(redis_server.url.replace("//", "//nobody:any@"), "c", "x", "--retry")
     assert (status, out) == (1, "") and told.startswith("error: ") and told.count("\n") == 1, told

@@ -122,13 +122,13 @@ pub enum RedisError {
 }
 
 impl RedisError {
-    /// Whether another attempt may succeed: the server is away, or is just starting.
+    /// Whether another attempt may succeed: the server is away, is just starting, or takes no writes now.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) | Self::Unconfirmed(_) => {
                 true
             }
-            Self::Refused { reason, .. } => is_temporary(reason),
+            Self::Refused { reason, .. } => is_temporary(reason) || takes_no_writes_now(reason),
             _ => false,
         }
     }
@@ -148,6 +148,13 @@ pub(super) fn is_temporary(words: &str) -> bool {
     ["LOADING", "BUSY", "MASTERDOWN"]
         .iter()
         .any(|code| words.starts_with(code))
+}
+
+/// Whether a refusal in these words is of writes alone, and passes without a change of the command: the disk or the memory of
+/// the server is full, or its place among the others is changing.
+fn takes_no_writes_now(words: &str) -> bool {
+    let codes = ["MISCONF", "OOM", "READONLY", "NOREPLICAS", "CLUSTERDOWN"];
+    codes.contains(&code_of(words))
 }
 
 /// Whether a server that refuses a command in these words refuses every command on this connection. All other refusals are of
@@ -197,6 +204,29 @@ pub(super) fn shown_trimmed(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_of_writes_may_pass_and_one_of_the_user_or_the_command_does_not() {
+        for (words, may_pass) in [
+            ("LOADING Redis is loading the dataset in memory", true),
+            ("MISCONF Errors writing to the AOF file", true),
+            ("OOM command not allowed", true),
+            ("READONLY You can't write against a read only replica.", true),
+            ("NOREPLICAS Not enough good replicas to write.", true),
+            ("CLUSTERDOWN Hash slot not served", true),
+            ("MOVED 15891 h:7001", false),
+            ("NOPERM this user has no permissions", false),
+            ("WRONGTYPE Operation against a key", false),
+            ("ERR The stream has exhausted the last possible ID", false),
+        ] {
+            let refused = RedisError::Refused {
+                server: "h:1".into(),
+                command: "XADD",
+                reason: words.into(),
+            };
+            assert_eq!(refused.may_pass(), may_pass, "{words}");
+        }
+    }
 
     #[test]
     fn the_advice_fits_the_refusal() {

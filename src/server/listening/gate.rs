@@ -8,7 +8,7 @@ use weirgate_runtime::{LateWake, Wake};
 
 /// Between the thread on which the request comes and the loop, which listens. Clones are the same gate.
 #[derive(Clone, Debug)]
-pub struct ListenGate(Arc<Gate>);
+pub(crate) struct ListenGate(Arc<Gate>);
 
 #[derive(Debug)]
 struct Gate {

@@ -23,7 +23,7 @@ use std::{fmt, io};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-pub use self::gate::ListenGate;
+pub(crate) use self::gate::ListenGate;
 pub(crate) use self::socket_file::{Owner, SocketFile};
 pub use self::tls::{TlsSession, client_config_trusting};
 

@@ -53,7 +53,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Share the port with other processes of the same user (SO_REUSEPORT)",
     )
     .more(
-        "The kernel spreads new clients over the processes. Every limit applies to each process alone.",
+        "The kernel spreads new clients over the processes. A process that ends resets those that are just connecting \
+         to it, unless `sysctl net.ipv4.tcp_migrate_req=1` is set. Every limit applies to each process alone.",
     ),
     Setting::new(
         "unix-socket-mode",
