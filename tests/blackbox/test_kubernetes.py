@@ -131,9 +131,11 @@ def test_a_policy_opens_the_ports_of_clients_to_all_and_the_port_for_operators_t
     [alone] = rendered("levels")["NetworkPolicy"]["spec"]["ingress"]
     assert alone == {"ports": [{"port": "http", "protocol": "TCP"}]}
     assert "NetworkPolicy" not in rendered("levels", "--set", "networkPolicy.enabled=false")
-    # The services of events push there.
-    _, pushes = rendered("events")["NetworkPolicy"]["spec"]["ingress"]
-    assert pushes["from"] == [{"podSelector": {"matchLabels": {"weirgate-push": "true"}}}]
+    # The services of events push there, whoever else is admitted.
+    services = [{"podSelector": {"matchLabels": {"weirgate-push": "true"}}}]
+    for values, operators in [({}, []), (EVERYTHING, EVERYTHING["networkPolicy"]["adminFrom"])]:
+        _, pushes = rendered("events", values=values)["NetworkPolicy"]["spec"]["ingress"]
+        assert pushes["from"] == operators + services
 
 
 def test_the_port_for_operators_is_in_no_service_for_clients():
@@ -222,7 +224,7 @@ def notes(tmp_path):
 
 def test_the_notes_say_what_is_open_and_what_is_missing(notes):
     plain = notes("levels")
-    assert "lets nobody but the kubelet" in plain and "WEIRGATE_ADMIN_TOKEN" in plain and "WARNING" not in plain
+    assert "lets no Prometheus reach" in plain and "WEIRGATE_ADMIN_TOKEN" in plain and "WARNING" not in plain
     assert "WARNING: networkPolicy.enabled is false" in notes("levels", "--set", "networkPolicy.enabled=false")
     token = notes("levels", "--set", "secret.name=weirgate,secret.settings={WEIRGATE_ADMIN_TOKEN}")
     assert "WEIRGATE_ADMIN_TOKEN" not in token
