@@ -8,6 +8,10 @@
 //! the oldest whole frame is old, only the newest frame per key stays, until the queue has been empty. Frames without a
 //! key are never skipped; the soft or the hard limit drops a client that cannot keep up.
 //!
+//! Frames go out in the order in which they came, so a newer frame of a key goes to the tail. Keys that change faster than
+//! the client reads would never come to the front: so when the first of the waiting frames is begun, all of them are *in
+//! turn*, and newer frames replace no frame in turn, until all of those are out.
+//!
 //! With few frames each new frame replaces the waiting frame of its key. With many, a look at all
 //! frames for each new frame would let a slow client cost the others time. Then a frame joins the
 //! queue, and older frames of the same keys are removed whenever the queue has doubled, or has twice the
@@ -95,6 +99,8 @@ pub(super) struct SendQueue {
     /// 0 while the queue does not conflate. Otherwise it removes older frames again when it has 2 to this power frames.
     /// [`CROWDED`]: that is due.
     conflate_at: u8,
+    /// The number of frames at the front that are in turn, a begun one among them; 0 while the queue does not conflate.
+    in_turn: u16,
     /// `NonZeroU64`, because this takes 8 bytes, where `Option<u64>` takes 16.
     over_soft_since: Option<NonZeroU64>,
     /// When the kernel last took a byte, or the queue last became non-empty.
@@ -352,7 +358,7 @@ impl SendQueue {
     /// Removes the frames with one of these keys, except begun and replayed frames. Returns frames and
     /// bytes.
     pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
-        self.retain(|entry| !entry.key().is_some_and(&gone))
+        self.retain(|_, entry| !entry.key().is_some_and(&gone))
     }
 
     /// Discards the frames that were not begun: the client is closed at the next frame boundary.
@@ -360,22 +366,26 @@ impl SendQueue {
         // The clock of the soft limit ends too: nothing checks the clock again, so the deadline would
         // be due forever.
         self.over_soft_since = None;
-        self.retain(|_| false)
+        self.retain(|_, _| false)
     }
 
-    /// Removes the entries that are not to be kept, except a begun one. Returns how many frames were removed, and
+    /// Removes the entries that are not to be kept, by index, except a begun one. Returns how many frames were removed, and
     /// their bytes.
-    fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) -> (u32, usize) {
-        let mut bytes = 0;
+    fn retain(&mut self, mut keep: impl FnMut(usize, &Entry) -> bool) -> (u32, usize) {
+        let (mut bytes, mut out_of_turn) = (0, 0);
         let fixed = usize::from(self.begun.is_some());
+        let mut index = fixed;
         let frames = self.data.retain_after(fixed, |entry| {
-            let kept = keep(entry);
+            let kept = keep(index, entry);
             if !kept {
                 bytes += entry.frame.queue_bytes();
+                out_of_turn += u16::from(index < usize::from(self.in_turn));
             }
+            index += 1;
             kept
         });
         self.bytes -= bytes;
+        self.in_turn -= out_of_turn;
         (frames as u32, bytes)
     }
 
@@ -386,6 +396,7 @@ impl SendQueue {
         }
         let bytes = self.data.pop_front()?.frame.queue_bytes();
         self.bytes -= bytes;
+        self.in_turn = self.in_turn.saturating_sub(1);
         self.rest_if_empty();
         Some(bytes)
     }
@@ -401,6 +412,13 @@ impl SendQueue {
             "begun nothing"
         );
         assert!(self.begun.is_none_or(|b| b.offset > 0), "begun at 0");
+        let least = usize::from(self.is_conflating() && self.begun.is_some());
+        let most = if self.is_conflating() {
+            self.data.len()
+        } else {
+            0
+        };
+        assert!((least..=most).contains(&usize::from(self.in_turn)), "in turn");
     }
 }
 
@@ -410,12 +428,15 @@ const FEW_FRAMES: usize = 64;
 /// The queue conflates, and older frames are still to be removed. No queue has 2 to this power frames.
 const CROWDED: u8 = u8::MAX;
 
-/// With so many times the bytes of the hard limit a queue does not wait until the hub removes older frames. With half of
-/// it, that is due before the queue has twice as many frames, for these may be larger than the others.
+/// With so many times the bytes of the hard limit the removal of older frames is due before the queue has twice as many
+/// frames, for these may be larger than the others. Frames in turn and newer ones of the same keys are at most twice the limit.
 const CROWDED_HARD_LIMITS: usize = 4;
 
-/// The index of the newest frame of each key.
-type Newest = HashMap<ConflationKey, usize, RandomState>;
+/// With so many times the bytes of the hard limit a queue does not wait until the hub removes older frames.
+const FULL_HARD_LIMITS: usize = 6;
+
+/// The index of the newest frame of each key among the frames in turn (`true`), and among the others.
+type Newest = HashMap<(bool, ConflationKey), usize, RandomState>;
 
 impl SendQueue {
     /// Prepares for a keyed frame while the queue is conflating, or above the soft limit, or its oldest whole frame is
@@ -423,23 +444,27 @@ impl SendQueue {
     /// many keys. Of many frames none is removed here, as long as they are not very many bytes: one message may make the
     /// queues of very many clients conflate.
     fn evict(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+        if !self.is_conflating() {
+            self.in_turn = u16::from(self.begun.is_some());
+        }
         if self.data.len() > FEW_FRAMES {
             let is_over = |times: usize| self.counts_over(limits.hard_bytes.saturating_mul(times));
             if self.is_crowded() {
-                return match is_over(CROWDED_HARD_LIMITS) {
+                return match is_over(FULL_HARD_LIMITS) {
                     true => self.thin_at_once(limits),
                     false => Pushed::Queued,
                 };
             }
             let may_double = self.is_conflating() && self.data.len() < 1 << self.conflate_at;
-            if may_double && !is_over(CROWDED_HARD_LIMITS / 2) {
+            if may_double && !is_over(CROWDED_HARD_LIMITS) {
                 return Pushed::Queued;
             }
             self.conflate_at = CROWDED;
             return Pushed::QueuedInCrowd;
         }
+        let in_turn = usize::from(self.in_turn);
         let (frames, bytes) = match self.is_conflating() {
-            true => self.remove(|k| k == key),
+            true => self.retain(|index, entry| index < in_turn || entry.key() != Some(key)),
             false => {
                 let newest = self.newest(Some(key));
                 self.keep_newest(&newest)
@@ -467,7 +492,7 @@ impl SendQueue {
             return Ok((0, 0));
         }
         let newest = self.newest(None);
-        if self.bytes_of(&newest) > limits.hard_bytes {
+        if self.newest_bytes(&newest) > limits.hard_bytes {
             return Err(CloseReason::SendQueueHard);
         }
         Ok(self.keep_newest(&newest))
@@ -507,34 +532,41 @@ impl SendQueue {
         self.keep(&newest)
     }
 
-    /// The index of the newest frame of each key; none for `replaced`, whose new frame is about to be
-    /// pushed.
+    fn is_in_turn(&self, index: usize) -> bool {
+        index < usize::from(self.in_turn)
+    }
+
+    /// Finds the newest frames of each key; none behind those in turn for `replaced`, whose new frame is about to be pushed.
     fn newest(&self, replaced: Option<ConflationKey>) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {
             if let Some(key) = entry.key() {
-                newest.insert(key, index);
+                newest.insert((self.is_in_turn(index), key), index);
             }
         }
-        newest.extend(replaced.map(|key| (key, usize::MAX)));
+        newest.extend(replaced.map(|key| ((false, key), usize::MAX)));
         newest
     }
 
-    /// Bytes of the keyed frames that would stay.
-    fn bytes_of(&self, newest: &Newest) -> usize {
-        let frames = self.data.iter().enumerate();
-        let stays =
-            frames.filter(|(index, entry)| entry.key().is_some_and(|key| newest[&key] == *index));
-        stays.map(|(_, entry)| entry.frame.queue_bytes()).sum()
+    /// Bytes of the newest frames of all keys, or of those in turn if these are more.
+    fn newest_bytes(&self, newest: &Newest) -> usize {
+        let (mut in_turn, mut all) = (0, 0);
+        for ((is_in_turn, key), index) in newest {
+            let entry = self.data.get(*index);
+            let bytes = entry.map_or(0, |entry| entry.frame.queue_bytes());
+            in_turn += if *is_in_turn { bytes } else { 0 };
+            let is_newest = !is_in_turn || !newest.contains_key(&(false, *key));
+            all += if is_newest { bytes } else { 0 };
+        }
+        all.max(in_turn)
     }
 
-    /// Keeps the newest frame of each key, the frames without a key and replayed ones.
+    /// Keeps the newest frames of each key, the frames without a key and replayed ones.
     fn keep(&mut self, newest: &Newest) -> (u32, usize) {
-        let mut index = usize::from(self.begun.is_some());
-        self.retain(|entry| {
-            let at = index;
-            index += 1;
-            entry.key().is_none_or(|key| newest[&key] == at)
+        let in_turn = usize::from(self.in_turn);
+        self.retain(|at, entry| {
+            let key = entry.key();
+            key.is_none_or(|key| newest[&(at < in_turn, key)] == at)
         })
     }
 }

@@ -178,6 +178,36 @@ fn only_the_newest_of_each_key_stays_and_goes_to_the_tail() {
     assert_eq!(world.texts(key), ["d", "e", "ask"]);
 }
 
+/// However fast the states change, and in whatever order: a client that reads one of them at a time gets all of them, and
+/// those of a turn in their order.
+#[test]
+fn each_key_has_its_turn_however_fast_it_changes() {
+    for keys in [3, 30, 150] {
+        let mut limits = small_queue();
+        limits.send_queue.hard_bytes = 100_000;
+        let mut world = state(limits);
+        let key = world.viewer(0);
+        let (rounds, busy) = (6 * keys, keys - 1);
+        for round in 0..rounds {
+            for n in (0..keys).chain(std::iter::repeat_n(busy, 5)) {
+                let body = format!("{n} {round:06}{}", "x".repeat(80));
+                world.publish(&format!("levels/{n}"), &body);
+            }
+            world.advance(SECOND / 10);
+            world.open_window(key, 92);
+        }
+        assert_eq!(world.reason(key), None);
+        let texts = world.texts(key);
+        let of_key = |text: &String| text.split(' ').next().and_then(|n| n.parse::<usize>().ok());
+        for n in 0..keys {
+            let came = texts.iter().filter(|text| of_key(text) == Some(n));
+            let came: Vec<_> = came.collect();
+            assert!(came.len() >= 4, "{n} of {keys}: {} of {rounds}", came.len());
+            assert!(came.is_sorted(), "{n} of {keys}");
+        }
+    }
+}
+
 #[test]
 fn a_frame_that_was_begun_is_finished_whatever_comes_after() {
     let mut world = state(small_queue());
@@ -220,14 +250,20 @@ fn a_conflating_queue_stays_so_until_it_is_empty() {
     );
     world.open_window(key, 1_104);
     world.publish("levels/2", "d");
-    assert_eq!(world.hub.stats().messages_conflated, 2, "still conflating");
-    world.open_window(key, 3);
-    assert_eq!(world.texts(key).len(), 2);
+    assert_eq!(
+        world.hub.stats().messages_conflated,
+        1,
+        "the turn of `c` has come"
+    );
     world.publish("levels/2", "e");
+    assert_eq!(world.hub.stats().messages_conflated, 2, "still conflating");
+    world.open_window(key, 6);
+    assert_eq!(world.texts(key)[1..], ["c", "e"]);
     world.publish("levels/2", "f");
+    world.publish("levels/2", "g");
     assert_eq!(world.hub.stats().messages_conflated, 2, "it was empty once");
     world.open_window(key, usize::MAX);
-    assert_eq!(world.texts(key), ["e", "f"]);
+    assert_eq!(world.texts(key), ["f", "g"]);
 }
 
 #[test]

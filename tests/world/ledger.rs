@@ -61,6 +61,8 @@ pub(crate) struct Story {
     pub(crate) begun: bool,
     bounds: Option<Bounds>,
     conflating: bool,
+    /// While it conflates: so many messages at the front have their turn, and no newer one replaces them.
+    in_turn: usize,
     /// Time since which more than the soft limit waits behind the first message, as of the last message
     /// without a key.
     pub(crate) over_soft_since: Option<u64>,
@@ -160,7 +162,7 @@ impl Story {
             return;
         };
         if self.conflating {
-            self.forget(|waiting, _| waiting.conflation == key);
+            self.forget(self.in_turn, |waiting, _| waiting.conflation == key);
             return;
         }
         let oldest = self.waiting.get(usize::from(self.begun));
@@ -168,7 +170,8 @@ impl Story {
         self.conflating =
             self.waiting_bytes() > limits.soft_bytes || age > limits.conflate_after_us;
         if self.conflating {
-            self.forget(|waiting, later| {
+            self.in_turn = usize::from(self.begun);
+            self.forget(0, |waiting, later| {
                 let same = |other: &Expected| other.conflation == waiting.conflation;
                 let replaced = waiting.conflation == key || later.iter().any(same);
                 waiting.conflation.is_some() && replaced
@@ -176,14 +179,14 @@ impl Story {
         }
     }
 
-    /// Removes matching messages, except for a partly received message.
-    fn forget(&mut self, gone: impl Fn(&Expected, &[Expected]) -> bool) {
+    /// Removes matching messages behind the first ones, and never a partly received message.
+    fn forget(&mut self, first: usize, gone: impl Fn(&Expected, &[Expected]) -> bool) {
         let mut old = Vec::from(std::mem::take(&mut self.waiting));
-        let mut index = 0;
+        let mut index = first.max(usize::from(self.begun)).min(old.len());
         while index < old.len() {
-            let fixed = index == 0 && self.begun;
-            if !fixed && gone(&old[index], &old[index + 1..]) {
+            if gone(&old[index], &old[index + 1..]) {
                 old.remove(index);
+                self.in_turn -= usize::from(index < self.in_turn);
                 self.conflated += 1;
             } else {
                 index += 1;
@@ -210,7 +213,7 @@ impl Story {
     /// Ends the slow state of a client with nothing waiting.
     fn rest_if_empty(&mut self) {
         if self.waiting.is_empty() {
-            self.conflating = false;
+            (self.conflating, self.in_turn) = (false, 0);
             self.over_soft_since = None;
         }
     }
@@ -311,7 +314,7 @@ impl Ledger {
         let was = members.is_some_and(|members| members.remove(&key));
         if was && let Some(story) = self.stories.get_mut(&key) {
             story.has_left = true;
-            story.forget(|waiting, _| {
+            story.forget(0, |waiting, _| {
                 waiting.conflation.is_some() && waiting.topic.as_deref() == Some(topic)
             });
             story.rest_if_empty();
@@ -353,8 +356,16 @@ impl Ledger {
     /// Notes the messages received by a client, and whether a part of the next message was received.
     pub(crate) fn came(&mut self, key: SessionKey, texts: Vec<String>, begun: bool) {
         if let Some(story) = self.stories.get_mut(&key) {
+            let (was_conflating, in_turn) = (story.conflating, story.in_turn);
             texts.iter().for_each(|text| story.got(text));
             story.begun = begun;
+            if was_conflating && story.conflating {
+                let has_begun_next = texts.len() > in_turn || texts.len() == in_turn && begun;
+                story.in_turn = match has_begun_next {
+                    true => story.waiting.len(),
+                    false => in_turn - texts.len(),
+                };
+            }
         } else {
             assert_eq!(texts, Vec::<String>::new(), "nothing was admitted");
         }

@@ -211,7 +211,10 @@ mod tests {
             ("LOADING Redis is loading the dataset in memory", true),
             ("MISCONF Errors writing to the AOF file", true),
             ("OOM command not allowed", true),
-            ("READONLY You can't write against a read only replica.", true),
+            (
+                "READONLY You can't write against a read only replica.",
+                true,
+            ),
             ("NOREPLICAS Not enough good replicas to write.", true),
             ("CLUSTERDOWN Hash slot not served", true),
             ("MOVED 15891 h:7001", false),

@@ -205,14 +205,27 @@ impl SendQueue {
             left = self.advance_first_frame(left, frame_plans.next(), &mut wrote);
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
+        if self.is_conflating() {
+            self.note_turn(wrote.frames);
+        }
         wrote
+    }
+
+    /// So many frames are out whole. If more than those in turn were begun, those that wait are in turn now.
+    fn note_turn(&mut self, out: u32) {
+        let in_turn = u32::from(self.in_turn);
+        let has_begun_next = out > in_turn || out == in_turn && self.begun.is_some();
+        self.in_turn = match has_begun_next {
+            true => u16::try_from(self.data.len()).unwrap_or(u16::MAX),
+            false => (in_turn - out) as u16,
+        };
     }
 
     /// Ends conflation and the clock of the soft limit if no frame waits.
     #[inline]
     pub(crate) fn rest_if_empty(&mut self) {
         if self.data.is_empty() {
-            self.conflate_at = 0;
+            (self.conflate_at, self.in_turn) = (0, 0);
             self.over_soft_since = None;
         }
     }
