@@ -418,7 +418,10 @@ impl SendQueue {
         } else {
             0
         };
-        assert!((least..=most).contains(&usize::from(self.in_turn)), "in turn");
+        assert!(
+            (least..=most).contains(&usize::from(self.in_turn)),
+            "in turn"
+        );
     }
 }
 

@@ -638,6 +638,11 @@ impl Answers {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
         queue.resuming += follow_up.resuming();
+        // Most clients have a single answer. A larger block would be free again before the next client connects, whose memory
+        // would take a part of it: the rest would stay unused, for each client some hundred bytes.
+        if queue.waiting.is_empty() {
+            queue.waiting.reserve_exact(1);
+        }
         queue.waiting.push_back(WaitingAnswer {
             answer,
             follow_up,
@@ -670,8 +675,9 @@ impl Answers {
         }
         let queue = self.0.as_mut()?;
         let count = next.count().min(queue.waiting.len());
-        let ready = queue.waiting.drain(..count);
-        let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.follow_up)).collect();
+        let mut ready = Vec::with_capacity(count);
+        let drained = queue.waiting.drain(..count);
+        ready.extend(drained.map(|ready| (ready.answer, ready.follow_up)));
         for (answer, follow_up) in &ready {
             queue.bytes -= answer.bytes();
             queue.resuming -= follow_up.resuming();

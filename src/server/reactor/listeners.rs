@@ -32,7 +32,7 @@ pub struct ListenerSettings {
     /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
     pub options: ListenOptions,
     /// When the sockets listen.
-    pub gate: ListenGate,
+    pub(crate) gate: ListenGate,
 }
 
 impl ListenerSettings {
