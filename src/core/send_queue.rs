@@ -14,7 +14,7 @@
 //!
 //! With few frames each new frame replaces the waiting frame of its key. With many, a look at all
 //! frames for each new frame would let a slow client cost the others time. Then a frame joins the
-//! queue, and older frames of the same keys are removed whenever the queue has doubled, or has twice the
+//! queue, and older frames of the same keys are removed whenever the queue has doubled, or has four times the
 //! bytes of the hard limit; and because the newest frames of many keys may be many bytes, the hard limit holds.
 //!
 //! A replayed frame stays whatever its key, and does not count when the queue decides whether a client is slow.
@@ -413,15 +413,9 @@ impl SendQueue {
         );
         assert!(self.begun.is_none_or(|b| b.offset > 0), "begun at 0");
         let least = usize::from(self.is_conflating() && self.begun.is_some());
-        let most = if self.is_conflating() {
-            self.data.len()
-        } else {
-            0
-        };
-        assert!(
-            (least..=most).contains(&usize::from(self.in_turn)),
-            "in turn"
-        );
+        let most = usize::from(self.is_conflating()) * self.data.len();
+        let in_turn = usize::from(self.in_turn);
+        assert!((least..=most).contains(&in_turn), "in turn");
     }
 }
 

@@ -67,7 +67,7 @@ impl Admin {
     ///
     /// # Errors
     /// The address is in use, or does not belong to this machine.
-    pub fn bind(
+    pub(crate) fn bind(
         addr: &ListenAddr,
         options: &ListenOptions,
         site: Site,

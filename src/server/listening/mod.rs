@@ -41,7 +41,7 @@ pub enum ListenAddr {
 
 /// The options of listening sockets.
 #[derive(Clone, Debug)]
-pub struct ListenOptions {
+pub(crate) struct ListenOptions {
     /// The most connections that may wait in the kernel to be accepted.
     pub backlog: i32,
     /// If an accepted TCP socket has more unsent bytes than this, the kernel accepts no more, because bytes in the
@@ -130,7 +130,7 @@ impl ListenAddr {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`]: the owner of unix sockets is unknown on this machine.
-    pub fn check(&self, options: &ListenOptions) -> io::Result<()> {
+    pub(crate) fn check(&self, options: &ListenOptions) -> io::Result<()> {
         match self {
             Self::Tcp(_) => Ok(()),
             Self::Unix(_) => options.unix_owner.ids().map(drop),
