@@ -7,14 +7,14 @@ use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 
 use weirgate_server::settings::{Kind, Setting};
 
-/// What a command line is built for. It parses the same arguments in each case.
+/// How the arguments are shown; all variants parse the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
-    /// Reading arguments; `--help`, with the settings in groups.
+    /// Parsing, and `--help`: the settings in groups.
     Arguments,
-    /// To parse arguments with `-h`: the dozen settings of `-h` are one list.
+    /// `-h`: its dozen settings come first, in one list.
     ShortHelp,
-    /// Completions: the words of a choice are listed.
+    /// Completions: a choice lists its words.
     Completions,
 }
 

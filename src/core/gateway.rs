@@ -24,7 +24,7 @@ pub enum Admission<C> {
 }
 
 /// The gateway's state of a client whose connection has ended. The state is inside, so that no gateway can go on with
-/// the client's work without a word about cuts.
+/// the client's work without handling a cut.
 #[derive(Debug)]
 pub enum Closed<C> {
     /// The client, the network, a limit or a stop has ended the connection: what the client has asked for may go on.
@@ -67,7 +67,7 @@ pub enum Entrance<'a> {
 /// # Which call is which
 /// | calls | methods |
 /// | --- | --- |
-/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`pong_timeout_code`](Self::pong_timeout_code), [`stop_code`](Self::stop_code), [`shown_topic`](Self::shown_topic), [`source_of`](Self::source_of), [`render`](Self::render) |
+/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`pong_timeout_code`](Self::pong_timeout_code), [`stop_code`](Self::stop_code), [`shown_topic`](Self::shown_topic), [`source_of`](Self::source_of), [`subjects_of`](Self::subjects_of), [`render`](Self::render) |
 /// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_rest`](Self::handle_rest), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_drained`](Self::handle_drained), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
 /// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
 /// | work for other threads | [`poll_output`](Self::poll_output) |

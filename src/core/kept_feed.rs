@@ -302,8 +302,8 @@ impl Core {
         self.note(&BusNotice::Gap);
     }
 
-    /// The position of the n-th message from here on; `None` without a history, or before
-    /// [`begin_feed`](Self::begin_feed).
+    /// The position of the n-th message from here on (1: the next); `None` without a history, before
+    /// [`begin_feed`](Self::begin_feed), or if messages are stored, with ids that nobody knows ahead.
     pub fn position_ahead(&self, messages: usize) -> Option<Position> {
         let Position { feed_hash, point } = self.position()?;
         match point {

@@ -51,7 +51,7 @@ impl<G: Gateway> Hub<G> {
         let next = self.core.next_turn.pop();
         if let Some(key) = next {
             self.core.turn.begin_share(key, self.core.limits.share_us);
-            match self.goes_on(key) {
+            match self.use_share(key) {
                 true => self.core.stand_in_line(key),
                 false => self.core.resume(key, Pause::Turn),
             }
@@ -134,8 +134,8 @@ impl<G: Gateway> Hub<G> {
     // ---- inside
 
     /// Gives time to what waits for the client's share: messages that it has missed, then the rest of its request. Returns
-    /// true if they need more.
-    fn goes_on(&mut self, key: SessionKey) -> bool {
+    /// whether more is left for another share.
+    fn use_share(&mut self, key: SessionKey) -> bool {
         if self.core.send_postponed(key) {
             return true;
         }
@@ -224,6 +224,7 @@ impl<G: Gateway> Hub<G> {
             if self.core.read_while_closing(key, input) {
                 return;
             }
+            // The first step is taken even if the part of the turn has ended, so each call makes progress.
             if is_first || !self.pause_without_share(key, input) {
                 self.pause_without_room(key, input);
             }
@@ -238,6 +239,7 @@ impl<G: Gateway> Hub<G> {
             };
             let took_kept = kept_messages && matches!(step, ClientStep::Message(_));
             self.take_step(key, step);
+            // A step that takes nothing is a violation: from there on the client is only read for its close frame.
             if !took_kept && input.len() == bytes_left {
                 self.core.read_while_closing(key, input);
                 return;
@@ -454,6 +456,7 @@ impl Core {
         let session = self.clients.session_mut(key);
         let closes = session.is_some_and(|session| session.read_while_closing(input));
         if closes {
+            // Nothing was written; but this input may end the session.
             let control_out = false;
             self.after_write(key, control_out);
         }

@@ -159,7 +159,7 @@ impl Core {
 
     /// Finds the newest `count` messages of each topic that these names match: for a client without a position, or
     /// for names whose missed messages are not all there. The answer and [`send_missed`](Self::send_missed) follow as
-    /// after [`missed`](Self::missed).
+    /// after [`missed`](Self::missed). A history that is off, or being filled, has none.
     ///
     /// # Errors
     /// [`NotRecovered::Large`]: the messages are too many.

@@ -104,8 +104,8 @@ impl JetStreamConnection {
         message.sid == ANSWERS_SID
     }
 
-    /// Subscribes to the deliveries of a consumer that others made, and waits until the server has taken or refused
-    /// that.
+    /// Subscribes to the deliveries of a consumer that another client made, and waits for the server's answer. A refusal is
+    /// no error here: by then it is in `refusals`.
     ///
     /// # Errors
     /// No answer in time, or the connection is lost.

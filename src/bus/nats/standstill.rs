@@ -23,9 +23,9 @@ const ACCOUNT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Standstills {
     streams: BTreeMap<String, Standstill>,
-    account: AccountAnswer,
+    answer: AccountAnswer,
     /// The account while the answer is [`AccountAnswer::Room`]; otherwise without limits.
-    limits: Account,
+    account: Account,
     /// When the account was last asked about on this connection.
     asked: Option<Instant>,
 }
@@ -80,7 +80,7 @@ impl Standstills {
     /// any connection, and may be why the last one was left.
     pub(super) fn forget(&mut self) {
         self.asked = None;
-        (self.account, self.limits) = Default::default();
+        (self.answer, self.account) = Default::default();
         for one in self.streams.values_mut().filter(|one| !one.lacks_leader) {
             one.set(None);
         }
@@ -110,8 +110,8 @@ impl Standstills {
                 let found = self.streams.entry(stream.to_owned());
                 found.or_insert_with(|| Standstill::new(now)).note_info(
                     info,
-                    self.account,
-                    &self.limits,
+                    self.answer,
+                    &self.account,
                     now,
                 );
             }
@@ -149,7 +149,7 @@ impl Standstills {
     /// ask it; the next one is due after [`ACCOUNT_INTERVAL`].
     pub(super) fn take_account_question(&mut self, now: Instant) -> bool {
         let is_still = |one: &Standstill| one.still(now) >= STILL_AFTER;
-        let is_due = match self.account {
+        let is_due = match self.answer {
             // Asked again, a server would only log another refusal.
             AccountAnswer::NotPermitted => false,
             _ => self.asked.is_none_or(|at| now >= at + ACCOUNT_INTERVAL),
@@ -164,7 +164,7 @@ impl Standstills {
     /// Takes the answer about the account. The next answer about a stream judges it.
     pub(super) fn note_account(&mut self, answer: &[u8]) {
         let account = read_answer(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
-        (self.account, self.limits) = match account {
+        (self.answer, self.account) = match account {
             Ok(account) if account.limits.is_some() => (AccountAnswer::Room, account),
             _ => Default::default(),
         };
@@ -172,7 +172,7 @@ impl Standstills {
 
     /// Handles the refusal of the question. Returns whether that is news.
     pub(super) fn not_permitted(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.account, AccountAnswer::NotPermitted);
+        let before = std::mem::replace(&mut self.answer, AccountAnswer::NotPermitted);
         before != AccountAnswer::NotPermitted
     }
 
@@ -184,7 +184,7 @@ impl Standstills {
             }
             status.set_stream(stream, one.state.as_ref().map(StreamState::report));
             let Some(state) = &one.state else { continue };
-            let is_still = match state {
+            let is_to_log = match state {
                 StreamState::Moving { .. } => {
                     if std::mem::take(&mut one.is_logged) {
                         tracing::info!(stream, "the stream gets messages again");
@@ -194,7 +194,7 @@ impl Standstills {
                 StreamState::Quiet(_) => one.is_quiet,
                 _ => true,
             };
-            if is_still && !std::mem::replace(&mut one.is_logged, true) {
+            if is_to_log && !std::mem::replace(&mut one.is_logged, true) {
                 match state.is_stopped() {
                     true => tracing::warn!(stream, "the stream {state}"),
                     false => tracing::info!(stream, "the stream {state}"),

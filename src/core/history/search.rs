@@ -396,7 +396,7 @@ impl History {
         for topic in topics {
             let alone = u32::from(self.newest_only.get(topic).is_some());
             if newest.seen.get(&topic) == Some(&newest.count) {
-                matching.leave(topic);
+                matching.exclude(topic);
             } else if self.known_topics.kept(topic) > alone {
                 listed += 1;
             }
@@ -418,7 +418,7 @@ impl History {
         let end = self.first_entry(number + 1);
         let content = finds.budget.content;
         for (start, mut topics) in self.topics.slices_before(end) {
-            if matching.has_left_all() {
+            if matching.has_excluded_all() {
                 return Ok(None);
             }
             if !matching.goes_on_by(topics.len()) {
@@ -436,7 +436,7 @@ impl History {
                 topics = &topics[..last];
                 let seen = newest.seen.get(&topic).copied().unwrap_or(0);
                 if seen == newest.count {
-                    matching.leave(topic);
+                    matching.exclude(topic);
                     continue;
                 }
                 let names = matching.names_for(topic, &self.known_topics)?;
@@ -456,7 +456,7 @@ impl History {
                     let is_first = newest.seen.insert(topic, seen + 1).is_none();
                     *finds.bytes += if is_first { SEEN_BYTES } else { 0 };
                     if seen + 1 == newest.count {
-                        matching.leave(topic);
+                        matching.exclude(topic);
                     }
                 }
             }

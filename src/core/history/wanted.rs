@@ -9,16 +9,17 @@ use super::topics::{KnownTopics, TopicIndex};
 use crate::{Content, CopyRank, NotRecovered, TopicName};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
-/// The most steps of matching in one step of a search, about a millisecond. Patterns of the usual kinds need a step or
-/// two for a name.
+/// A search that needs more steps of matching than this in one step of its own is refused as too large: about a millisecond.
+/// Patterns of the usual kinds need a step or two for a name.
 pub(super) const MATCH_STEPS_MAX: usize = 500_000;
-/// A step of a search ends after so many steps of matching.
+/// After so many steps of matching, a step of a search looks at no further message; the message under way may take more, up
+/// to [`MATCH_STEPS_MAX`].
 const MATCH_STEPS_AT_ONCE: usize = 100_000;
 /// The most messages that a step of a search looks at, without those of topics of which it is known that no wanted name
 /// matches them: some 0.2 ms.
 const LOOKS_AT_ONCE: usize = 1_000;
-/// Topics in a row that are passed over in the time of a look.
-const LOOK: usize = 256;
+/// So many topics are passed over in the time of a look at a message.
+const TOPICS_PER_LOOK: usize = 256;
 
 /// Whether all missed messages of a name are there.
 pub type Outcome = Result<(), NotRecovered>;
@@ -184,7 +185,7 @@ pub(super) struct Matching<'a> {
     /// What is remembered for the next step.
     unwanted: &'a mut Unwanted,
     /// What may still be looked at in this step, in topics that are passed over.
-    looks: usize,
+    topics_left: usize,
 }
 
 impl<'a> Matching<'a> {
@@ -207,7 +208,7 @@ impl<'a> Matching<'a> {
             budget: MatchBudget::new(steps),
             steps,
             unwanted,
-            looks: LOOKS_AT_ONCE * LOOK,
+            topics_left: LOOKS_AT_ONCE * TOPICS_PER_LOOK,
         };
         for wanted in &names.exact {
             let Some(topic) = known.index(&wanted.name) else {
@@ -245,17 +246,19 @@ impl<'a> Matching<'a> {
         !self.unwanted.has(topic)
     }
 
-    /// Whether the step of the search goes on with another message. It looks at one at least.
+    /// Whether the step of the search goes on with another message, whose time is taken from the step. It looks at one at
+    /// least.
     pub(super) fn goes_on(&mut self) -> bool {
-        self.goes_on_by(LOOK)
+        self.goes_on_by(TOPICS_PER_LOOK)
     }
 
-    /// Whether the step of the search goes on with work that takes as long as so many topics that are passed over.
+    /// Whether the step of the search goes on with work that takes as long as so many topics that are passed over. This time
+    /// is taken from the step.
     pub(super) fn goes_on_by(&mut self, topics: usize) -> bool {
         #[cfg(test)]
         super::tests::PASSED_OVER.set(super::tests::PASSED_OVER.get() + topics);
-        let is_over = self.looks == 0 || self.spent() > MATCH_STEPS_AT_ONCE;
-        self.looks = self.looks.saturating_sub(topics);
+        let is_over = self.topics_left == 0 || self.spent() > MATCH_STEPS_AT_ONCE;
+        self.topics_left = self.topics_left.saturating_sub(topics);
         !is_over
     }
 
@@ -264,7 +267,7 @@ impl<'a> Matching<'a> {
         self.steps - self.budget.left()
     }
 
-    /// The wanted names that match a topic that was not [left](Self::leave).
+    /// The wanted names that match a topic that was not [excluded](Self::exclude).
     pub(super) fn names_for(
         &mut self,
         topic: TopicIndex,
@@ -278,7 +281,7 @@ impl<'a> Matching<'a> {
     }
 
     /// No further message of a topic is wanted.
-    pub(super) fn leave(&mut self, topic: TopicIndex) {
+    pub(super) fn exclude(&mut self, topic: TopicIndex) {
         if self.may_match(topic) {
             self.wanted_left = self.wanted_left.map(|left| left.saturating_sub(1));
         }
@@ -290,13 +293,13 @@ impl<'a> Matching<'a> {
         self.exact_topics.clone()
     }
 
-    /// A walk is over once so many topics are [left](Self::leave).
+    /// A walk is over once so many topics are [excluded](Self::exclude).
     pub(super) fn end_after(&mut self, topics: usize) {
         self.wanted_left = Some(topics);
     }
 
     /// Whether a walk finds no wanted message any more.
-    pub(super) fn has_left_all(&self) -> bool {
+    pub(super) fn has_excluded_all(&self) -> bool {
         self.wanted_left == Some(0)
     }
 
@@ -314,7 +317,7 @@ impl<'a> Matching<'a> {
         }
         matching.extend(self.exact.get(&topic));
         if matching.is_empty() {
-            self.leave(topic);
+            self.exclude(topic);
             return Ok(NO_NAMES);
         }
         Ok(self.set(topic, matching))

@@ -483,7 +483,7 @@ impl Resumed {
 }
 
 impl FollowUp {
-    /// Moves all names to these lists.
+    /// Moves all names to `spent`, which drops them over several turns: very many at once would take too long.
     pub(super) fn spend(self, spent: &mut Spent) {
         let resumed = self.resumed.into_iter();
         let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.held, resumed.off]);
@@ -763,7 +763,7 @@ impl Answers {
         }
     }
 
-    /// Moves all names of the answers to these lists. Returns the permit for them.
+    /// Moves all names of the answers to `spent`, as [`FollowUp::spend`] does. Returns the permit for them.
     pub(super) fn spend(self, spent: &mut Spent) -> Option<Permit> {
         let mut queue = self.0?;
         for waiting in queue.waiting.drain(..) {

@@ -397,7 +397,8 @@ impl RetainedClient {
         }
     }
 
-    /// Notes why messages are missing: those of the subject, or any.
+    /// Notes why messages are missing, in the replays that the question with this name is for; with `subject`, only in those
+    /// of that subject.
     pub(super) fn note_cut_of_replays(
         &mut self,
         scope: &TopicName,

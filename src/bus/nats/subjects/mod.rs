@@ -98,6 +98,7 @@ impl NatsSubjectsSource {
         NatsNeeds {
             requests,
             payload_bytes_max: bytes_max.unwrap_or_default(),
+            // Counted messages need a single server, which the operator states with --bus-settle-ms 0.
             has_positions: keeps && settings.settle.says_one_server(),
             jetstream: JetStreamNeeds {
                 last_values: has_last_values.then(Retained::needs).unwrap_or_default(),

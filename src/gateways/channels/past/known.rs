@@ -1,4 +1,5 @@
-//! The names of which nothing more is to be had from the stream, until the history forgets the newest message of some name.
+//! The names that the stream was asked for: all that it has is in the history, so asking again would bring nothing. This
+//! holds until the history forgets a newest message, of any name.
 //!
 //! They stay after the clients that have asked for them, and nobody is charged for them. So of a name only a hash is
 //! kept, with a random key. A name with the hash of another one would be taken for it: a client of it would not get the
@@ -26,7 +27,7 @@ pub(super) struct KnownNames {
     names: ExtendibleMap<u64, Known>,
     /// The same, the next to be forgotten first.
     order: ChunkedQueue<u64>,
-    /// What the history had forgotten when they were asked for.
+    /// How many newest messages the history had forgotten when `names` was filled. With another count nothing is known.
     forgotten: u64,
 }
 
@@ -84,7 +85,7 @@ impl KnownNames {
         self.hasher.hash_one(name.as_str())
     }
 
-    /// Forgets the oldest name. Names that are asked for again and again stay, so a client that asks for one name after the
+    /// Forgets the oldest name (second chance, or CLOCK). Names that are asked for again and again stay, so a client that asks for one name after the
     /// other does not make the stream answer for the names of others.
     fn forget_one(&mut self) {
         for passed_over in 0..=PASSED_OVER_MAX {
