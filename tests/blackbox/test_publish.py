@@ -183,6 +183,19 @@ async def stored(js):
             await asyncio.sleep(0.05)
 
 
+def test_a_signal_while_redis_does_not_answer_is_a_good_end(started):
+    server = RedisServer()
+    started.append(server)
+    publisher = Process([weirgate_binary(), "publish", server.url, "c", "{number}", "--rate", "20"])
+    started.append(publisher)
+    with subscribed(server, "c") as received, server.client() as client:
+        assert int(received()) > 0
+        client.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+    publisher.send(signal.SIGTERM)
+    assert publisher.wait(60) == 0
+    assert "cannot reach" not in publisher.log_tail() and "published " in publisher.log_tail()
+
+
 def test_retry_waits_until_redis_takes_writes_again(started):
     server = RedisServer()
     started.append(server)

@@ -6,6 +6,7 @@
 //! connects again; commands that were on their way are not sent again.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -244,9 +245,13 @@ impl RedisSender<'_> {
 
     /// Sends a command and waits. A refusal is an error.
     fn ask(&mut self, command: &'static str, words: &[&[u8]]) -> Result<Value, RedisError> {
-        match self.connection.ask_one(words, ANSWER_TIMEOUT)? {
-            Value::Error(words) => Err(self.connection.refused(command, &words)),
-            answer => Ok(answer),
+        match self.connection.ask_one(words, ANSWER_TIMEOUT) {
+            Ok(Value::Error(words)) => Err(self.connection.refused(command, &words)),
+            // The server has answered to the login: address and TLS are right.
+            Err(RedisError::Unreachable { source, .. }) if source.kind() == ErrorKind::TimedOut => {
+                Err(RedisError::Silent(ANSWER_TIMEOUT.as_millis() as u64))
+            }
+            answer => answer,
         }
     }
 }

@@ -136,9 +136,12 @@ impl PublishCommand {
             let error = match brokers.connect() {
                 Ok(mut broker) => match self.send(&mut broker, &mut input, &mut progress, &stop) {
                     Ok(()) => break,
+                    // The user ends a wait for a broker that does not answer.
+                    Err(_) if stop.is_asked() => break,
                     Err(error) if error.may_pass(progress.published) => error,
                     Err(error) => return Err(error),
                 },
+                Err(_) if stop.is_asked() => break,
                 // If a message was published before, the login and the names are right.
                 Err(error) if progress.published > 0 || error.may_pass(0) => error,
                 Err(error) => return Err(error),
