@@ -156,7 +156,8 @@ SETTINGS = [
     denied("$JS.API.CONSUMER.CREATE.*", ("CONSUMER.CREATE",), orders),
     denied("$JS.API.CONSUMER.DELETE.*.*", None, orders),
     denied("$JS.FC.>", None, orders),
-    denied("$JS.ACK.>", ("$JS.ACK",), lambda name, missing, **of: orders(name, missing, messages=("orders.1",) * 40, **of)),
+    # Flow control alone bounds the messages on their way.
+    denied("$JS.ACK.>", None, lambda name, missing, **of: orders(name, missing, messages=("orders.1",) * 40, **of)),
     denied("$JS.API.>", ("$JS.API",), orders),
     orders("denied inboxes", ("_INBOX",), denied_sub=("_INBOX.>",)),
 ]
