@@ -117,7 +117,7 @@ struct Role {
 pub struct Acl {
     syntax: NameSyntax,
     roles: BTreeMap<String, Role>,
-    /// The patterns without placeholders, of all roles; the longest comes first.
+    /// The patterns without placeholders, of all roles. The longest comes first, as the narrowest.
     covers: Vec<(String, NamePatterns)>,
     /// The names with placeholders, of all roles, with a wildcard in each placeholder: the users' own names.
     own: Vec<NamePatterns>,
@@ -339,8 +339,8 @@ impl Acl {
         Rights::new(self.syntax, role, identity, templates, limits)
     }
 
-    /// Makes the rights of a client by this table, which has replaced the one that they were made by: those that a new
-    /// client with the same token gets, and none if a new client would be refused.
+    /// Makes the rights of a client again, after this table has replaced the one that they were made by. The client
+    /// gets the rights of a new client with the same token, or none if a new client would be refused.
     pub fn renew(&self, rights: &mut Rights, default_role: &str) {
         let roles = rights.roles();
         match self.role_of(&roles) {
@@ -409,6 +409,7 @@ impl Acl {
     /// There are too few steps to decide. The caller must refuse the name.
     pub fn grants(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, Undecided> {
         let of_name = check.budget.at_most(NAME_STEPS_MAX);
+        // If the name had all steps of a name, another request has no more for it.
         let is_whole = of_name.left() == NAME_STEPS_MAX;
         let rest = std::mem::replace(&mut check.budget, of_name);
         let verdict = self.judge(check, name);

@@ -21,8 +21,8 @@ pub struct TokenNameLimits {
     pub name_bytes_max: usize,
 }
 
-/// The role of a client, and the names that the client has in addition, from its own token: by one table of roles, and made
-/// again for the next ([`super::Acl::renew`]).
+/// The role of a client, and the names that the client has in addition, from its own token. Both are made by a table of
+/// roles, and again when another table replaces it ([`super::Acl::renew`]).
 #[derive(Clone, Debug)]
 pub struct Rights {
     /// The role in the table, in a text that all clients of the role share.
@@ -186,7 +186,7 @@ impl RightsCheck {
         }
     }
 
-    /// Goes on with these rights, and with the steps that are left: they were made again for another table.
+    /// Replaces the rights, which were made again for another table. The steps that are left stay.
     pub fn renew(&mut self, rights: &Rights) {
         self.rights = rights.clone();
         self.own = None;
@@ -217,6 +217,7 @@ impl RightsCheck {
             Some(set) => set,
             none => match NamePatterns::new(syntax, &own.names(templates)) {
                 Ok(set) => none.insert(set),
+                // Not expected: the names of the token and the templates of the table were checked.
                 Err(_) => return Ok(false),
             },
         };
@@ -316,6 +317,7 @@ impl Own {
         let named = self.named.iter();
         let named: usize = named.map(|name| allocated_bytes(name.capacity())).sum();
         let parts = [
+            // With the two counts of its `Arc`.
             size_of::<Self>() + 2 * size_of::<usize>(),
             self.roles.len(),
             self.user.as_ref().map_or(0, |user| user.len()),

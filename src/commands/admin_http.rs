@@ -32,7 +32,7 @@ impl AdminRequest<'_> {
     /// Sends the request on a connection to the target. Returns the status and the body of the response.
     ///
     /// # Errors
-    /// There is no whole response until this time.
+    /// No whole response has arrived by `until`.
     pub(super) fn exchange(
         &self,
         stream: Stream,
@@ -52,6 +52,7 @@ impl AdminRequest<'_> {
             });
         }
         let answer = ResponseSoFar::of(&answer).ok_or(NoResponse::Broken)?;
+        // Without a length, the body ends with the connection.
         match answer.length.is_some() && !answer.is_whole() {
             true => Err(NoResponse::Broken),
             false => Ok((answer.status, answer.body.to_vec())),

@@ -210,7 +210,8 @@ impl Report<'_> {
         values.filter(move |value| all || value.source != Source::Default)
     }
 
-    /// How many processes a start begins, and the number that each of them has in place of this one of all together.
+    /// Returns how many processes a start begins, and the part of this limit that each of them gets. `None`: one
+    /// process serves alone, or each process has the whole value.
     fn in_each(&self, value: &CheckedValue) -> Option<(NonZeroU32, u64)> {
         let checked = self.command.settings.as_ref().ok()?;
         let (count, each) = checked.each_process()?;
@@ -224,7 +225,7 @@ impl Report<'_> {
         }
     }
 
-    /// The source of a value of all processes together, with the value that each of them has.
+    /// The source of a value; if the processes share the value, also the part that each of them gets.
     fn source(&self, value: &CheckedValue) -> String {
         let source = &value.source;
         match self.in_each(value) {
@@ -265,6 +266,7 @@ impl Report<'_> {
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{}={}\n", Env::GATEWAY, self.command.gateway.name);
+        // Left out is what nobody can set: constants and shares of `--memory-max`.
         let is_typed = |value: &&CheckedValue| {
             let is_typed = matches!(
                 value.source,

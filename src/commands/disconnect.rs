@@ -40,7 +40,7 @@ const CONDITIONS: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// The conditions that a gateway refuses for a time.
+/// The conditions by which a gateway refuses clients for a time.
 const REFUSED: [&str; 4] = ["user", "jti", "address", "token"];
 
 const AFTER: &str = "\
@@ -184,7 +184,8 @@ impl DisconnectCommand {
         body.finish()
     }
 
-    /// The latest end of a token that was cut off or of a refusal, if some gateway's refusal ends earlier.
+    /// The latest end of a token that was cut off or of a refusal, if some gateway's refusal ends earlier; `None` also
+    /// if this command does not choose the end.
     fn later_end(&self, responses: &[Response]) -> Option<i64> {
         if self.until.is_some() || !self.chooses_end() {
             return None;

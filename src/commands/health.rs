@@ -184,6 +184,7 @@ fn over_tls(
     host: &str,
     deadline: Instant,
 ) -> io::Result<String> {
+    // Becomes true if the gateway asks for a certificate.
     let asked = Arc::default();
     let file = (!is_here(&socket, addr)).then_some(file);
     let config = client_config_trusting(file, &asked);

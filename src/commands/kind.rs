@@ -159,20 +159,20 @@ pub(crate) struct Dialect {
     pub if_refused: &'static str,
     /// What a message says about the connection and its subscriptions, for people; `None` for data.
     pub status: fn(&str) -> Option<String>,
-    /// What a message says about the bus behind the gateway, of which the requests of [`subscribe`](Self::subscribe) ask
-    /// for the status; `None` for other messages.
+    /// What a message says about the bus behind the gateway; `None` for other messages. The requests of
+    /// [`subscribe`](Self::subscribe) ask for such messages.
     pub bus: fn(&str) -> Option<BusWord>,
-    /// Whether a message grants at least a part of a subscribe request, or refuses the whole request; `None` for other
-    /// messages. Each request gets one such message.
+    /// `true` if a message grants at least a part of a subscribe request, `false` if it refuses the whole request;
+    /// `None` for other messages. Each request gets one such message.
     pub grants: fn(&str) -> Option<bool>,
 }
 
-/// A gateway's word about its bus.
+/// What a gateway says about its bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BusWord {
     /// Whether the bus is there.
     pub is_up: bool,
-    /// Whether messages were lost since the word before.
+    /// Whether messages were lost since the gateway last said something about its bus.
     pub has_lost: bool,
 }
 

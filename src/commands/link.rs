@@ -134,7 +134,8 @@ impl Target {
         })
     }
 
-    /// Connects. All reads and writes together end at `until`, unless the caller sets other timeouts.
+    /// Connects. Each read and each write then times out after the time that is left until `until`, unless the caller
+    /// sets other timeouts.
     pub(super) fn open(&self, ca_file: Option<&Path>, until: Instant) -> Result<Stream, LinkError> {
         let socket = self.connect(until).map_err(LinkError::Unreachable)?;
         match self.tls {

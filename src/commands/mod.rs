@@ -86,7 +86,8 @@ pub(crate) enum Invocation {
     Write(PageFiles),
 }
 
-fn checked(outcome: &CheckOutcome) -> ExitCode {
+/// Prints the outcome of a check, and returns its exit code.
+fn check_exit(outcome: &CheckOutcome) -> ExitCode {
     if !outcome.shown.is_empty() {
         show(outcome.shown.trim_end());
     }
@@ -96,7 +97,7 @@ fn checked(outcome: &CheckOutcome) -> ExitCode {
     ExitCode::from(outcome.status)
 }
 
-/// The exit code of a gateway, and the reason of its end on standard error.
+/// Returns the exit code of a gateway, and writes the reason of its end to standard error.
 fn gateway_exit(result: Result<(), RunError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,7 +108,7 @@ fn gateway_exit(result: Result<(), RunError>) -> ExitCode {
     }
 }
 
-/// The exit code of another command, and its error on standard error.
+/// Returns the exit code of another command, and writes its error to standard error.
 fn command_exit<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -138,7 +139,7 @@ impl Program {
             Ok(Invocation::Print(print, checked)) => {
                 gateway_exit((print.text)(&checked).map(|text| show(text.trim_end())))
             }
-            Ok(Invocation::Check(command)) => checked(&command.run()),
+            Ok(Invocation::Check(command)) => check_exit(&command.run()),
             Ok(Invocation::Health(check)) => command_exit(check.run()),
             Ok(Invocation::Token(command)) => command_exit(command.run().map(|text| show(&text))),
             Ok(Invocation::Tail(command)) => command_exit(command.run()),
@@ -216,6 +217,7 @@ impl Program {
     fn with_subcommand(&self, mut args: Vec<OsString>, env: &Env) -> Result<Vec<OsString>, Exit> {
         let first = args.get(1).map(|arg| arg.to_string_lossy());
         let first = first.as_deref().unwrap_or("-");
+        // With a single gateway, `-h` means the help of that gateway.
         let of_root = match self.gateways {
             [_] => ["-V", "--version"].contains(&first),
             _ => ["-h", "--help", "-V", "--version"].contains(&first),

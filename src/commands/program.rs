@@ -151,6 +151,7 @@ impl Program {
         (!others.is_empty()).then(|| format!("{scheme}:// is for {}", others.join(", ")))
     }
 
+    /// Returns the gateway that `WEIRGATE_GATEWAY` names; `None` if it is unset.
     pub(super) fn env_gateway(
         &self,
         env: &Env,

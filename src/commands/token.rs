@@ -28,7 +28,7 @@ pub(crate) struct TokenCommand {
     pub token: Option<Token>,
     /// The keys, and the rules for claims.
     pub auth: AuthSettings,
-    /// The gateway that checks the token, with settings.
+    /// The gateway that checks the token, with its settings; `None` if no gateway of the program takes tokens.
     pub judge: Option<(GatewayKind, Checked)>,
 }
 

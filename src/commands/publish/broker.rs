@@ -88,6 +88,7 @@ impl Broker<'_> {
     pub(super) fn settle(&mut self, name: &str) -> Result<(), PublishError> {
         match self {
             Self::Nats(sender, _) => Ok(sender.wait_until_taken(name)?),
+            // Each command has waited for its response.
             Self::Redis(..) => Ok(()),
         }
     }

@@ -137,7 +137,7 @@ pub(in crate::commands) fn read(matches: &ArgMatches, env: &Env) -> Result<Publi
     })
 }
 
-/// Where a URL with a login is, out of the list of processes.
+/// The name in the environment for a URL with a login, which is hidden from the list of processes there.
 const URL_ENV: &str = "WEIRGATE_PUBLISH_URL";
 
 /// The URL with its login. A login among the arguments of this process is moved to the environment first: before anything
@@ -157,6 +157,7 @@ fn whole_url(shown: &str, env: &Env) -> Result<String, String> {
     Ok(whole.unwrap_or(shown).to_owned())
 }
 
+/// Returns the broker of a URL. A URL without a login gets that of the flag or of the environment.
 fn broker_url(url: &str, creds: Option<PathBuf>, env: &Env) -> Result<BrokerUrl, String> {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     match scheme.unwrap_or_default().to_ascii_lowercase().as_str() {
@@ -206,8 +207,8 @@ fn nats_login(creds: Option<PathBuf>, env: &Env) -> Result<Credentials, String> 
     }
 }
 
-/// The Redis server of a URL. Without a login there, that of the environment, of which `REDIS_URL` counts for its own server
-/// only.
+/// Returns the Redis server of a URL. If the URL has no password, that of the environment counts: of `REDIS_URL` if it
+/// names the same server, or else `REDIS_PASSWORD`.
 fn redis_endpoint(url: &str, env: &Env) -> Result<BrokerUrl, String> {
     let parsed = |url: &str| RedisEndpoint::parse(url).map_err(|error| error.to_string());
     let mut endpoint = parsed(url)?;

@@ -248,6 +248,7 @@ fn summary(name: &str, published: u64, receipt: &Receipt) -> String {
 /// Reads the next line, without its line break. Returns `None` at the end of the input.
 fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, PublishError> {
     let mut line = Vec::new();
+    // Two more bytes for the line break.
     let mut limited = io::Read::take(input, LINE_BYTES_MAX as u64 + 2);
     let bytes = limited.read_until(b'\n', &mut line);
     let input = |error| PublishError::Other(format!("cannot read standard input: {error}"));

@@ -394,8 +394,8 @@ impl Session<'_> {
         self.bus_is_away = !word.is_up;
     }
 
-    /// Asks for each name alone if the gateway has refused several because of one. If it has refused every request, ends the
-    /// command, because no message would ever come.
+    /// Handles the response to a subscribe request. If the gateway has refused several names because of one, asks for
+    /// each name alone. If it has refused every request, ends the command, because no message would ever come.
     fn count_grant(&mut self, link: &mut Link, text: &str) -> Result<(), TailError> {
         let Some(dialect) = self.dialect else {
             return Ok(());

@@ -315,7 +315,7 @@ fn without_unit(name: &str) -> &str {
     name.trim_end_matches("_ms").trim_end_matches("_unix")
 }
 
-/// A member of an object as text; empty if it is missing or `null`.
+/// A member of an object as text; empty if it is missing or `null`. `state` has the time of the gateway, for ages.
 fn text(state: &Value, object: &Value, name: &str) -> String {
     let value = object.get(name);
     if let Some(text) = value.as_str() {
