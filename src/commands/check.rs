@@ -266,7 +266,7 @@ impl Report<'_> {
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{}={}\n", Env::GATEWAY, self.command.gateway.name);
-        // Left out is what nobody can set: constants and shares of `--memory-max`.
+        // Left out are constants, and what follows from `--memory-max` or from the memory limit.
         let is_typed = |value: &&CheckedValue| {
             let is_typed = matches!(
                 value.source,

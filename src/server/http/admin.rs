@@ -225,6 +225,7 @@ impl Connections {
             let waiting = self.waiting.iter().filter(of_same).count();
             self.held.of(peer.client()) + waiting as u64
         };
+        // Of several with the largest count, this returns the last: the newest.
         let newest = self.waiting.iter().enumerate().max_by_key(count);
         let newest = newest.map(|(at, _)| at);
         if let Some((_, peer)) = newest.and_then(|at| self.waiting.remove(at)) {

@@ -137,7 +137,7 @@ impl RequestBody {
     }
 }
 
-/// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
+/// The largest announced length for which [`read_body`] allocates the whole buffer before the body arrives.
 const EXACT_BYTES_MAX: usize = 64 * 1024;
 
 /// The permit for a body that is being read or decoded, in a sum of all such bodies. If the sum is over its limit, a body
@@ -201,6 +201,7 @@ where
         };
         let frame = frame.map_err(|error| ReadBodyError::from(error.into()))?;
         let Ok(piece) = frame.into_data() else {
+            // Trailers.
             continue;
         };
         if whole.len() + piece.len() > bytes_max {

@@ -12,7 +12,7 @@ use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
 use weirgate_wire::auth::{Refusal, TokenMarks};
 
-/// What the address of a client is read by, and who is refused.
+/// How the address of a client is found, and who is refused.
 #[derive(Clone, Debug)]
 pub struct ClientAccess {
     /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.

@@ -126,7 +126,7 @@ impl ClientStream {
         self.tcp.try_read(scratch)
     }
 
-    /// Sends the kept records.
+    /// Sends the records of TLS that the session keeps until the network takes them.
     fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(session) = &mut self.tls else {
             return Poll::Ready(Ok(()));

@@ -3,7 +3,7 @@
 
 use super::caller::Caller;
 use super::client_stream::ClientStream;
-use super::connection_clock::{ConnectionClock, GivesWay};
+use super::connection_clock::{ConnectionClock, Evictable};
 use super::end_reports::EndReports;
 use super::gate::{ClientEnd, Gate, GateEnd, HeadJudge, HeadLimits};
 use super::handover::{Handover, ReturnToReactor};
@@ -130,7 +130,7 @@ pub(super) async fn serve(
         back,
         stopping,
     ));
-    server.turns.take(seat, work).await;
+    server.turns.run(seat, work).await;
 }
 
 /// Serves a connection; each poll is a step.
@@ -165,11 +165,11 @@ async fn serve_step_by_step(
     // The admin listener has few permits, so the time for a head begins with the connection.
     let in_head = !read.is_empty() || back.is_none();
     let is_last_request = permit.is_last_request();
-    let gives_way = match server.site.is_admin {
-        true => GivesWay::Always,
-        false => GivesWay::AtRest,
+    let evictable = match server.site.is_admin {
+        true => Evictable::Always,
+        false => Evictable::AtRest,
     };
-    let clock = ConnectionClock::start(in_head, gives_way, permit, settings, time);
+    let clock = ConnectionClock::start(in_head, evictable, permit, settings, time);
     let clock = Rc::new(clock);
     let limits = HeadLimits {
         bytes_max: settings.head_bytes_max,
@@ -237,7 +237,7 @@ impl Connection {
                 }
             }
             // The same: a request that has come meanwhile must not change anything.
-            if self.clock.always_gives_way() && self.clock.is_evicted(cx) {
+            if self.clock.is_always_evictable() && self.clock.is_evicted(cx) {
                 return Poll::Ready(HyperEnd::Evicted(CloseReason::Evicted));
             }
             match self.poll_http(http, cx) {
@@ -422,14 +422,14 @@ struct Unwritten<'s> {
     held: &'s Quota,
     client: ClientAddr,
     permit: Option<Permit>,
-    /// How many bytes had moved at the last look. The read buffer of a long body is the same amount all the time, so that
-    /// the amount does not show the progress.
+    /// How many bytes had moved at the last call. The read buffer of a long body is the same amount all the time, so
+    /// that the amount does not show the progress.
     moved: u64,
 }
 
 impl Unwritten<'_> {
-    /// Sets the permit to this many bytes. Bytes that have `moved` since the last look are progress. Returns whether the
-    /// connection has to be evicted, because all clients together hold too many.
+    /// Sets the permit to this many bytes. Bytes that have `moved` since the last call are progress. Returns whether
+    /// the connection has to be evicted, because all clients together hold too many.
     fn charge(&mut self, bytes: usize, moved: u64, now_us: u64, cx: &Context<'_>) -> bool {
         let has_moved = self.moved != moved;
         self.moved = moved;

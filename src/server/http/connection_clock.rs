@@ -13,20 +13,21 @@ use weirgate_wire::admission::{ConnectionPermit, Rest, RestKind};
 /// then, and before that the permit counts as in use.
 const OWED_US: u64 = 1_000_000;
 
-/// Where there are few places: after this time in which one body, or the room for one answer, was owed, a connection may be
-/// evicted, in microseconds. Single bytes do not extend it.
+/// On the admin address: a connection may be evicted once its client has owed one body, or the room for one answer, for
+/// this time, in microseconds. Single bytes do not extend it.
 const OWED_IN_ALL_US: u64 = 2_000_000;
 
-/// Where there are few places: the time of a new connection for its first head until others of its address may evict it, in
+/// On the admin address: the time of a new connection for its first head until others of its address may evict it, in
 /// microseconds.
 const FIRST_HEAD_US: u64 = 200_000;
 
 /// When a connection may be evicted for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GivesWay {
+pub(super) enum Evictable {
     /// While it rests.
     AtRest,
-    /// Always: there are few places, and the addresses share them ([`Sharing::LargestFirst`]).
+    /// Always, on the admin address: few connections fit there, and the addresses share the permits
+    /// ([`Sharing::LargestFirst`]).
     ///
     /// [`Sharing::LargestFirst`]: weirgate_wire::admission::Sharing::LargestFirst
     Always,
@@ -62,7 +63,7 @@ enum Owed {
 /// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
 /// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
 ///
-/// Where a connection [always gives way](GivesWay::Always), single bytes do not extend the time for a body or an
+/// If a connection is [always evictable](Evictable::Always), single bytes do not extend the time for a body or an
 /// answer. While a request is under way, the permit knows of what kind it is.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
@@ -80,7 +81,7 @@ pub(super) struct ConnectionClock {
     deadline_from_us: Cell<u64>,
     /// Since when no request has been under way, microseconds of the monotonic clock.
     idle_since_us: Cell<u64>,
-    gives_way: GivesWay,
+    evictable: Evictable,
     under_way: Cell<UnderWay>,
     /// Whether the client was waited for since the last answer. Otherwise the next request was there already.
     has_paused: Cell<bool>,
@@ -105,14 +106,14 @@ impl ConnectionClock {
     /// `in_head`: bytes of a head have come already, or a silent client has no more time for a head than a slow client.
     pub(super) fn start(
         in_head: bool,
-        gives_way: GivesWay,
+        evictable: Evictable,
         permit: ConnectionPermit,
         settings: &HttpSettings,
         time: Clock,
     ) -> Self {
-        let first_head_us = match gives_way {
-            GivesWay::AtRest => 0,
-            GivesWay::Always => FIRST_HEAD_US,
+        let first_head_us = match evictable {
+            Evictable::AtRest => 0,
+            Evictable::Always => FIRST_HEAD_US,
         };
         let clock = Self {
             in_head: Cell::new(in_head),
@@ -122,7 +123,7 @@ impl ConnectionClock {
             deadline_from: Cell::new(Instant::now()),
             deadline_from_us: Cell::new(time.mono_us()),
             idle_since_us: Cell::new(time.mono_us() + first_head_us),
-            gives_way,
+            evictable,
             // A first request that has come is not read yet.
             under_way: Cell::new(UnderWay::Question),
             has_paused: Cell::new(true),
@@ -260,29 +261,29 @@ impl ConnectionClock {
     }
 
     /// Whether the connection may be evicted with a request under way.
-    pub(super) fn always_gives_way(&self) -> bool {
-        self.gives_way == GivesWay::Always
+    pub(super) fn is_always_evictable(&self) -> bool {
+        self.evictable == Evictable::Always
     }
 
     /// How the connection rests now; `None` while it may not be evicted, because the client waits for weirgate.
     fn resting(&self) -> Option<Rest> {
-        let (kind, since_us) = match (self.is_owed(), self.gives_way) {
-            (true, GivesWay::AtRest) => (RestKind::Owed, self.deadline_from_us.get() + OWED_US),
-            (true, GivesWay::Always) if self.is_pipelined.get() => {
+        let (kind, since_us) = match (self.is_owed(), self.evictable) {
+            (true, Evictable::AtRest) => (RestKind::Owed, self.deadline_from_us.get() + OWED_US),
+            (true, Evictable::Always) if self.is_pipelined.get() => {
                 (RestKind::Pipelined, self.busy_since_us.get())
             }
-            (true, GivesWay::Always) => {
+            (true, Evictable::Always) => {
                 let owed_us = self.owed.get().map_or(0, |(_, since_us)| since_us);
                 (RestKind::Owed, owed_us + OWED_IN_ALL_US)
             }
-            (false, GivesWay::AtRest) if self.is_working() => return None,
-            (false, GivesWay::AtRest) => (RestKind::Idle, self.idle_since_us.get()),
-            (false, GivesWay::Always) => self.resting_unowed(),
+            (false, Evictable::AtRest) if self.is_working() => return None,
+            (false, Evictable::AtRest) => (RestKind::Idle, self.idle_since_us.get()),
+            (false, Evictable::Always) => self.resting_unowed(),
         };
         Some(Rest { kind, since_us })
     }
 
-    /// How a connection rests that [always gives way](GivesWay::Always) and whose client owes nothing.
+    /// How a connection rests that is [always evictable](Evictable::Always) and whose client owes nothing.
     fn resting_unowed(&self) -> (RestKind, u64) {
         let kind = match self.under_way.get() {
             UnderWay::Nothing => return (RestKind::Idle, self.idle_since_us.get()),

@@ -211,6 +211,7 @@ async fn serve(
         match job.await {
             Some(HttpJob::Serve(handover, back, open)) => {
                 let Some(handover) = take_over(handover, &back) else {
+                    // The gateway has taken the connection over.
                     continue;
                 };
                 let (server, stopping) = (Rc::clone(&server), stopping.clone());

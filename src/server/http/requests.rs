@@ -103,7 +103,7 @@ impl Connection {
         asked: &HeaderMap,
         body_read: &Progress,
         answer: LateAnswer,
-        under_way: UnderWay,
+        guards: RequestGuards,
     ) -> Response<Outgoing> {
         let mut response = Response::new(Outgoing {
             body: answer.body,
@@ -111,7 +111,7 @@ impl Connection {
             // hyper copies what is to be sealed.
             is_copied: answer.is_passed_on || self.is_tls,
             fault: None,
-            _under_way: under_way,
+            _guards: guards,
         });
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
@@ -149,9 +149,9 @@ impl Server {
     }
 }
 
-/// What lasts from a request to the end of its answer: the work, the turns of the sender, and the entry in the list of the
-/// requests that a cut ends.
-type UnderWay = (Work, SenderTurns, Option<RequestInProgress>);
+/// Values that are held from a request to the end of its answer: the work, the turns of the sender, and the entry in
+/// the list of the requests that a cut ends.
+type RequestGuards = (Work, SenderTurns, Option<RequestInProgress>);
 
 /// The body for hyper, and what ends with it.
 pub(super) struct Outgoing {
@@ -163,7 +163,7 @@ pub(super) struct Outgoing {
     /// Why the body breaks off, and the flushes until then.
     fault: Option<(BoxError, u64)>,
     /// Held so that all of it ends with the body.
-    _under_way: UnderWay,
+    _guards: RequestGuards,
 }
 
 impl Body for Outgoing {

@@ -185,8 +185,9 @@ pub struct Site {
 const STATUS_PATHS: [&str; 4] = ["/metrics", "/stats", "/ready", "/health"];
 
 impl Site {
-    /// Whether the sender of a request may be here. A cut must not make the probes of the admin listener fail, which
-    /// may share the address of a node with clients, nor lock out the operator of this machine, who takes it back.
+    /// Checks that no operator has cut off the sender of a request. A cut must not make the probes of the admin
+    /// listener fail, which may share the address of a node with clients, nor lock out the operator of this machine,
+    /// who takes it back.
     ///
     /// # Errors
     /// An operator has cut the sender off.

@@ -35,7 +35,7 @@ struct Lines {
     have_turn: usize,
 }
 
-/// What a connection has to do with turns.
+/// A connection as the turns see it: in which line it waits, and whether it has a turn.
 pub(super) struct Seat {
     /// The address of the connection's peer.
     peer: ClientAddr,
@@ -60,7 +60,7 @@ pub(super) struct SenderTurns(Rc<Seat>);
 impl Turns {
     /// Does the work of a connection, step by step: a step in each turn. The work is in a box, because this future would
     /// hold it twice: as what it was given, and where it stays.
-    pub(super) async fn take<W: Future<Output = ()>>(&self, seat: Rc<Seat>, mut work: Pin<Box<W>>) {
+    pub(super) async fn run<W: Future<Output = ()>>(&self, seat: Rc<Seat>, mut work: Pin<Box<W>>) {
         let number = self.0.borrow_mut().seats.insert(Rc::clone(&seat));
         let seated = Seated {
             turns: self,
@@ -78,6 +78,7 @@ impl Lines {
             && let Some(number) = self.waiting.pop()
         {
             let Some(seat) = self.seats.get(number) else {
+                // Not expected: the end of a connection removes it from the line first.
                 continue;
             };
             seat.has_turn.set(true);
@@ -157,6 +158,7 @@ impl Seat {
             if is_senders && !self.has_answered.replace(true) {
                 return Poll::Ready(());
             }
+            // Ends this turn, and waits for the next one.
             cx.waker().wake_by_ref();
             Poll::Pending
         })
@@ -216,7 +218,7 @@ mod tests {
                         yield_now().await;
                     }
                 });
-                turns.take(Seat::new(ip(address)), work).await;
+                turns.run(Seat::new(ip(address)), work).await;
             })
         }
     }
@@ -244,9 +246,9 @@ mod tests {
     fn a_connection_that_ends_without_its_turn_gives_it_up() {
         let (turns, cx) = (Turns::default(), &mut Context::from_waker(Waker::noop()));
         let mut ended: Vec<_> = (0..FREE_STEPS_MAX + 30)
-            .map(|_| Box::pin(turns.take(Seat::new(ip(1)), Box::pin(pending()))))
+            .map(|_| Box::pin(turns.run(Seat::new(ip(1)), Box::pin(pending()))))
             .collect();
-        let mut last = Box::pin(turns.take(Seat::new(ip(2)), Box::pin(async {})));
+        let mut last = Box::pin(turns.run(Seat::new(ip(2)), Box::pin(async {})));
         for one in &mut ended {
             assert!(one.as_mut().poll(cx).is_pending());
         }
@@ -281,7 +283,7 @@ mod tests {
                 most.set((answers.get() - before).max(most.get()));
                 polled
             });
-            turns.take(seat, Box::pin(counted)).await;
+            turns.run(seat, Box::pin(counted)).await;
             assert_eq!((answers.get(), most.get()), (5, 1));
         });
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use weirgate_runtime::{LateWake, Wake};
 
-/// Between the thread on which the request comes and the loop, which listens. Clones are the same gate.
+/// Passes the request to listen from the thread that receives it to the loop, which listens. Clones are the same gate.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenGate(Arc<Gate>);
 

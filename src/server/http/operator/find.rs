@@ -32,7 +32,8 @@ const QUERY_BYTES_MAX: usize = 8 * 1024;
 /// The most ended connections and the most refused names in an answer.
 const LISTED_MAX: usize = 20;
 
-/// Of which clients the sentence about a search without a result speaks.
+/// The words for the searched clients in the sentence about a search without a result. A supervisor replaces them by
+/// its own.
 pub(crate) const OF_THIS_INSTANCE: &str = "of this instance";
 
 /// Where a supervisor asks for the members of names: the clients of several processes may hold the same name. The body is a

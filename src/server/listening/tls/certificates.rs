@@ -179,7 +179,7 @@ impl ServerTls {
             None => config.with_no_client_auth(),
             Some(file) => {
                 let verifier =
-                    client_certificates::asked(authorities(file, &mut content)?, provider);
+                    client_certificates::verifier(authorities(file, &mut content)?, provider);
                 let verifier = verifier.map_err(CertificateError::Library)?;
                 config.with_client_cert_verifier(verifier)
             }

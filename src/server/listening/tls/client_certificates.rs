@@ -18,11 +18,11 @@ use x509_parser::prelude::FromDer;
 /// The most certificates between a client's certificate and its authority. The library itself accepts at most six.
 const INTERMEDIATES_MAX: usize = 8;
 
-/// Asks each client for a certificate of one of the authorities.
+/// Returns the verifier that asks each client for a certificate of one of the authorities.
 ///
 /// # Errors
 /// The library cannot use the authorities.
-pub(super) fn asked(
+pub(super) fn verifier(
     authorities: RootCertStore,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {

@@ -41,7 +41,8 @@ const CERTIFICATES_BYTES_MAX: usize = 32 * 1024;
 /// The least cost of opening a record, in bytes: opening a small record costs as much as this part of a large record.
 const RECORD_COST_BYTES: usize = 256;
 
-/// The buffer of an unfinished record is at most twice as large as its bytes, and at least twice as large as this.
+/// The buffer of an unfinished record shrinks only if it is over twice as large as its bytes, and over twice as large
+/// as this.
 const SPARE_BYTES: usize = 512;
 
 /// The most records without data, such as key updates, that a client may send at once; each second permits one more. A
@@ -274,7 +275,7 @@ impl TlsSession {
                 break;
             }
             if may_have_data && !has_data {
-                self.spend_dataless()?;
+                self.count_dataless()?;
             }
             let has_begun = !self.is_handshaking();
             match record_bytes(&incoming[window.read..]) {
@@ -341,9 +342,9 @@ impl TlsSession {
         }
     }
 
-    /// Counts a record without data. Each byte of a key update costs as much as a hundred bytes of data, and the
-    /// library permits 32 key updates before each byte of data.
-    fn spend_dataless(&mut self) -> io::Result<()> {
+    /// Counts a record without data; an error if the client has sent too many. Each byte of a key update costs as much
+    /// as a hundred bytes of data, and the library permits 32 key updates before each byte of data.
+    fn count_dataless(&mut self) -> io::Result<()> {
         if self.data_bytes >= DATALESS_EVERY_BYTES {
             self.data_bytes = 0;
             return Ok(());

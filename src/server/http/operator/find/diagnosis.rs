@@ -88,11 +88,11 @@ impl AnswerContext<'_> {
 
     /// The names that the bus refuses, if the record of their refusal is old or displaced: no message of them comes.
     fn refused_by_bus(&self, found: &FoundClient) -> Option<Verdict> {
-        let is_told = |one: &FoundName| {
+        let is_listed = |one: &FoundName| {
             let mut lately = self.refused_lately(found);
             lately.any(|(refused, _)| refused.is_of_name(&one.name))
         };
-        let names = names_with(found, OnBus::Refused, |one| !is_told(one))?;
+        let names = names_with(found, OnBus::Refused, |one| !is_listed(one))?;
         Some(Verdict {
             cause: "refused_name",
             say: format!("does not get {names}: {}", NameRefusal::Bus.words()),
@@ -155,7 +155,8 @@ impl AnswerContext<'_> {
     }
 }
 
-/// Whether messages of the name come from a stream of which these subjects are read; `None`: any of them may be.
+/// Whether messages of the name come from a stream with one of these subjects. If they or those of the name are not
+/// known, any stream counts.
 fn is_of_stream(name: &FoundName, subjects: Option<&[String]>) -> bool {
     let has_one = match (&name.subjects, subjects) {
         (Some(own), Some(subjects)) => own.iter().any(|subject| subjects.contains(subject)),
