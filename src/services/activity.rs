@@ -105,6 +105,7 @@ impl Activity {
                 Ok(output) => return Some(output),
                 Err(_) if excused() => self.note_moved(),
                 Err(_) if self.last() + silence <= Instant::now() => return None,
+                // A byte has moved meanwhile.
                 Err(_) => {}
             }
         }

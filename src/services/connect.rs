@@ -63,6 +63,7 @@ impl AsyncRead for ActivityStream {
             if buffer.filled().len() > before {
                 self.activity.note_received();
             }
+            // After the begin of an answer, a reset says nothing about the request.
             if self.activity.has_received() {
                 return Poll::Ready(Ok(()));
             }

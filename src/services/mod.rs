@@ -58,7 +58,7 @@ pub struct Service {
 /// Orders the addresses of the host, so that one that failed is tried last.
 type SharedFailedAddresses = Arc<Mutex<FailedAddresses>>;
 
-/// No holder of a lock of this module can panic.
+/// Locks a mutex. It is never poisoned, because no holder of a lock of this module can panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

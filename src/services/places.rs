@@ -14,14 +14,14 @@ use super::lock;
 use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 
-/// A request whose body is further behind its least speed than this, in microseconds, is evicted to a request without a
+/// A request whose body is further behind its least speed than this, in microseconds, is evicted for a request without a
 /// place.
 const STILL_US: u64 = 1_000_000;
 
-/// A request whose client reads the answer more slowly is evicted to a request without a place.
+/// A request whose client reads the answer more slowly is evicted for a request without a place.
 const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
-/// How often a waiting request looks again for a slow request that can be evicted, and for buffers that other services
+/// How often a waiting request checks again for a slow request that can be evicted, and for buffers that other services
 /// have freed.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -90,7 +90,8 @@ impl Places {
         &self.0.held
     }
 
-    /// Waits for a place. If none can be had at once, calls `waits` with the reason.
+    /// Waits for a place. If none can be had at once, calls `waits` with the reason. Returns `None` if another service
+    /// took the buffers at the moment of the grant.
     pub(crate) async fn place(
         &self,
         client: ClientAddr,

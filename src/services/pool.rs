@@ -240,8 +240,8 @@ impl<B: RepeatableBody> Pool<B> {
         sent
     }
 
-    /// Sends a request on a kept connection, or on a new one. One that had ended without an answer does not count:
-    /// then the next connection has the request.
+    /// Sends a request on a kept connection, or on a new one. If a kept connection ends without an answer and the
+    /// policy permits it, sends the request again on the next connection.
     async fn send_on_some(
         &self,
         mut place: Option<Arc<ConnectionPlace>>,

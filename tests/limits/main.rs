@@ -90,7 +90,7 @@ fn what_sounds_like_a_limit_is_one() {
     for setting in settings() {
         let flag = setting.flag;
         let sounds = ["-max", "timeout", "-stall", "hard", "soft", "per-ip"];
-        if setting.memory_part.is_some() || sounds.iter().any(|word| flag.contains(word)) {
+        if setting.memory_thousandths.is_some() || sounds.iter().any(|word| flag.contains(word)) {
             assert!(
                 setting.limit.is_some(),
                 "--{flag} says nothing of what is beyond it"
@@ -106,7 +106,7 @@ fn the_parts_of_the_memory_leave_room_for_the_program() {
     for kind in weirgate::gateways::WEIRGATE.gateways {
         let rows = kind.rows.settings();
         let sums = rows.iter().filter(|row| row.counts() == Counts::All);
-        let sum: u16 = sums.filter_map(|row| row.memory_part).sum();
+        let sum: u16 = sums.filter_map(|row| row.memory_thousandths).sum();
         assert!((300..=920).contains(&sum), "{}: {sum}", kind.name);
     }
 }

@@ -181,7 +181,7 @@ fn held() -> String {
 
 /// The part of `--memory-max`, behind the default.
 fn memory_part(setting: &Setting) -> String {
-    let part = setting.memory_part.map(|part| part / 10);
+    let part = setting.memory_thousandths.map(|part| part / 10);
     part.map_or(String::new(), |percent| format!("; {percent} %"))
 }
 
@@ -213,7 +213,7 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
         let beyond = |row: &Setting| row.limit.map_or("", |limit| limit.beyond).to_owned();
         heading(&mut out, setting.heading, &mut last, &columns);
         let names = match setting.given {
-            Given::Nowhere if setting.memory_part.is_none() => "a constant".to_owned(),
+            Given::Nowhere if setting.memory_thousandths.is_none() => "a constant".to_owned(),
             Given::Nowhere => format!("a share, `{}`", setting.name()),
             Given::OriginalEnv => env(setting),
             Given::Anywhere => format!("`{}`", setting.name()),

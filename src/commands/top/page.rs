@@ -68,7 +68,7 @@ impl Process {
     pub(super) fn take(&mut self, read: Result<Value, String>) {
         match read {
             Ok(state) => {
-                // Sums of other processes are no readings of the same counters.
+                // If other processes are missing than before, the numbers are sums over other counters.
                 let missing =
                     |state: &Value| member(state, "processes_missing").map(Value::to_string);
                 let others = missing(&state);

@@ -164,7 +164,7 @@ impl HeldBody<'_> {
         self.permit.is_evicted()
     }
 
-    /// The body is whole and will be used soon, so it is no longer evicted.
+    /// Records that the body is whole. It will be used soon, so it is no longer evicted.
     pub fn settle(self) {
         self.permit.work();
     }

@@ -201,6 +201,7 @@ impl ConnectionClock {
     /// Records a read or a write in `awaits`. If bytes moved, or a wait begins, the deadline runs anew.
     fn note_moved(&self, awaits: &Cell<bool>, must_wait: bool) {
         let waited = awaits.replace(must_wait);
+        // No byte moved, and no handler begins to wait.
         let is_idle = must_wait && (waited || self.working.get() == 0);
         if !is_idle && !self.in_head.get() {
             self.restart_deadline();

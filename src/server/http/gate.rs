@@ -446,11 +446,13 @@ impl AsyncRead for Gate {
             let has_passed_all = gate.read.len() == gate.passed;
             match &gate.next {
                 NextPart::Stopped(_) => return Poll::Ready(Ok(())),
+                // Bytes that are certainly of the body need no check, and no copy here.
                 NextPart::Body(body) if has_passed_all && body.certain() > 0 => {
                     return gate.poll_body(cx, buf);
                 }
                 NextPart::Body(_) | NextPart::Head(_) => {}
             }
+            // Checks the bytes that were read, or reads more. Without more, the client's half has ended.
             if !gate.pass_next()? && ready!(gate.poll_fill(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }

@@ -25,6 +25,7 @@ const FREE_STEPS_MAX: u32 = 32;
 #[derive(Default)]
 pub(super) struct Turns(RefCell<Lines>);
 
+/// The lines in which connections wait, one for each address, and who has a turn.
 #[derive(Default)]
 struct Lines {
     waiting: FairQueue<u32>,

@@ -23,7 +23,7 @@ impl Lateness {
         self.longest_us = self.longest_us.max(us);
     }
 
-    /// Ends the window if its time is over, and returns its lateness, microseconds.
+    /// Ends the window if its time is over, and returns its lateness, microseconds; `None` while it lasts.
     pub(super) fn tick(&mut self, now_us: u64) -> Option<u64> {
         if now_us < self.window_began_us + WINDOW_US {
             return None;

@@ -53,7 +53,7 @@ pub(super) struct Accepted {
 /// A listening socket, its edge and its back-off.
 #[derive(Debug)]
 struct Listener {
-    /// Until the socket listens.
+    /// The bound socket, until it listens.
     held: Option<Bound>,
     /// `None` before the socket listens, and after the close.
     inner: Option<BoundListener>,

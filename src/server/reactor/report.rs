@@ -59,8 +59,8 @@ impl LoopReport {
         self.received_us.push(received_us);
     }
 
-    /// Records the end of a flush; `first_write_us` is the end of the first write. By then every client that takes
-    /// bytes has all messages of the turn.
+    /// Records the end of a flush, when every client that takes bytes has all messages of the turn. `first_write_us` is
+    /// the end of the first write, `None` if no client took bytes.
     pub(super) fn note_flush_end(&mut self, first_write_us: Option<u64>, ended_us: u64) {
         let mut received = std::mem::take(&mut self.received_us);
         for received_us in received.drain(..) {

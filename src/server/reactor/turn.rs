@@ -51,7 +51,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The loop makes a turn at least this often, so that the age of the last turn reveals a hang.
 const IDLE_TURN_US: u64 = 500_000;
 /// During a stop the loop checks this often whether the HTTP side has ended.
-const HTTP_LOOK_US: u64 = 2_000;
+const HTTP_CHECK_US: u64 = 2_000;
 
 /// After the loop has left the port to other processes, a stop waits this long for connections that were accepted
 /// before, so that they get their refusal.
@@ -60,8 +60,8 @@ const REFUSE_US: u64 = 500_000;
 /// The address of a session that has ended; its socket is not read.
 const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
 
-/// While the loop spins, it looks at the channels this often between two polls; a look costs a few nanoseconds.
-const LOOKS_PER_POLL: u32 = 16;
+/// While the loop spins, it checks the channels this often between two polls; a check costs a few nanoseconds.
+const CHECKS_PER_POLL: u32 = 16;
 
 /// The error of [`Reactor::bind`].
 #[derive(Debug)]
@@ -103,9 +103,9 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     read_buffer: Box<[u8]>,
     publications: Vec<Publication>,
     report: LoopReport,
-    /// The latest time at which accepting begins; `None` once it has begun.
+    /// The latest time at which accepting begins, microseconds of the monotonic clock; `None` once it has begun.
     accept_from_us: Option<u64>,
-    /// Since when accepting waits for evicted connections to end.
+    /// Since when accepting waits for evicted connections to end, microseconds of the monotonic clock.
     awaits_evicted_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
@@ -122,6 +122,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     stop: Option<StopDeadline>,
     /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
+    /// A second signal has come: the stop ends at once.
     stop_now: bool,
     /// The HTTP side has begun to end, after the last client.
     http_ends: bool,
@@ -239,13 +240,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             if self.settings.spin_us > 0 && self.spin(events)? {
                 return Ok(());
             }
-            // A message that another thread puts in a channel after the next look wakes the loop.
+            // A message that another thread puts in a channel after the next check wakes the loop.
             self.wake.arm();
             if !self.has_messages() {
                 timeout = self.timeout();
             }
         }
-        self.freeze.sleeps_until(self.now_us, timeout);
+        self.freeze.note_sleep(self.now_us, timeout);
         poll(&mut self.poll, events, timeout)?;
         self.wake.disarm();
         Ok(())
@@ -258,7 +259,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let due_us = self.now_us.saturating_add(timeout_us);
         let (poller, seams, sockets) = (&mut self.poll, &self.seams, &self.sockets);
         let found = self.spin.poll(self.clock, due_us, || {
-            let has_messages = (0..LOOKS_PER_POLL).any(|_| {
+            let has_messages = (0..CHECKS_PER_POLL).any(|_| {
                 hint::spin_loop();
                 seams.have_messages() || sockets.may_evict()
             });
@@ -281,6 +282,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return true;
         }
         let stop_at = stop.at_us();
+        // Connections that were accepted before the port was handed over still get their refusal.
         let refuses = now < self.refuse_until_us && connections > 0;
         if !self.hub.is_drained() || refuses {
             return false;
@@ -293,8 +295,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         !self.seams.http.is_busy()
     }
 
-    /// Whether the next turn has something to do at once. Of the channels only that of the bus, which mostly has it: the
-    /// wait looks at all of them anyway, once it can be woken.
+    /// Whether the next turn has something to do at once. Of the channels, checks only that of the bus, which has most
+    /// of the work: `wait` checks all of them anyway, after it has armed the wake.
     fn has_work(&self) -> bool {
         self.clients_wait()
             || self.freeze.is_catching_up()
@@ -317,7 +319,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.report.due_us(),
             self.stop.as_ref().map(StopDeadline::at_us),
             self.accept_from_us,
-            self.http_ends.then_some(self.now_us + HTTP_LOOK_US),
+            self.http_ends.then_some(self.now_us + HTTP_CHECK_US),
             self.survey_due_us(),
         ];
         let due = earliest(dues).unwrap_or(u64::MAX);
@@ -333,7 +335,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Does one turn of the loop, after a poll that brought these events.
     fn turn(&mut self, events: &Events) {
         let now = self.clock.now();
-        self.report.note_oversleep(self.freeze.wakes(now.mono_us));
+        self.report
+            .note_oversleep(self.freeze.note_wake(now.mono_us));
         if self.settings.spin_us > 0 && (!events.is_empty() || self.seams.have_messages()) {
             self.spin.worked(now.mono_us);
         }
@@ -355,7 +358,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.handle_deadlines(now, events.is_empty());
         self.flush_little(now);
         self.begin(Phase::Effects);
-        self.relieve();
+        self.end_evicted();
         self.effects();
         self.survey();
         self.publish_numbers(now);
@@ -407,7 +410,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Ends the clients that were chosen because the TLS of all clients holds too many bytes.
-    fn relieve(&mut self) {
+    fn end_evicted(&mut self) {
         for key in self.sockets.take_evicted() {
             let now = self.clock.now();
             self.hub
@@ -497,6 +500,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn flush(&mut self, now: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
         self.begin(Phase::Flush);
         flush(&mut self.hub, now, &mut self.sockets);
+        // A flush without time for all clients goes on in a later turn, which then records its end.
         if self.hub.is_flushing() {
             if !self.hub.has_time() {
                 self.report.count_spent(Budget::Flush);
@@ -508,7 +512,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.note_flush_end(first_write_us, ended_us);
     }
 
-    /// Looks at some of the clients whose send queue waits, if a look is due.
+    /// Checks some of the clients whose send queue waits, if a check is due.
     fn check_slow(&mut self) {
         if self.hub.slow_due().is_some_and(|at| at <= self.now_us) {
             let (now, late_us) = (self.clock.now(), self.report.late_us());

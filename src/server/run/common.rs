@@ -221,7 +221,7 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
             return None;
         };
         let (setting, flag) = (value.setting, value.setting.flag);
-        let source = match setting.memory_part {
+        let source = match setting.memory_thousandths {
             _ if setting.is_flag() => LimitOf::Flag(flag),
             Some(_) => LimitOf::Share(flag),
             None => LimitOf::Other(flag),

@@ -12,6 +12,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// A CPU does not exist, or is not for this process.
 pub(super) fn check_cpus(cpus: &[usize]) -> Result<(), RunError> {
     let Ok(before) = sched_getaffinity(None) else {
+        // Without the present CPUs, the check could not move this thread back.
         return Ok(());
     };
     let may_use = |cpu: &&usize| move_to(**cpu).is_ok();
@@ -39,7 +40,7 @@ fn move_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Keeps this thread, and the threads that it starts from now on, on this CPU.
+/// Keeps this thread, and the threads that it starts from now on, on this CPU; does nothing without one.
 pub(super) fn pin(cpu: Option<usize>) {
     if let Some(Err(error)) = cpu.map(move_to) {
         tracing::warn!(cpu, %error, "a thread could not be kept on its CPU");

@@ -18,7 +18,7 @@ struct EarlySignals {
     stop_is_default: Arc<AtomicBool>,
     /// Whether SIGHUP and SIGUSR2 have their default actions.
     others_are_default: Arc<AtomicBool>,
-    /// Whether SIGUSR2 has come since the last look.
+    /// Whether SIGUSR2 has come since the last call of [`roll_has_come`].
     roll_has_come: Arc<AtomicBool>,
 }
 

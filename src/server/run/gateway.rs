@@ -335,6 +335,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         Ok((tls, cuts))
     }
 
+    /// Starts the threads, binds the listeners, and runs the loop until a stop is complete. Fails also if the bus was
+    /// away for longer than allowed.
     fn listen_and_run(
         mut self,
         tls_files: Option<TlsInForce>,

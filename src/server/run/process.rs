@@ -106,6 +106,7 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     let admin = common.admin_addr.iter().map(|_| Admin::FILES_MAX);
     let not_of_clients = common.service_connections_max + admin.sum::<usize>();
     let limits = &mut common.limits;
+    // `usize::MAX`: the operator has set no limit.
     let asked = Some(limits.connections_max).filter(|asked| *asked < usize::MAX);
     let of_files = room_for_clients(files_max, not_of_clients);
     let of_memory = limits.connection_bytes_max / ConnectionPermit::LOOP_BYTES;

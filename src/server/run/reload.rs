@@ -77,9 +77,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Nothing,
-    /// Since this moment.
+    /// It has read since this moment.
     Reads(Instant),
-    /// The files do not answer, and the log has said so.
+    /// It waits for files that do not answer, and the log has said so.
     Hangs,
 }
 
@@ -186,7 +186,9 @@ impl Reloads {
                     );
                 }
                 if !hang_ups.wait() {
-                    readers.iter().for_each(|reader| reader.progress.check());
+                    readers
+                        .iter()
+                        .for_each(|reader| reader.progress.note_hang());
                 } else if had_terminal && !stdin().is_terminal() {
                     stop_without_terminal();
                 } else {
@@ -213,7 +215,9 @@ fn reload_all(readers: &[Reader]) -> [u64; ReloadOutcome::LABELS.len()] {
     while let Ok(outcome) = outcomes.recv_deadline(end) {
         counts[outcome as usize] += 1;
     }
-    readers.iter().for_each(|reader| reader.progress.check());
+    readers
+        .iter()
+        .for_each(|reader| reader.progress.note_hang());
     let late = readers.len() as u64 - counts.iter().sum::<u64>();
     counts[ReloadOutcome::Failed as usize] += late;
     counts
@@ -277,6 +281,7 @@ impl ReloadProgress {
 
     /// Reads the part if it is due without a signal.
     fn read_if_due(&self, part: &mut dyn Reload) {
+        // The check for changes asks for the metadata of the files, and may hang too.
         *self.doing() = Doing::Reads(Instant::now());
         let is_due = part.poll_change();
         // After files did not answer, only a read shows whether they are good.
@@ -303,7 +308,7 @@ impl ReloadProgress {
     }
 
     /// If a part's files do not answer, counts and logs this once.
-    fn check(&self) {
+    fn note_hang(&self) {
         let mut doing = self.doing();
         if matches!(*doing, Doing::Reads(since) if since.elapsed() >= READ_TIMEOUT) {
             *doing = Doing::Hangs;
@@ -425,13 +430,13 @@ mod tests {
         assert_eq!(counts(), (vec![1, 1, 1], vec![("acl", 0)]));
         // Files that do not answer are counted once.
         for since in [READ_TIMEOUT / 2, READ_TIMEOUT] {
-            progress.check();
+            progress.note_hang();
             let since = Instant::now().checked_sub(since);
             *progress.doing() = Doing::Reads(since.expect("an uptime"));
         }
         assert_eq!(counts(), (vec![1, 1, 1], vec![("acl", 0)]));
-        progress.check();
-        progress.check();
+        progress.note_hang();
+        progress.note_hang();
         assert_eq!(counts(), (vec![1, 1, 2], vec![("acl", 1)]));
     }
 

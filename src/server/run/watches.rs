@@ -102,6 +102,7 @@ fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
             let stats = telemetry.event_loop.numbers().hub.history;
             let reach = stats.and_then(|stats| stats.reach(clock.now().unix_us).zip(Some(stats)));
             let Some((reach, stats)) = reach else {
+                // No kept message has a position yet.
                 continue;
             };
             let is_short = reach.short == Some(Short::Bytes) && reach.us < stats.keep_us / 2;
@@ -114,6 +115,7 @@ fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
                      were away longer are not recovered"
                 );
             }
+            // After the history was whole again, another warning may come.
             is_warned = is_short || is_warned && reach.short.is_some();
         }
     };

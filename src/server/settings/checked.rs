@@ -31,7 +31,7 @@ pub struct SecretFile {
     pub path: PathBuf,
     /// The allowed values.
     pub kind: Kind,
-    /// What everybody who uses the setting has.
+    /// The secret, shared by everybody who uses the setting.
     pub secret: Secret,
 }
 
@@ -92,6 +92,7 @@ impl Checked {
         check: Check,
     ) -> Result<Self, Vec<SettingsError>> {
         let mut typed = collect(rows, flag, env, &mut warnings)?;
+        // Before `share`: the parts of each process follow from the texts as typed.
         let each = processes::of_each(&typed, env.cores());
         share(&mut typed, env.memory_limit_bytes());
         let checked = Self::parse(typed, warnings, check)?;
@@ -220,8 +221,8 @@ impl Checked {
         self.refused(flag, &RefusedValue::new(&shown, allowed))
     }
 
-    /// Returns the value, unless the value is the default.
-    pub(super) fn set(&self, flag: &str) -> Option<&CheckedValue> {
+    /// Returns the value if a flag or the environment gives it; `None` also without such a setting.
+    pub(super) fn if_set(&self, flag: &str) -> Option<&CheckedValue> {
         let is_typed = |v: &&CheckedValue| {
             matches!(v.source, Source::Flag | Source::Env(_) | Source::File(..))
         };
@@ -264,7 +265,7 @@ impl Checked {
 
     /// Whether the value is from a flag or the environment.
     pub fn is_set(&self, flag: &str) -> bool {
-        self.set(flag).is_some()
+        self.if_set(flag).is_some()
     }
 }
 

@@ -79,7 +79,7 @@ impl Checked {
 
     /// The error of several set values of which only one may be set. Names the first two.
     fn several_error(&self, flags: &[&str]) -> Option<SettingsError> {
-        let mut set = flags.iter().filter_map(|flag| self.set(flag));
+        let mut set = flags.iter().filter_map(|flag| self.if_set(flag));
         let (one, other) = (set.next()?, set.next()?);
         let (one, other) = (one.named(), other.named());
         let words = format!("{one} and {other} are both set; allowed: one of them");
@@ -88,9 +88,11 @@ impl Checked {
 
     /// The error of a value that is set without the other.
     fn unpaired_error(&self, one: &str, other: &str) -> Option<SettingsError> {
-        let one = self.set(one)?.named();
+        let one = self.if_set(one)?.named();
         let words = format!("{one} is set without --{other}; allowed: both or none");
-        self.set(other).is_none().then(|| SettingsError::new(words))
+        self.if_set(other)
+            .is_none()
+            .then(|| SettingsError::new(words))
     }
 
     /// The errors in the settings of the history: messages are kept for a shorter time than the position of a quiet

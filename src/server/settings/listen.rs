@@ -105,10 +105,11 @@ impl ListenSettings {
 
     /// The addresses to listen on: IP addresses with `--port`, and unix sockets.
     pub fn addrs(&self) -> Vec<ListenAddr> {
-        self.at(self.port)
+        self.addrs_on(self.port)
     }
 
-    fn at(&self, port: Option<u16>) -> Vec<ListenAddr> {
+    /// The addresses of `--listen` with this port; without a port only unix sockets.
+    fn addrs_on(&self, port: Option<u16>) -> Vec<ListenAddr> {
         let addr = |one: &Listen| match one {
             Listen::Ip(ip) => Some(ListenAddr::Tcp(SocketAddr::new(*ip, port?))),
             Listen::Unix(path) => Some(ListenAddr::Unix(path.clone())),
@@ -118,7 +119,7 @@ impl ListenSettings {
 
     /// The addresses for TLS: the IP addresses of `--listen` with `--tls-port`.
     pub fn tls_addrs(&self) -> Vec<ListenAddr> {
-        let mut all = self.at(self.tls_port);
+        let mut all = self.addrs_on(self.tls_port);
         all.retain(|addr| addr.port().is_some());
         all
     }

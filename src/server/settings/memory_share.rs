@@ -49,7 +49,7 @@ struct Memory {
     is_chosen: bool,
 }
 
-/// Finds the memory of this process, one of so many, and shows it as `--memory-max`; `None` without a limit.
+/// Finds the memory of this process, one of `processes`, and shows it as `--memory-max`; `None` without a limit.
 fn memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) -> Option<Memory> {
     let memory = all.iter_mut().find(|typed| typed.setting.flag == FLAG)?;
     let is_chosen = memory.source != Source::Default && memory.number() != Some(0);
@@ -70,7 +70,8 @@ fn memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) -> Option
 fn give_parts(all: &mut [Typed], memory: Memory) {
     let Memory { bytes, is_chosen } = memory;
     for typed in all {
-        let (Some(thousandths), Source::Default) = (typed.setting.memory_part, &typed.source)
+        let (Some(thousandths), Source::Default) =
+            (typed.setting.memory_thousandths, &typed.source)
         else {
             continue;
         };
@@ -85,8 +86,8 @@ fn give_parts(all: &mut [Typed], memory: Memory) {
     }
 }
 
-/// Lowers a value that nobody has set, so that so many of it fit in the part of the memory that bounds it, unless somebody
-/// has set that part.
+/// Lowers the default of `flag`, so that `count` such values fit in the limit `bound`. Does nothing if an operator has
+/// set either, or if `bound` has no part of the memory.
 fn lower_default(all: &mut [Typed], flag: &str, bound: &str, count: u64) {
     let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
     let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));

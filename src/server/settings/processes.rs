@@ -22,7 +22,7 @@ use crate::flag;
 /// The most processes.
 const PROCESSES_MAX: u32 = 64;
 
-/// A limit by address is at least this in each process, unless the whole limit is lower: the system spreads the
+/// Each process gets this much more than its part of a limit by address, up to the whole limit: the system spreads the
 /// connections of an address at random, so a process may get several of few.
 const BY_ADDRESS_MORE: u64 = 4;
 
@@ -183,8 +183,8 @@ fn part(all: &[Typed], typed: &Typed, shares: u64) -> Option<u64> {
     Some(part.max(least).min(limit))
 }
 
-/// What must fit into the part of this limit, such as a message of the largest size. All of that is the limit of one thing,
-/// so no process has a part of it.
+/// The largest value that must fit into the part of this limit, such as the size of one message. Each process has such
+/// a value whole.
 fn least_part(all: &[Typed], flag: &str) -> u64 {
     let fits = |typed: &&Typed| {
         let low = typed.setting.flag;
@@ -219,7 +219,7 @@ impl Checked {
 
     /// The error of a `--memory-max` that gives each of `count` processes less than it needs.
     pub(super) fn memory_of_each_error(&self, count: NonZeroU32) -> Option<SettingsError> {
-        let memory = self.set(MEMORY)?;
+        let memory = self.if_set(MEMORY)?;
         let (bytes, least) = (self.get::<ProcessSettings>().memory_max, least_of(count));
         (1..least).contains(&bytes).then(|| {
             let allowed = format!("0, or at least {least}: 64 MiB for each of {count} processes");

@@ -208,7 +208,7 @@ pub struct Setting {
     /// A name in the environment that people may set in place of this setting.
     pub(super) mistaken_env: Option<MistakenEnv>,
     /// For a limit of bytes over all clients: its part of `--memory-max`, in thousandths.
-    pub memory_part: Option<u16>,
+    pub memory_thousandths: Option<u16>,
     /// What the limit counts over several processes; `None` for the default ([`Self::counts`]).
     pub(super) counts: Option<Counts>,
     /// Limits over all clients into which a single thing of this size must fit, also if several processes divide them.
@@ -239,7 +239,7 @@ impl Setting {
             in_short_help: false,
             leads_short_help: false,
             mistaken_env: None,
-            memory_part: None,
+            memory_thousandths: None,
             counts: None,
             fits_into: &[],
             part: TablePart::Every,
@@ -346,8 +346,8 @@ impl Setting {
     }
 
     /// Unless an operator sets the setting, its value is `thousandths` of `--memory-max`.
-    pub const fn memory_part(mut self, thousandths: u16) -> Self {
-        self.memory_part = Some(thousandths);
+    pub const fn memory_thousandths(mut self, thousandths: u16) -> Self {
+        self.memory_thousandths = Some(thousandths);
         self
     }
 
@@ -374,7 +374,7 @@ impl Setting {
     /// What the limit counts over several processes. A part of `--memory-max` counts all clients unless its row says
     /// otherwise.
     pub fn counts(&self) -> Counts {
-        let of_memory = self.memory_part.map(|_| Counts::All);
+        let of_memory = self.memory_thousandths.map(|_| Counts::All);
         self.counts.or(of_memory).unwrap_or_default()
     }
 
@@ -393,7 +393,7 @@ impl Setting {
     /// Makes the row a fixed share of `--memory-max`, in thousandths. Operators cannot set it.
     pub const fn share(mut self, thousandths: u16) -> Self {
         self.given = Given::Nowhere;
-        self.memory_part(thousandths)
+        self.memory_thousandths(thousandths)
     }
 
     /// Makes the row a constant: a documented limit that operators cannot set.

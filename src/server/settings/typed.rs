@@ -22,7 +22,7 @@ pub enum Source {
     Env(String),
     /// The file that the environment names under this name, such as `JWT_SECRET_FILE`.
     File(String, PathBuf),
-    /// The table.
+    /// The default in the table.
     Default,
     /// A fixed part of another flag.
     PartOf(&'static str),
@@ -120,7 +120,7 @@ pub(super) fn collect(
     }
 }
 
-/// Finds the text of a row in the environment.
+/// Finds the text of a row in the environment; `None` if none of its names is set.
 fn from_env(
     setting: &Setting,
     env: &Env,

@@ -123,6 +123,7 @@ impl LogLines {
     fn put(&self, line: &[u8]) {
         let bytes = line.len();
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        // A line of any size fits into an empty queue.
         let is_full = before > 0 && before + bytes > WAITING_BYTES_MAX;
         if is_full || self.jobs.try_send(LogJob::Line(line.to_vec())).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);

@@ -265,6 +265,7 @@ impl TlsSession {
             read: self.passed,
             shown: self.passed,
         };
+        // What further records may cost in this call, in bytes.
         let mut left = plain.into.len() - plain.len;
         let mut may_have_data = false;
         self.has_unopened = false;

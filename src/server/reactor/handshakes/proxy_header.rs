@@ -15,13 +15,14 @@ const HEADER_BYTES_MAX: usize = 4 * 1024;
 pub(super) enum Beginning {
     /// A part of a header: the rest comes later.
     Part,
-    /// The address of a client.
+    /// A header with the address of a client.
     Client(SocketAddr),
-    /// A connection of the proxy itself, such as its health check; or its client has no IP address.
+    /// A header without an address: the connection is the proxy's own, such as its health check, or its client has no
+    /// IP address.
     Proxy,
     /// No header.
     Other,
-    /// The peer has left before the end of a header.
+    /// No whole header: the peer has left.
     Left,
 }
 

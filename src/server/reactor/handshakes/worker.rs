@@ -126,7 +126,7 @@ impl HandshakeSockets {
     }
 
     /// Why a handshake has to be evicted, if it has to.
-    fn is_evicted(&self, key: SessionKey) -> Option<CloseReason> {
+    fn eviction_reason(&self, key: SessionKey) -> Option<CloseReason> {
         let HandshakeStage::Handshake(handshake) = &self.all.get(&key)?.stage else {
             return None;
         };
@@ -197,7 +197,7 @@ impl Worker {
             // After the steps, which may free places.
             self.sockets.evict(self.clock.mono_us());
             for key in self.chosen.take() {
-                if let Some(reason) = self.sockets.is_evicted(key) {
+                if let Some(reason) = self.sockets.eviction_reason(key) {
                     self.handshake_failed(key, reason);
                 }
             }
@@ -392,7 +392,7 @@ impl Worker {
         );
     }
 
-    /// Takes a socket out of the thread.
+    /// Takes a socket out of the thread; `None` if it is not here, or if the poll does not let it go.
     fn take(&mut self, key: SessionKey) -> Option<(TcpStream, HandshakeStage)> {
         let mut socket = self.sockets.remove(key)?;
         let registry = self.poll.registry();

@@ -60,7 +60,7 @@ const HEADS_UNREAD_MIN: usize = 256;
 pub(super) struct HeadRate {
     second: u64,
     read: usize,
-    /// Those of the second before.
+    /// The heads that were read in the second before.
     before: usize,
 }
 
@@ -136,6 +136,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 }
                 return false;
             };
+            // Over the limit, the socket is dropped, which closes it.
             if !reactor.hub.refuse_over_sockets_max() {
                 reactor.admit(now, accepted);
             }

@@ -44,13 +44,13 @@ impl Freeze {
     }
 
     /// Records the latest end of a sleep.
-    pub(super) fn sleeps_until(&mut self, now_us: u64, timeout: Duration) {
+    pub(super) fn note_sleep(&mut self, now_us: u64, timeout: Duration) {
         let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
         self.sleeps_until_us = Some(now_us.saturating_add(timeout_us));
     }
 
     /// Records the beginning of a turn. Returns how late it is, microseconds: the process was stopped, or had no CPU.
-    pub(super) fn wakes(&mut self, now_us: u64) -> u64 {
+    pub(super) fn note_wake(&mut self, now_us: u64) -> u64 {
         self.note_time(now_us);
         let slept_until_us = self.sleeps_until_us.take();
         slept_until_us.map_or(0, |at| now_us.saturating_sub(at))
@@ -85,11 +85,11 @@ mod tests {
     #[test]
     fn a_turn_is_late_by_what_it_comes_after_the_end_of_its_sleep() {
         let mut freeze = Freeze::default();
-        freeze.sleeps_until(SECOND, Duration::from_millis(250));
-        assert_eq!(freeze.wakes(SECOND + 250_000), 0);
-        assert_eq!(freeze.wakes(3 * SECOND), 0, "without a sleep before");
-        freeze.sleeps_until(3 * SECOND, Duration::from_millis(250));
-        assert_eq!(freeze.wakes(3 * SECOND + 550_000), 300_000);
+        freeze.note_sleep(SECOND, Duration::from_millis(250));
+        assert_eq!(freeze.note_wake(SECOND + 250_000), 0);
+        assert_eq!(freeze.note_wake(3 * SECOND), 0, "without a sleep before");
+        freeze.note_sleep(3 * SECOND, Duration::from_millis(250));
+        assert_eq!(freeze.note_wake(3 * SECOND + 550_000), 300_000);
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                     Costly::Share => self.give_share(now, at_us),
                     Costly::Room => match self.hub.handle_next_room(now) {
                         Some(key) => self.read_key(now, key, Cost::Much, at_us),
+                        // The gateway has room for none of the waiting clients now.
                         None => {
                             left[at] = 0;
                             at_us

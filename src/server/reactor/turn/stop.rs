@@ -33,13 +33,14 @@ impl StopDeadline {
         self.at_us
     }
 
-    /// Takes the number of connections that are left; gives them more time while others end. Returns whether the time is
-    /// over.
+    /// Records the number of connections that are left; gives them more time while others end. Returns whether the time
+    /// is over.
     pub(super) fn note_connections(&mut self, now_us: u64, connections: usize) -> bool {
         if now_us >= self.at_us && connections < self.connections {
             self.at_us = self.at_us_max.min(now_us + STOP_STEP_US);
             self.connections = connections;
         } else if now_us + STOP_STEP_US <= self.at_us {
+            // Not within the last step: connections that end in it give the others more time.
             self.connections = connections;
         }
         now_us >= self.at_us

@@ -228,7 +228,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
     .more(
         "A message counts once, however many clients wait for it.",
     )
-    .memory_part(250)
+    .memory_thousandths(250)
     .limit(
         "slow clients are dropped, those with the largest share of this memory first; a client of an event stream or \
          with compression misses a message over 128 KiB whose encoding is not made yet",

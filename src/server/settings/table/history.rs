@@ -30,7 +30,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
         field!(Limits, history.bytes_max),
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
-    .memory_part(90)
+    .memory_thousandths(90)
     .limit(
         "the oldest messages are dropped; a client that missed a dropped message is notified. For a large message, this takes several [turns](../glossary.md): meanwhile, up to a quarter more is kept, and weirgate takes nothing from the bus",
         Shows::Metric(MetricName::HISTORY_BYTES),

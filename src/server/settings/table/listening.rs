@@ -165,7 +165,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(TlsSettings, held_bytes_max),
         "Bytes that TLS holds for all clients together",
     )
-    .memory_part(60)
+    .memory_thousandths(60)
     .limit(
         "weirgate drops the clients that [held the most for the longest](#shares)",
         Shows::Reason(CloseReason::TlsMemory),

@@ -250,7 +250,7 @@ impl Setting {
     }
 
     /// Whether nothing that is shown differs between the rows.
-    // By the debug texts: functions cannot be compared. There, fields and changed defaults are nothing.
+    // Compares the debug texts, because functions cannot be compared. Fields and changed defaults have empty ones.
     pub fn is_same(&self, other: &Self) -> bool {
         self.flag == other.flag
             && format!("{self:?}") == format!("{other:?}")
