@@ -306,8 +306,8 @@ impl Acl {
             .collect()
     }
 
-    /// Returns the role that counts of those in a token: if there are several, the first in the table. `None` means the
-    /// default role.
+    /// Returns the role of a token that counts: of several roles, the first in the table. `None` means the default
+    /// role.
     ///
     /// # Errors
     /// The token has roles, and the table has none of them.

@@ -356,7 +356,7 @@ fn is_unset(value: &CheckedValue) -> bool {
     value.source == Source::Default && value.setting.default().is_empty()
 }
 
-/// A setting as JSON. `in_each` is the number that each of so many processes has in place of the value.
+/// A setting as JSON. `in_each` is the number of processes, and the part of the value that each of them gets.
 fn setting(value: &CheckedValue, in_each: Option<(NonZeroU32, u64)>) -> ObjectWriter {
     let mut object = ObjectWriter::new();
     object.string("flag", value.setting.flag);

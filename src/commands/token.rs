@@ -165,6 +165,8 @@ impl TokenCommand {
         }
     }
 
+    /// Checks the token by the keys, by the rules for claims, and then by the rule of the gateway. Returns the text to
+    /// show, or why the token is refused.
     fn inspect(&self, token: Option<&Token>, now: Now) -> Result<String, String> {
         let keys = KeyFiles::new(&self.auth).read();
         let authenticator = Authenticator {

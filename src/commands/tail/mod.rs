@@ -214,6 +214,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Connects, subscribes and prints, until the user stops or the output is complete. Any other end of the connection
+    /// is an error.
     fn run(mut self) -> Result<(), TailError> {
         let Some(mut link) = self.open_unless_stopped()? else {
             return Ok(());

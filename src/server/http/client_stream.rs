@@ -194,6 +194,8 @@ impl AsyncWrite for ClientStream {
         let Some(session) = tls else {
             return Poll::Ready(Ok(0));
         };
+        // One record for each call. What the socket does not take of it stays in the session, so all of it counts as
+        // written.
         let part = &buf[..buf.len().min(RECORD_BYTES_MAX)];
         let mut records = [0; TlsSession::sealed_bytes_max(RECORD_BYTES_MAX)];
         let sealed = session.seal(part, &mut records)?;

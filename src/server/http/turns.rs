@@ -21,7 +21,7 @@ const TURNS_MAX: usize = 8;
 /// taking turns would only cost time.
 const FREE_STEPS_MAX: u32 = 32;
 
-/// The connections of a thread, and those of them whose turn comes.
+/// The connections of a thread, which take turns.
 #[derive(Default)]
 pub(super) struct Turns(RefCell<Lines>);
 

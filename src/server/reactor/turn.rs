@@ -418,6 +418,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Handles an event of the poll.
     fn event(&mut self, now: Now, event: &Event) {
         match event.token() {
             WAKER => {}

@@ -31,8 +31,9 @@ impl Fingerprints {
         }
     }
 
-    /// Looks at the files again. Returns true if one has changed since the last read, and none since the last look. A file
-    /// that is written in place may have only a part of its content until the writer is done, and that part may be valid.
+    /// Checks the files again. Returns true if one has changed since the last read, and none since the last check. A
+    /// file that is written in place may have only a part of its content until the writer is done, and that part may be
+    /// valid.
     pub fn poll_change(&mut self) -> bool {
         let present = fingerprints(&self.paths);
         let is_settled = present == self.at_check;

@@ -129,6 +129,7 @@ impl Checked {
         Ok(self)
     }
 
+    /// Parses the texts, writes the values to their groups, and checks the values against each other.
     fn parse(
         typed: Vec<Typed>,
         warnings: Vec<String>,

@@ -157,6 +157,7 @@ fn is_between(c: char) -> bool {
     c == ',' || c.is_whitespace()
 }
 
+/// Parses the addresses of `--listen`, each of which may be there once.
 fn parse_listen(text: &str) -> Result<Vec<Listen>, RefusedValue> {
     let mut all = Vec::new();
     for one in text.split(is_between).filter(|one| !one.is_empty()) {

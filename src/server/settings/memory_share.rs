@@ -16,10 +16,10 @@ const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
 /// A message that is not JSON is in memory twice: its payload, and the text for clients.
 const MESSAGE_COPIES: u64 = 2;
 
-/// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
-/// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
-/// lowered, because a large machine is no reason to hold more. If this is one of several processes, it has its part of
-/// the memory, and of all other limits over all clients.
+/// Gives each limit that nobody has set its part of the memory, from which [`PROGRAM_BYTES`] are subtracted first.
+/// Without `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are
+/// then only lowered, because a large machine is no reason to hold more. If this is one of several processes, it has
+/// its part of the memory, and of all other limits over all clients.
 pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let processes = processes::shares(all);
     match memory(all, limit_bytes, processes) {

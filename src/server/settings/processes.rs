@@ -37,7 +37,7 @@ pub enum Processes {
     /// This process does.
     #[default]
     Alone,
-    /// This process starts so many.
+    /// This process starts this many.
     Several(NonZeroU32),
     /// This process starts one for each core.
     Auto,
@@ -51,6 +51,7 @@ pub enum Processes {
 }
 
 impl Processes {
+    /// Parses a count, `auto`, or `NUMBER/COUNT`, with which a supervisor starts a process.
     fn parse(text: &str) -> Option<Self> {
         let number = |text: &str| {
             let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -76,7 +77,7 @@ impl Processes {
         matches!(self, Self::Several(_) | Self::Auto)
     }
 
-    /// How many processes this process starts, with so many cores; `None` if it is no supervisor.
+    /// How many processes this process starts on a machine with this many `cores`; `None` if it is no supervisor.
     fn started(self, cores: u32) -> Option<NonZeroU32> {
         match self {
             Self::Several(count) => Some(count),
@@ -140,8 +141,8 @@ pub(super) fn shares(all: &[Typed]) -> u64 {
     typed(all).shares()
 }
 
-/// The settings of the first of the processes that a supervisor with these settings starts, on a machine with so many
-/// cores, and how many it starts. `None` if this is no supervisor.
+/// Returns how many processes a supervisor with these settings starts on a machine with this many `cores`, and the
+/// settings of the first of them. `None` if this is no supervisor.
 pub(super) fn of_each(all: &[Typed], cores: u32) -> Option<(NonZeroU32, Vec<Typed>)> {
     let count = typed(all).started(cores)?;
     let mut each = all.to_vec();
@@ -194,7 +195,7 @@ fn least_part(all: &[Typed], flag: &str) -> u64 {
     fitting.filter_map(Typed::number).max().unwrap_or(0)
 }
 
-/// The least memory of so many processes.
+/// The least memory of `count` processes together, bytes.
 fn least_of(count: NonZeroU32) -> u64 {
     MEMORY_BYTES_MIN * u64::from(count.get())
 }

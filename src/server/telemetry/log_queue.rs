@@ -141,7 +141,7 @@ struct WaitingLines {
     left_out: Arc<AtomicU64>,
     /// How many of them were logged as left out.
     reported: u64,
-    /// What is still to be written of a line of which the system took only the beginning.
+    /// The rest of a line of which the system took only the beginning; it is written before the next line.
     torn: Vec<u8>,
 }
 
@@ -215,7 +215,7 @@ impl Write for StandardOutput {
             match rustix::io::write(&stdout, bytes) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    // An error of it is one of the next write.
+                    // The next write reports what is wrong.
                     let _ = poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None);
                 }
                 // Standard output is closed: nobody wants the lines.

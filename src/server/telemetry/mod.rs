@@ -233,7 +233,7 @@ impl<'a> MetricsReading<'a> {
             .reduce(|a, b| a + b)
     }
 
-    /// Returns the amount that is held for clients, in bytes or places. `name` is a label of [`MetricName::HELD`].
+    /// Returns the amount that is held for clients, in bytes or other units. `name` is a label of [`MetricName::HELD`].
     pub(crate) fn held(&self, name: &str) -> Option<u64> {
         let mut all = self.values(&MetricName::HELD);
         all.find(|(label, _)| *label == name).map(|(_, held)| held)

@@ -174,6 +174,7 @@ pub(crate) fn members_route(telemetry: &Arc<Telemetry>, cutter: &Cutter) -> Rout
     }
 }
 
+/// Has the next survey search, and answers with what it finds.
 async fn answer(
     telemetry: &Arc<Telemetry>,
     cutter: &Cutter,

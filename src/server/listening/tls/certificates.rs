@@ -283,6 +283,7 @@ impl Certificate {
 }
 
 impl CertificateFacts {
+    /// Reads the facts of a chain from its certificates; an error if one cannot be parsed, or if there is none.
     fn of(file: &Path, chain: &[CertificateDer<'_>]) -> Result<Self, String> {
         let parsed = chain
             .iter()

@@ -278,6 +278,7 @@ impl Worker {
         }
     }
 
+    /// Waits for the header of a proxy, which may have come already.
     fn await_header(&mut self, key: SessionKey, accepted: Accepted) {
         let Accepted {
             stream,

@@ -6,7 +6,7 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-/// Connections that end give the others this much more time, and a stop looks at them this long before its end.
+/// If connections end within this time before the end of a stop, the others get this much more time.
 const STOP_STEP_US: u64 = 250_000;
 
 /// The time that is left of a stop. While connections end, there is more time, up to a bound: a busy machine closes them

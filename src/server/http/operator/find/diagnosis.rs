@@ -49,7 +49,7 @@ impl AnswerContext<'_> {
         first
     }
 
-    /// A stream that takes no messages, of which the client has names.
+    /// A stream that takes no messages, and from which messages of the client's names come.
     fn stopped(&self, found: &FoundClient) -> Option<Verdict> {
         let bus = self.telemetry.bus()?;
         let stopped = bus
@@ -165,7 +165,8 @@ fn is_of_stream(name: &FoundName, subjects: Option<&[String]>) -> bool {
     name.brings.from == NameSource::Stream && has_one
 }
 
-/// The first of the client's names of which the bus says this, with the number of others.
+/// Returns the first of the client's names that are in this state on the bus and are wanted, with the number of others;
+/// `None` if there is none.
 fn names_with(
     found: &FoundClient,
     on_bus: OnBus,
@@ -224,7 +225,7 @@ fn no_names(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
-/// A client that has asked for at most so many messages a second.
+/// A client that has asked for a limit on its messages a second.
 fn own_rate(found: &FoundClient) -> Option<Verdict> {
     let hz = found.max_rate?.hz();
     Some(Verdict {
