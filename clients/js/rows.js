@@ -7,8 +7,9 @@ const lastPart = ({ channel }) => channel.split(/[.:]/).at(-1);
 
 export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   const rows = new Map();
-  // The ids of the rows from before a loss or refusal, until it is known whether there still are such rows.
-  const old = new Set();
+  // By name, the ids of the rows from before a loss or refusal, until it is known whether there still are such rows.
+  const old = new Map();
+  const doubt = (id, name) => old.set(name, (old.get(name) ?? new Set()).add(id));
   let isPlanned = false, isGone = false;
   const isLoading = () => {
     const granted = new Set(sub.granted), { coming, refused } = sub;
@@ -24,18 +25,16 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
   };
   const take = (value, message) => {
     const id = idOf(message);
-    old.delete(id);
+    old.get(rows.get(id)?.name)?.delete(id);
     if (message.deleted) rows.delete(id);
     else rows.set(id, { value, message, name: message.pattern ?? message.channel, at: client.now });
     show();
   };
   const sub = client.subscribe(names, take);
   const settle = (names, isThere) => {
-    for (const id of old) {
-      const { name } = rows.get(id);
-      if (!names.includes(name)) continue;
-      old.delete(id);
-      if (!isThere(name)) rows.delete(id);
+    for (const name of names) {
+      if (!isThere(name)) old.get(name)?.forEach((id) => rows.delete(id));
+      old.delete(name);
     }
     show();
   };
@@ -48,13 +47,13 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
     if (cut !== "refused") settle([channel], () => cut);
   };
   const lost = () => {
-    const isOpen = client.status === "open" || client.status === "stale";
-    for (const [id, { name }] of rows) if (!isOpen || name in sub.refused) old.add(id);
+    const isOpen = client.status === "open" || client.status === "stale", { refused } = sub;
+    for (const [id, { name }] of rows) if (!isOpen || name in refused) doubt(id, name);
     show();
   };
   // The client asks for last values again.
   const bus = ({ lost: isLost }) => {
-    if (isLost) for (const [id, { name }] of rows) if (isPictured(client.brings, name)) old.add(id);
+    if (isLost) for (const [id, { name }] of rows) if (isPictured(client.brings, name)) doubt(id, name);
   };
   const events = { subscribed, retained, coming: show, refused: lost, status: lost, bus };
   for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);

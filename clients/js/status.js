@@ -11,13 +11,9 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     recent.set(what, { state, cause: causeOf(count), count, at: client.now });
     show();
   };
-  const causes = () => {
-    const { status, bus, refused = {}, unanswered = [], coming = [], cuts = {} } = client, all = [];
+  const causesOfNames = () => {
+    const { refused = {}, unanswered = [], coming = [], cuts = {} } = client, all = [];
     const add = (state, cause) => all.push({ state, cause });
-    if (!isUp(client)) add(status, causeOfClose(client));
-    else if (bus === "away") add("away", "The server gets no messages from its bus.");
-    else if (status === "stale") add("stale", `Nothing has come for ${client.options.staleMs} ms.`);
-    for (const { state, cause } of recent.values()) add(state, cause);
     const due = coming.filter((name) => !(name in cuts));
     for (const cut of new Set(Object.values(cuts))) {
       add("missing", `Not all last values of ${some(Object.keys(cuts).filter((name) => cuts[name] === cut))} have come: ${cut}.`);
@@ -26,6 +22,19 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     if (due.length) add("loading", `The last values of ${some(due)} are coming.`);
     const reasons = Object.entries(refused).map(([name, why]) => `${name} (${why})`);
     if (reasons.length) add("refused", `The server refuses ${some(reasons)}.`);
+    return all;
+  };
+  // Found anew only when names have changed: there may be very many.
+  let ofNames;
+  const lookAtNames = () => (ofNames = causesOfNames());
+  const causes = () => {
+    const { status, bus } = client, all = [];
+    const add = (state, cause) => all.push({ state, cause });
+    if (!isUp(client)) add(status, causeOfClose(client));
+    else if (bus === "away") add("away", "The server gets no messages from its bus.");
+    else if (status === "stale") add("stale", `Nothing has come for ${client.options.staleMs} ms.`);
+    for (const { state, cause } of recent.values()) add(state, cause);
+    all.push(...ofNames);
     if (!all.length) add("open", "All is well.");
     return all.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
   };
@@ -40,19 +49,23 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     // Its exceptions break no step of the client.
     client.input("run", () => client.put("attempt", () => changed({ ...all[0], causes: all })));
   };
+  const showNames = () => {
+    lookAtNames();
+    show();
+  };
   const forget = () => {
     for (const [what, { at }] of recent) if (driver.now() >= at + recentMs) recent.delete(what);
     show();
   };
 
   const listeners = {
-    status: show,
+    status: showNames,
     bus: ({ lost }) => (lost ? happened("missing", "bus", () => "The server's bus has lost messages.") : show()),
-    refused: show,
-    unanswered: show,
-    coming: show,
-    retained: show,
+    refused: showNames,
+    unanswered: showNames,
+    coming: showNames,
     subscribed({ detail: { recovered, why, brings } }) {
+      lookAtNames();
       const all = Object.entries(Object(recovered) === recovered ? recovered : { [kind === "push" ? "the pushes" : "the symbols"]: recovered });
       // Last values show what has changed meanwhile.
       const lost = all.filter(([name, is]) => is === false && brings?.[name]?.from !== "retained");
@@ -74,7 +87,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
   listeners.identified = listeners.subscribed;
   if (latency) listeners[kind] = () => latency.ms > lateMs && happened("late", "late", () => `Messages come more than ${lateMs} ms late.`);
   for (const [type, listener] of Object.entries(listeners)) client.addEventListener(type, listener);
-  show();
+  showNames();
   return () => {
     driver.cancel(alarm);
     for (const [type, listener] of Object.entries(listeners)) client.removeEventListener(type, listener);

@@ -8,6 +8,8 @@ const FULL = /would exceed maximum/;
 const SHARED = /per user|^Server|too many/;
 const AGAIN_MS = 5_000;
 const TELL_MS = 200;
+/** A change of one name that goes through all names may cost as much as this many names. */
+const NAMES_A_CHANGE = 64;
 /** A name that the server has granted, and that its bus refuses for now. */
 const BARRED = /^Refused by the bus: (.*)$/s;
 /** Why the newest messages of a name have not come: reasons that pass, and the others. */
@@ -105,10 +107,11 @@ class Subscription {
   }
 
   check() {
-    const { end, granted, refused } = this;
+    const { end } = this;
     if (end !== undefined) this.#end("reject", end ?? new RequestError("closed"));
-    else if (this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) this.#end("resolve", { granted, refused });
-    else return;
+    else if (this.#settle && this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) {
+      this.#end("resolve", { granted: this.granted, refused: this.refused });
+    } else return;
     this.#client.driver.cancel(this.#alarm);
     // Who iterates looks again.
     this.#client.put("attempt", () => this.#client.dispatchEvent({ type: this }));
@@ -133,6 +136,8 @@ export class Subscriber extends Session {
   // The names of the last events, as texts.
   #emitted = { refused: "{}", unanswered: "[]", coming: "[]", cuts: "{}" };
   #telling;
+  // The changes of names since the last events.
+  #changes = 0;
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
@@ -199,7 +204,7 @@ export class Subscriber extends Session {
   }
 
   granted(names, part = this.#all("asked")) {
-    const entries = inState(part, ["asked"]).filter(({ name }) => names.includes(name));
+    const given = new Set(names), entries = inState(part, ["asked"]).filter(({ name }) => given.has(name));
     for (const entry of entries) {
       const isRetained = this.#bringsRetained(entry);
       if (this.#isShort(entry)) entry.lack = "";
@@ -234,7 +239,7 @@ export class Subscriber extends Session {
     const { channel = name, retained } = this.kind === "data" ? item : {}, { asked, due, heard, subs } = entry;
     if (entry.why && entry.state === "live") {
       entry.why = entry.told = "";
-      this.#emitNames();
+      this.#lookSoon();
     }
     if (entry.past) {
       entry.past.push([channel, item, details]);
@@ -260,7 +265,7 @@ export class Subscriber extends Session {
     if (cut !== "refused") entry.due = undefined;
     entry.cut = cut;
     if (!entry.fresh.size) entry.heard.clear();
-    this.#ask();
+    this.#lookSoon();
     return isWhole;
   }
 
@@ -271,6 +276,7 @@ export class Subscriber extends Session {
     entry.why = why;
     // Nobody waits any more for an answer.
     this.#tell([entry], entry.told === why ? [] : [entry], () => false);
+    this.#lookSoon();
     entry.told = why;
     return true;
   }
@@ -319,7 +325,7 @@ export class Subscriber extends Session {
   }
 
   revoked(names) {
-    const part = this.#all("live").filter(({ name }) => names.includes(name));
+    const lost = new Set(names), part = this.#all("live").filter(({ name }) => lost.has(name));
     for (const entry of part) entry.state = "asked";
     this.#refuse(part, ["not granted by the new token"]);
   }
@@ -329,8 +335,8 @@ export class Subscriber extends Session {
     this.#isUp &&= isUp;
     super.changed(status);
     if (isUp) return;
-    for (const timer of [this.#again, this.#recalling, this.#telling]) this.driver.cancel(timer);
-    this.#again = this.#recalling = this.#telling = undefined;
+    for (const timer of [this.#again, this.#recalling]) this.driver.cancel(timer);
+    this.#again = this.#recalling = undefined;
     this.#hasLost = false;
     for (const entry of this.#all("live")) Object.assign(entry, { wasLive: true }, !entry.isOwn && { since: this.position });
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
@@ -451,7 +457,7 @@ export class Subscriber extends Session {
     // Other channels of a pattern still lack theirs.
     if (channel === name && entry.lack && !(entry.isFilling && entry.lack === LOST)) {
       entry.lack = "";
-      this.#tellSoon();
+      this.#lookSoon();
     }
     if (!keeps || entry.group || this.#isShort(entry)) return;
     const newest = kept.get(channel) ?? [];
@@ -566,17 +572,25 @@ export class Subscriber extends Session {
     this.#later();
   }
 
-  /** Together: very many names may get their first message at the same time. */
-  #tellSoon() {
-    const tell = () => {
-      this.#telling = undefined;
+  /**
+   * After a change of one name: asks for what may be asked for by now, and tells of the names. At once for few names. Very many
+   * names may change one after the other, so these are looked at together.
+   */
+  #lookSoon() {
+    const look = () => {
+      this.#askLastValues();
       this.#emitNames();
     };
-    this.#telling ??= this.driver.after(TELL_MS, tell);
+    this.#changes += 1;
+    if (this.#changes * NAMES_A_CHANGE >= this.#names.size) look();
+    else this.#telling ??= this.driver.after(TELL_MS, look);
   }
 
   #emitNames() {
     // Names whose cuts have changed are told again.
+    this.driver.cancel(this.#telling);
+    this.#telling = undefined;
+    this.#changes = 0;
     const cuts = JSON.stringify(this.cuts);
     if (cuts !== this.#emitted.cuts) this.#emitted.coming = undefined;
     this.#emitted.cuts = cuts;
@@ -655,7 +669,6 @@ export class Subscriber extends Session {
     const silent = told.filter((entry) => entry.warned !== entry.why && !isHeard(entry));
     check(all);
     if (told.length) this.emit("error", refusal(told));
-    this.#emitNames();
     if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
     for (const entry of silent) entry.warned = entry.why;
   }
@@ -663,14 +676,15 @@ export class Subscriber extends Session {
   /** The reasons come in the order of the names; the last reason goes for the rest. */
   #refuse(part, errors) {
     const last = errors.at(-1) ?? "not granted", all = [...part, ...(FULL.test(last) ? this.#all("wanted") : [])];
-    const news = all.filter((entry, at) => entry.why !== (entry.why = errors[at] ?? last));
+    const news = new Set(all.filter((entry, at) => entry.why !== (entry.why = errors[at] ?? last)));
     // Others were given up meanwhile.
     const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) {
       Object.assign(entry, { state: LIMITED.test(entry.why) ? "limited" : "refused", past: undefined });
       if (!entry.lack) entry.heard.clear();
     }
-    this.#tell(left, left.filter((entry) => news.includes(entry)), ({ subs }) => [...subs].some((sub) => sub.waits));
+    this.#tell(left, left.filter((entry) => news.has(entry)), ({ subs }) => [...subs].some((sub) => sub.waits));
+    this.#emitNames();
     this.#later();
   }
 
@@ -713,8 +727,8 @@ const waiting = (entry) => (isLiveRetained(entry) && !entry.isHeldUp ? [entry.fr
 const isWaiting = (entry) => waiting(entry).some((subs) => subs?.size);
 /** Why names are not granted: the reasons come in the order of the names; the last one goes for the rest. */
 const whyNot = (part, channels, errors) => {
-  const own = errors.filter((why) => !channels.includes(BARRED.exec(why)?.[1]));
-  return new Map(part.filter(({ name }) => !channels.includes(name)).map((entry, at) => [entry, own[at] || own.at(-1) || "not granted"]));
+  const given = new Set(channels), own = errors.filter((why) => !given.has(BARRED.exec(why)?.[1]));
+  return new Map(part.filter(({ name }) => !given.has(name)).map((entry, at) => [entry, own[at] || own.at(-1) || "not granted"]));
 };
 const isRefused = ({ state }) => state === "refused" || state === "limited";
 const reasons = (entries) => Object.fromEntries(entries.map(({ name, why }) => [name, why]));

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Channels } from "../channels.js";
+import { statusOf } from "../status.js";
+import { Subscriber } from "../subscriber.js";
 import { Trades } from "../trades.js";
 import { inWorld, latest, pass, sockets, world } from "./world.mjs";
 
@@ -38,6 +40,38 @@ test("2,500 names of a loop are three requests, and three again on the next conn
     latest().open();
     await settled();
   }
+  channels.close();
+}));
+
+test("changes of 4,000 names, one after the other, are told together, and all in the end", inWorld(async () => {
+  const names = Array.from({ length: 4_000 }, (_, n) => `n:${n}`), told = { coming: [], refused: [] };
+  const channels = new Channels(URL_, { onComing: (now) => told.coming.push(now.length), onRefused: (now) => told.refused.push(Object.keys(now).length), onError() {} });
+  let looks = 0;
+  Object.defineProperty(channels, "cuts", { get: () => (looks += 1) && Object.getOwnPropertyDescriptor(Subscriber.prototype, "cuts").get.call(channels) });
+  const states = [], end = statusOf(channels, ({ state }) => states.push(state));
+  channels.subscribe(names, () => {});
+  latest().open();
+  await settled();
+  const brings = Object.fromEntries(names.map((name) => [name, { from: "retained" }]));
+  for (const { channels: part, requestId } of sent()) latest().message({ type: "subscribed", channels: part, brings, errors: [], requestId });
+  const each = async (of) => {
+    looks = 0;
+    for (const name of names) {
+      latest().message(of(name));
+      await null;
+    }
+    pass(200);
+    // A change may cost as much as 64 names: here and in the status, also of a message that changes none.
+    assert.ok(looks <= 200, `${looks} looks at all names`);
+  };
+  await each((channel) => ({ type: "retained", channel, count: 0 }));
+  await each((name) => ({ type: "error", error: `Refused by the bus: ${name}` }));
+  assert.equal(told.refused.at(-1), 4_000);
+  await each((name) => data(name, 1));
+  assert.deepEqual([told.coming.at(-1), told.refused.at(-1), states.at(-1)], [0, 0, "open"]);
+  let seq = 1;
+  await each((name) => ({ ...data(name, 2), seq: (seq += 2) }));
+  end();
   channels.close();
 }));
 

@@ -13,6 +13,9 @@ stale: nothing has come for `stale_ms`; missing: messages were lost, for this cl
 more last values than come; failed: a request was refused or had no response, or there is no new token; late: messages come more than
 `late_ms` late; loading: a name has no answer yet, or its last values are coming; refused: the server refuses names; open: none of these."""
 
+_OF_NAMES = ("status", "refused", "unanswered", "coming", "subscribed")
+"""The events after which a name may be in another state."""
+
 _STATES: tuple[State, ...] = State.__args__  # type: ignore[attr-defined]
 
 
@@ -40,17 +43,21 @@ class StatusCore:
 
     def __init__(self, core: Core, changed: Callable[[FeedStatus], object], latency: LatencyCore | None = None,
                  late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> None:
-        self.types = ("status", "bus", "refused", "unanswered", "coming", "retained", "subscribed", "identified", "error", "gap", *([core.kind] if latency else ()))
+        self.types = ("status", "bus", "refused", "unanswered", "coming", "subscribed", "identified", "error", "gap", *([core.kind] if latency else ()))
         self._core, self._changed, self._latency = core, changed, latency
         self._late_ms, self._recent_ms = late_ms, recent_ms
         # What has happened within `recent_ms`.
         self._recent: dict[str, _Recent] = {}
         self._shown: list[Cause] = []
+        # Found anew only when names have changed: there may be very many.
+        self._of_names = self._causes_of_names()
         self._show()
 
     # ---- Reports of the driver
 
     def handle_event(self, type: str, args: tuple[Any, ...]) -> None:
+        if type in _OF_NAMES:
+            self._of_names = self._causes_of_names()
         if type == "bus" and args[1]:
             self._happened("missing", "bus", lambda _: "The server's bus has lost messages.")
         elif type in ("subscribed", "identified"):
@@ -115,6 +122,12 @@ class StatusCore:
             causes.append(Cause("away", "The server gets no messages from its bus."))
         elif core.status == "stale":
             causes.append(Cause("stale", f"Nothing has come for {_number(core.stale_ms)} ms."))
+        causes += self._of_names
+        return sorted(causes or [Cause("open", "All is well.")], key=lambda one: _STATES.index(one.state))
+
+    def _causes_of_names(self) -> list[Cause]:
+        core = self._core
+        causes: list[Cause] = []
         if core.status in ("open", "stale") and (unanswered := getattr(core, "unanswered", [])):
             causes.append(Cause("loading", f"The server has not answered yet for {_some(unanswered)}."))
         cuts = getattr(core, "cuts", {})
@@ -124,7 +137,7 @@ class StatusCore:
             causes.append(Cause("loading", f"The last values of {_some(due)} are coming."))
         if refused := [f"{name} ({why})" for name, why in getattr(core, "refused", {}).items()]:
             causes.append(Cause("refused", f"The server refuses {_some(refused)}."))
-        return sorted(causes or [Cause("open", "All is well.")], key=lambda one: _STATES.index(one.state))
+        return causes
 
     def _cause_of_close(self) -> str:
         status, close = self._core.status, self._core.last_close

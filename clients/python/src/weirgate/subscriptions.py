@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ _KEPT_MAX = 10_000
 _AGAIN_MIN_MS = 5_000.0
 _AGAIN_MAX_MS = 60_000.0
 _TELL_MS = 200.0
+# A change of one name that goes through all names may cost as much as this many names.
+_NAMES_A_CHANGE = 64
 
 ALL: Literal["all"] = "all"
 """Of `last`."""
@@ -117,11 +119,11 @@ class _Entry:
         return self.state == "live" and bool(self.why)
 
     @property
-    def waits(self) -> dict[SubscriptionCore, int]:
+    def waits(self) -> list[dict[SubscriptionCore, int]]:
         """The subscriptions to which last values come."""
-        is_coming = self.state == "live" and self.is_retained and not self.is_held_up
-        due = self.due if self.due and not self.cut else {}
-        return {**self.fresh, **(self.asked or {}), **due} if is_coming else {}
+        if self.state != "live" or not self.is_retained or self.is_held_up:
+            return []
+        return [some for some in (self.fresh, self.asked, None if self.cut else self.due) if some]
 
 
 @dataclass(eq=False)
@@ -162,7 +164,7 @@ class SubscriptionCore:
     @property
     def coming(self) -> list[str]:
         """The names whose last values are coming to this subscription."""
-        return [entry.name for entry in self.entries if self in entry.waits]
+        return [entry.name for entry in self.entries if any(self in some for some in entry.waits)]
 
     @property
     def is_over(self) -> bool:
@@ -180,7 +182,7 @@ class SubscriptionCore:
         """After a change of its names, or of the connection."""
         if self.is_over:
             self.settle(self.ending or RequestError("closed"))
-        elif all(entry.state == "live" or entry.is_refused for entry in self.entries):
+        elif not self.is_done and all(entry.state == "live" or entry.is_refused for entry in self.entries):
             self.settle(None)
 
     def settle(self, error: RequestError | None) -> None:
@@ -209,6 +211,8 @@ class SubscriberCore(SessionCore):
         self._begins = 0
         self._again_ms, self._again_at = _AGAIN_MIN_MS, math.inf
         self._recall_at = self._tell_at = math.inf
+        # The changes of names since the last events.
+        self._changes = 0
         self._has_lost = False
         self._asking = 0
         # Requests in flight with a position.
@@ -378,7 +382,7 @@ class SubscriberCore(SessionCore):
         channel, is_retained = (item.get("channel", name), item.get("retained", False)) if is_data else (name, False)
         if entry.is_barred:
             entry.why, entry.told = "", None
-            self._emit_names()
+            self._look_soon()
         if entry.past is not None:
             entry.past.append((channel, item, details))
             return False
@@ -407,7 +411,7 @@ class SubscriberCore(SessionCore):
         entry.due, entry.cut = entry.due if cut == "refused" else None, cut
         if not entry.fresh:
             entry.heard.clear()
-        self._ask()
+        self._look_soon()
         return is_whole
 
     def barred(self, why: Any) -> bool:
@@ -419,6 +423,7 @@ class SubscriberCore(SessionCore):
         entry.why = why
         # Nobody waits any more for an answer.
         self._tell([entry], [entry] if entry.told != why else [], is_heard=False)
+        self._look_soon()
         entry.told = why
         return True
 
@@ -458,7 +463,7 @@ class SubscriberCore(SessionCore):
         super().changed(status)
         if status in ("open", "stale"):
             return
-        self._again_at = self._recall_at = self._tell_at = math.inf
+        self._again_at = self._recall_at = math.inf
         self._has_lost = False
         for entry in self._all("live"):
             entry.was_live = True
@@ -489,8 +494,7 @@ class SubscriberCore(SessionCore):
             self._recall()
             self._is_planned = True
         if now >= self._tell_at:
-            self._tell_at = math.inf
-            self._emit_names()
+            self._look()
         if self._is_planned:
             self._is_planned = False
             self._ask()
@@ -597,9 +601,9 @@ class SubscriberCore(SessionCore):
                 # The newest message of a channel that is forgotten may come twice.
                 del entry.heard[next(iter(entry.heard))]
         if entry.lack and channel == entry.name and not (entry.is_filling and entry.lack == _LOST):
-            # Other channels of a pattern still lack theirs. Told together: very many names may get their first message at once.
+            # Other channels of a pattern still lack theirs.
             entry.lack = ""
-            self._tell_at = min(self._tell_at, self.now + _TELL_MS)
+            self._look_soon()
         if not entry.keeps or entry.group or self._source(entry.name) in _SHORT:
             return
         # The channels in the order of their changes.
@@ -636,7 +640,21 @@ class SubscriberCore(SessionCore):
         self._is_resuming = self._resuming > 0 or any(_is_resuming(self._more(entry)) for entry in self._all("wanted"))
         self._emit_names()
 
+    def _look_soon(self) -> None:
+        """After a change of one name: asks for what may be asked for by now, and tells of the names. At once for few names. Very
+        many names may change one after the other, so these are looked at together."""
+        self._changes += 1
+        if self._changes * _NAMES_A_CHANGE >= len(self._names):
+            self._look()
+        else:
+            self._tell_at = min(self._tell_at, self.now + _TELL_MS)
+
+    def _look(self) -> None:
+        self._ask_last_values()
+        self._emit_names()
+
     def _emit_names(self) -> None:
+        self._changes, self._tell_at = 0, math.inf
         if (cuts := self.cuts) != self._emitted["cuts"]:
             # Names whose cuts have changed are told again.
             self._emitted["cuts"], self._emitted["coming"] = cuts, None
@@ -856,6 +874,7 @@ class SubscriberCore(SessionCore):
                 entry.heard.clear()
         news = [entry for entry in left if entry.why != entry.told]
         self._tell(left, news)
+        self._emit_names()
         for entry in left:
             entry.told = entry.why
         self._plan_again()
@@ -871,7 +890,6 @@ class SubscriberCore(SessionCore):
         _check(entries)
         if news:
             self._emit("error", _refusal(news))
-        self._emit_names()
         if silent:
             self._outputs.append(Warn(lambda: _unheard(silent)))
         for entry in news:
@@ -906,10 +924,11 @@ def _barred_name(why: Any) -> str | None:
     return found[1] if found else None
 
 
-def _why_not(part: list[_Entry], granted: Container[str], errors: list[str]) -> dict[_Entry, str]:
+def _why_not(part: list[_Entry], granted: Iterable[str], errors: list[str]) -> dict[_Entry, str]:
     """Why names are not granted: the reasons come in the order of the names; the last one goes for the rest."""
-    own = [why for why in errors if _barred_name(why) not in granted]
-    denied = [entry for entry in part if entry.name not in granted]
+    names = set(granted)
+    own = [why for why in errors if _barred_name(why) not in names]
+    denied = [entry for entry in part if entry.name not in names]
     return {entry: (own[min(at, len(own) - 1)] if own else "") or "not granted" for at, entry in enumerate(denied)}
 
 
