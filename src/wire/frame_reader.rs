@@ -111,6 +111,7 @@ pub struct FrameReader {
     head_len: u8,
     message: Option<OpenMessage>,
     utf8: Utf8Check,
+    /// Whether all further input is discarded: after an error, or a close frame.
     ended: bool,
     /// `None`: the client did not negotiate permessage-deflate.
     inflate: Option<Box<Inflate>>,
@@ -269,6 +270,7 @@ impl FrameReader {
             let (part, rest) = input.split_at(arrived);
             *input = rest;
             let whole_at_once = self.received == 0 && arrived as u64 == missing;
+            // Most frames: they never go through the buffer.
             if whole_at_once && !head.deflated && !head.fragment {
                 scratch.begin();
                 append_unmasked(&mut scratch.frame, part, head.mask, 0);
@@ -536,6 +538,7 @@ impl FrameReader {
         }
     }
 
+    /// Ends the current frame, and with its last frame the message. A control frame leaves an open message as it is.
     fn end_frame(&mut self, head: &Head) -> Result<(), FrameError> {
         self.head_len = 0;
         self.received = 0;

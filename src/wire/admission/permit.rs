@@ -186,7 +186,7 @@ impl ConnectionPermit {
         let room = Room {
             holders_max: connections_max,
             sharing,
-            // Resting connections are those of the HTTP thread.
+            // The HTTP thread ends resting connections, so they still count for a while.
             early: true,
         };
         self.held.fit(room, now_us)

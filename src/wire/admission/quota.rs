@@ -78,7 +78,7 @@ pub enum RestKind {
     /// The holder works, and goes on without a pause with what its client has asked for in advance. It is evicted only
     /// with [`Sharing::LargestFirst`].
     Pipelined,
-    /// Nothing.
+    /// The holder does nothing.
     Idle,
     /// The holder is in the middle of something, and its client owes it the next bytes or does not take them.
     Owed,
@@ -133,7 +133,7 @@ pub struct Permit {
 }
 
 impl Quota {
-    /// An empty holding of at most `max` bytes or places; `name` is the label in metrics and in the documents.
+    /// A limit of `max` bytes or places, of which nothing is held; `name` is the label in metrics and in the documents.
     pub fn new(name: &'static str, max: u64) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner { name, max, state }))
@@ -305,7 +305,7 @@ impl Quota {
     ) {
         let may_go = |holder: &Holder| {
             let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
-            let may = is_still && !holder.is_settled() && !holder.is_leaving && holder.amount > 0;
+            let may = is_still && !holder.is_exempt() && !holder.is_leaving && holder.amount > 0;
             may && (least == 0 || state.held_by(holder.address) >= least)
         };
         let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));

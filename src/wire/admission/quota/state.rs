@@ -17,8 +17,8 @@ const ANY_US: u64 = 200_000;
 /// client may be about to go on. In microseconds.
 const SPARED_US: u64 = 1_000_000;
 
-/// With [`Room::early`], eviction begins when this part of a limit is left, and of holders when as many are left as can
-/// end between two turns of the loop.
+/// With [`Room::early`], eviction begins when less than one `EARLY_SHARE`th of a limit is left; for the number of
+/// holders, when fewer are left than can end between two turns of the loop.
 const EARLY_SHARE: u64 = 8;
 const EARLY_HOLDERS_MAX: u64 = 64;
 
@@ -58,7 +58,7 @@ pub(super) enum Doing {
 }
 
 /// [`Holder::progress_us`] of a holder that is not evicted, however long it makes no progress.
-const SETTLED_US: u64 = u64::MAX;
+const EXEMPT_US: u64 = u64::MAX;
 
 pub(super) struct Holder {
     pub(super) address: ClientAddr,
@@ -120,7 +120,7 @@ impl QuotaState {
         held - leaving
     }
 
-    /// The holder that is evicted next, of this address if one is given.
+    /// The holder that is evicted next, of this address if one is given; `None` if none rests.
     pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<u32> {
         [RestKind::Idle, RestKind::Owed]
             .into_iter()
@@ -140,8 +140,8 @@ impl QuotaState {
             })
     }
 
-    /// The holder that is evicted next for one of another address, which holds `count` with it
-    /// ([`Sharing::LargestFirst`]). Looks at all holders.
+    /// The holder that is evicted next for a new one of the address `newcomer`, which holds `count` with the new one
+    /// ([`Sharing::LargestFirst`]); `None` if none may be evicted. Looks at all holders that [rest](Self::rest).
     pub(super) fn next_of_largest(
         &self,
         newcomer: ClientAddr,
@@ -199,6 +199,7 @@ impl QuotaState {
             sharing,
             early,
         } = room;
+        // The part of a limit that is to stay free, as a divisor: without `early`, nothing.
         let spared = if early { EARLY_SHARE } else { u64::MAX };
         let holders_spared = (holders_max as u64 / spared).min(EARLY_HOLDERS_MAX) as usize;
         let mut wakers = Vec::new();
@@ -236,7 +237,7 @@ impl QuotaState {
         others >= free - free / spared
     }
 
-    /// The limit that leaves no room for a holder.
+    /// Checks the limits with a holder that counts already. `Err` is the limit that leaves no room for it.
     pub(super) fn full_for(&self, at: u32, max: u64, room: Room) -> Result<(), Full> {
         let Holder {
             address, amount, ..
@@ -262,11 +263,11 @@ impl QuotaState {
         }
     }
 
-    /// The holder works, and is not evicted.
+    /// Records that the holder works: it is not evicted.
     pub(super) fn work(&mut self, at: u32) {
         self.end_rest(at);
         self.unchoose(at);
-        self.holders[at].progress_us = SETTLED_US;
+        self.holders[at].progress_us = EXEMPT_US;
     }
 
     /// Records progress. A holder without progress for longer is evicted first.
@@ -317,7 +318,7 @@ impl QuotaState {
         }
     }
 
-    /// Changes the amount of an address.
+    /// Changes the amount of an address by that of one holder, which was `before`.
     fn change_of(&mut self, address: ClientAddr, before: u64, amount: u64) {
         let of_address = self.by_address.get_or_insert_default(address);
         of_address.held = of_address.held - before + amount;
@@ -354,8 +355,8 @@ impl QuotaState {
 
 impl Holder {
     /// Whether the holder is not evicted, however long it makes no progress.
-    pub(super) fn is_settled(&self) -> bool {
-        self.progress_us == SETTLED_US
+    pub(super) fn is_exempt(&self) -> bool {
+        self.progress_us == EXEMPT_US
     }
 
     /// The amount times the microseconds since the last progress, and [`ANY_US`] more.
