@@ -259,7 +259,7 @@ impl History {
         Ok(())
     }
 
-    /// Returns whether the search is over.
+    /// Looks at some messages, and notes in `search` how far it has come. Returns whether the search is over.
     fn search_step(
         &self,
         search: &mut Search,
@@ -339,7 +339,7 @@ impl History {
                 newest.next = NextNewest::Listed(number);
                 return Ok(false);
             }
-            // Of messages without numbers all.
+            // Messages without a number are before any number, so all of them are up to this place.
             newest.next = NextNewest::Alone((until, StoredId::MAX));
         }
         let content = finds.budget.content;
@@ -359,11 +359,12 @@ impl History {
                 if is_unwanted || lost.is_some_and(|lost| lost.is_after(entry)) {
                     continue;
                 }
-                // After it one was left out, which the list may not have any more.
+                // A newer message was left out, which the list may not have any more.
                 let left_out = self.known_topics.newest_left_out(topic);
                 let is_older = left_out.is_some_and(|number| number <= until);
                 let seen = newest.seen.get(&topic).copied().unwrap_or(0);
-                // Of others, one that was seen stood in the list until lately.
+                // The topic has enough; or this message was found in the list, from which it has come here since. But
+                // if a newer one was left out, that is the one that was seen.
                 if seen == newest.count || seen > 0 && !is_older {
                     continue;
                 }
@@ -387,7 +388,8 @@ impl History {
         Ok(true)
     }
 
-    /// Of names without wildcards it is known of which the list has messages that are wanted: without any it is not walked.
+    /// For names without wildcards, counts the topics of which the list has wanted messages: the walk ends after these,
+    /// and without any the list is not walked.
     fn expect_listed(&self, newest: &Newest, matching: &mut Matching<'_>) {
         let Some(topics) = matching.exact_topics() else {
             return;
@@ -426,6 +428,7 @@ impl History {
             }
             while let Some(last) = matching.last_of(topics) {
                 let (at, topic) = (start + last, topics[last]);
+                // What is from before a loss of the stream is nobody's newest message.
                 if at < first {
                     return Ok(None);
                 }
