@@ -53,8 +53,9 @@ pub(super) struct FrameMemory {
     /// The number of the last walk or choice. Each frame has the number of its last count.
     number: u32,
     walks: u64,
-    /// The time at which the memory of all frames exceeded the limit.
+    /// The time at which the memory of all frames exceeded the limit, microseconds of the monotonic clock.
     over_since: Option<u64>,
+    /// No walk begins before this time, microseconds of the monotonic clock, unless the rest ends early.
     rest_until: u64,
     /// At so much memory of all frames a rest ends early.
     next_bytes: u64,

@@ -175,8 +175,8 @@ impl<G: Gateway> Hub<G> {
         session.is_some_and(|session| session.pauses() != Pauses::default())
     }
 
-    /// Whether the gateway wants the unread data of a client that has ended, and the client only waits
-    /// for its next share of a turn.
+    /// Asks the gateway whether it wants the unread data of a client that has ended. Returns whether it does, and the
+    /// client only waits for its next share of a turn.
     fn reads_to_the_end(&mut self, key: SessionKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else {
             return false;
@@ -232,6 +232,7 @@ impl<G: Gateway> Hub<G> {
             let bytes_left = input.len();
             let kept_messages = self.core.has_requests(key) || self.core.is_inflating(key);
             let Some(step) = self.read_step(key, input) else {
+                // A compressed message may take several steps, which need no input.
                 match self.core.is_inflating(key) && self.wants_read(key) {
                     true => continue,
                     false => return,
@@ -437,7 +438,7 @@ impl Core {
         self.clients.session(key).is_some_and(Session::is_silent)
     }
 
-    /// Returns false if the client was paused for this reason already, or has ended.
+    /// Reads the client no more, for this reason. Returns false if it was paused for this reason already, or has ended.
     pub(super) fn pause(&mut self, key: SessionKey, why: Pause) -> bool {
         let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {

@@ -514,6 +514,7 @@ impl SendQueue {
         self.conflate_at > 0
     }
 
+    /// Whether the queue is over the soft limit, or its oldest whole frame has waited for too long.
     #[inline]
     fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
         let oldest = self.data.get(usize::from(self.begun.is_some()));

@@ -286,7 +286,7 @@ impl Waits {
         }
     }
 
-    /// Ends a poll that has reached all of them.
+    /// Ends a poll that has reached all clients that wait.
     fn end(&mut self, stats: &mut SlowStats) {
         if self.calls < CALLS_MAX {
             self.called = None;
