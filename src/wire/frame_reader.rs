@@ -483,7 +483,7 @@ impl FrameReader {
             }
             return Ok(Completed::Whole);
         }
-        if !self.inflate_on(scratch)? {
+        if !self.inflate_step(scratch)? {
             return Ok(Completed::Unfinished);
         }
         self.buffer = Vec::new();
@@ -493,7 +493,7 @@ impl FrameReader {
 
     /// Takes the next step of the compressed message in the buffer. Returns whether the message is whole; then it is in
     /// `scratch`.
-    fn inflate_on(&mut self, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
+    fn inflate_step(&mut self, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
         let compressed = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
         let end_max = HEADER_BYTES_MAX + self.message_bytes_max as usize;
         let inflate = self.inflate.get_or_insert_default();

@@ -33,8 +33,8 @@ pub(super) struct QuotaState {
     pub(super) by_address: ExtendibleMap<ClientAddr, OfAddress>,
     pub(super) holders: ChunkedSlab<Holder>,
     /// The amount of the holders that were chosen for eviction and still hold it, and their number.
-    pub(super) leaving: u64,
-    pub(super) leaving_holders: usize,
+    pub(super) evicting: u64,
+    pub(super) evicting_holders: usize,
     /// The holders that rest, in the order in which they are evicted: all of them, and those of each address.
     resting: BTreeSet<(Rest, u32)>,
     resting_of: BTreeSet<(ClientAddr, Rest, u32)>,
@@ -47,7 +47,7 @@ pub(super) struct QuotaState {
 pub(super) struct OfAddress {
     held: u64,
     /// The part of the holders that were chosen for eviction.
-    leaving: u64,
+    evicting: u64,
 }
 
 /// Whether a holder may be evicted for a new one.
@@ -68,7 +68,7 @@ pub(super) struct Holder {
     /// Without the time of the rest, which is `progress_us`: every connection has a holder, so each byte of it counts.
     pub(super) doing: Doing,
     /// Whether this holder was chosen for eviction.
-    pub(super) is_leaving: bool,
+    pub(super) is_evicted: bool,
     /// Boxed, because most connections have none.
     pub(super) waker: Option<Box<Waker>>,
 }
@@ -99,25 +99,25 @@ impl QuotaState {
     pub(super) fn choose(&mut self, at: u32) -> Option<Waker> {
         self.end_rest(at);
         let holder = &mut self.holders[at];
-        holder.is_leaving = true;
+        holder.is_evicted = true;
         let (address, amount) = (holder.address, holder.amount);
         let waker = holder.waker.as_deref().cloned();
-        self.leaving += amount;
-        self.leaving_holders += 1;
+        self.evicting += amount;
+        self.evicting_holders += 1;
         self.evicted += 1;
-        self.by_address.get_or_insert_default(address).leaving += amount;
+        self.by_address.get_or_insert_default(address).evicting += amount;
         waker
     }
 
     /// The number of the holders that were not chosen for eviction.
     pub(super) fn staying_holders(&self) -> usize {
-        self.holders.len() - self.leaving_holders
+        self.holders.len() - self.evicting_holders
     }
 
     /// The amount of an address, without the holders that were chosen for eviction.
     pub(super) fn staying_of(&self, address: ClientAddr) -> u64 {
-        let OfAddress { held, leaving } = self.of_address(address);
-        held - leaving
+        let OfAddress { held, evicting } = self.of_address(address);
+        held - evicting
     }
 
     /// The holder that is evicted next, of this address if one is given; `None` if none rests.
@@ -170,11 +170,11 @@ impl QuotaState {
     /// Takes back the choice of a holder, if it was chosen: it stays after all, or has made room.
     fn unchoose(&mut self, at: u32) {
         let holder = &mut self.holders[at];
-        if mem::take(&mut holder.is_leaving) {
+        if mem::take(&mut holder.is_evicted) {
             let (address, amount) = (holder.address, holder.amount);
-            self.leaving -= amount;
-            self.leaving_holders -= 1;
-            self.by_address.get_or_insert_default(address).leaving -= amount;
+            self.evicting -= amount;
+            self.evicting_holders -= 1;
+            self.by_address.get_or_insert_default(address).evicting -= amount;
         }
     }
 
@@ -231,9 +231,9 @@ impl QuotaState {
         let Holder {
             address, amount, ..
         } = self.holders[at];
-        let OfAddress { held, leaving } = self.of_address(address);
-        let others = (held - leaving).saturating_sub(amount);
-        let free = max.saturating_sub((self.held - self.leaving).saturating_sub(amount));
+        let OfAddress { held, evicting } = self.of_address(address);
+        let others = (held - evicting).saturating_sub(amount);
+        let free = max.saturating_sub((self.held - self.evicting).saturating_sub(amount));
         others >= free - free / spared
     }
 
@@ -242,13 +242,13 @@ impl QuotaState {
         let Holder {
             address, amount, ..
         } = self.holders[at];
-        let OfAddress { held: of, leaving } = self.of_address(address);
-        let staying = self.held - self.leaving;
+        let OfAddress { held: of, evicting } = self.of_address(address);
+        let staying = self.held - self.evicting;
         // What is evicted is still there for a while: of all together a part more than the limit, of an address within its
         // share.
         let (most, of) = match room.early {
             true => (max + max / OVER_SHARE, of),
-            false => (u64::MAX, of - leaving),
+            false => (u64::MAX, of - evicting),
         };
         if self.staying_holders() > room.holders_max {
             Err(Full::Holders)
@@ -280,7 +280,7 @@ impl QuotaState {
     pub(super) fn rest(&mut self, at: u32, rest: Rest) {
         self.end_rest(at);
         let holder = &mut self.holders[at];
-        if !holder.is_leaving {
+        if !holder.is_evicted {
             holder.progress_us = rest.since_us;
             holder.doing = Doing::Rests(rest.kind);
             self.resting.insert((rest, at));
@@ -292,7 +292,7 @@ impl QuotaState {
     pub(super) fn move_to(&mut self, at: u32, address: ClientAddr) {
         let holder = &mut self.holders[at];
         debug_assert!(
-            holder.doing == Doing::Works && !holder.is_leaving,
+            holder.doing == Doing::Works && !holder.is_evicted,
             "a holder that works"
         );
         let amount = holder.amount;
@@ -329,7 +329,7 @@ impl QuotaState {
 
     /// Whether the holders that were not chosen for eviction hold more than `max`.
     pub(super) fn is_over(&self, max: u64) -> bool {
-        self.held - self.leaving > max
+        self.held - self.evicting > max
     }
 
     /// Sets the amount of a holder, and the sums with it. A chosen holder without an amount has made room, and is no longer
@@ -337,11 +337,11 @@ impl QuotaState {
     pub(super) fn set(&mut self, at: u32, amount: u64) {
         let holder = &mut self.holders[at];
         let before = mem::replace(&mut holder.amount, amount);
-        let (address, is_leaving) = (holder.address, holder.is_leaving);
-        if is_leaving {
-            self.leaving = self.leaving - before + amount;
+        let (address, is_evicted) = (holder.address, holder.is_evicted);
+        if is_evicted {
+            self.evicting = self.evicting - before + amount;
             let of_address = self.by_address.get_or_insert_default(address);
-            of_address.leaving = of_address.leaving - before + amount;
+            of_address.evicting = of_address.evicting - before + amount;
             if amount == 0 {
                 self.unchoose(at);
             }
