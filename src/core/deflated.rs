@@ -46,7 +46,7 @@ enum Chained {
     Refused,
 }
 
-/// A client, and a frame that it is about to get.
+/// How a client inflates the frame that it gets next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,

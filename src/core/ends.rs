@@ -131,7 +131,7 @@ impl Core {
     }
 
     /// Ends further memberships of clients with very many.
-    pub(super) fn leave_on(&mut self) {
+    pub(super) fn continue_leaving(&mut self) {
         while let Some((key, ended)) = self.leaving.front().copied()
             && self.leave_some(key)
         {
@@ -192,7 +192,7 @@ impl Core {
         }
     }
 
-    /// When [`Self::reap`] and [`Self::leave_on`] have to continue; `None` if they have nothing to do.
+    /// When [`Self::reap`] and [`Self::continue_leaving`] have to continue; `None` if they have nothing to do.
     pub(super) fn reap_deadline(&self) -> Option<u64> {
         let clients = &self.clients;
         let is_done =
@@ -449,6 +449,6 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.core.cuts.requests.push_back(request);
         self.core.advance_cuts();
-        self.settle();
+        self.finish_call();
     }
 }

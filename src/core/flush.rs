@@ -258,7 +258,7 @@ impl Core {
             self.flush_lists(tx);
         }
         self.laps.forget_if_over();
-        self.release_on();
+        self.continue_release();
     }
 
     /// Returns false if the time was over before the end of the lap.

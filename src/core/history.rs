@@ -545,7 +545,7 @@ impl History {
     /// A missed message is no longer here, or the messages are too many bytes.
     pub(super) fn make_next(&mut self, missed: &mut Missed, budget: FrameBudget) -> Outcome {
         if let Some(search) = missed.search.take() {
-            return self.search_on(search, missed, budget);
+            return self.continue_search(search, missed, budget);
         }
         let before = self.memory();
         for _ in 0..MADE_AT_ONCE {

@@ -20,14 +20,14 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
         self.core.now = now;
         self.take_input(key, bytes);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles the end of the peer's side, after everything before was read.
     pub fn handle_ended(&mut self, now: Now, key: SessionKey, end: PeerEnd) {
         self.core.now = now;
         self.end(key, end);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles an end of the peer's side that the shell sees before everything is read. A client without a pause is
@@ -41,7 +41,7 @@ impl<G: Gateway> Hub<G> {
         {
             self.core.clients.stats.ended_unread += 1;
         }
-        self.settle();
+        self.finish_call();
     }
 
     /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
@@ -56,7 +56,7 @@ impl<G: Gateway> Hub<G> {
                 false => self.core.resume(key, Pause::Turn),
             }
         }
-        self.settle();
+        self.finish_call();
         next
     }
 
@@ -73,7 +73,7 @@ impl<G: Gateway> Hub<G> {
         match next {
             Some(key) => {
                 self.core.resume(key, Pause::Room);
-                self.settle();
+                self.finish_call();
             }
             None => self.core.room_was_freed = false,
         }
@@ -184,7 +184,7 @@ impl<G: Gateway> Hub<G> {
         if !self.gateway.reads_to_the_end(&mut self.core, key, client) {
             return false;
         }
-        self.settle();
+        self.finish_call();
         let session = self.core.clients.session(key);
         session.is_none_or(|session| session.pauses().end_soon())
     }

@@ -239,7 +239,7 @@ impl SendQueue {
         // progress of a client that reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
-            Some(key) => self.evict(key, limits),
+            Some(key) => self.conflate(key, limits),
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
@@ -397,7 +397,7 @@ impl SendQueue {
         let bytes = self.data.pop_front()?.frame.queue_bytes();
         self.bytes -= bytes;
         self.in_turn = self.in_turn.saturating_sub(1);
-        self.rest_if_empty();
+        self.reset_if_empty();
         Some(bytes)
     }
 
@@ -440,7 +440,7 @@ impl SendQueue {
     /// old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit if there are
     /// many keys. Of many frames none is removed here, as long as they are not very many bytes: one message may make the
     /// queues of very many clients conflate.
-    fn evict(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+    fn conflate(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
         if !self.is_conflating() {
             self.in_turn = u16::from(self.begun.is_some());
         }

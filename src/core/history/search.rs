@@ -229,7 +229,7 @@ impl History {
     ///
     /// # Errors
     /// A message that it had not reached is no longer here, or what was found is too much.
-    pub(super) fn search_on(
+    pub(super) fn continue_search(
         &mut self,
         search: Box<Search>,
         missed: &mut Missed,
@@ -302,7 +302,7 @@ impl History {
     ) -> Result<Option<u64>, NotRecovered> {
         let first = self.first_entry(*numbers.start());
         for (mut at, mut topics) in self.topics.slices_from(first) {
-            if !matching.goes_on_by(topics.len()) {
+            if !matching.take_time_for(topics.len()) {
                 return Ok(Some(self.entries[at].number));
             }
             while let Some(others) = matching.first_of(topics) {
@@ -311,7 +311,7 @@ impl History {
                 if entry.number > *numbers.end() {
                     return Ok(None);
                 }
-                if !matching.goes_on() {
+                if !matching.take_look() {
                     return Ok(Some(entry.number));
                 }
                 for &name in matching.names_for(topics[others], &self.known_topics)? {
@@ -350,7 +350,7 @@ impl History {
             let looked_up = exact.map(|topics| self.newest_only.newest_of(topics, place));
             let looked_up = looked_up.into_iter().flatten();
             for (place, topic, entry) in walked.into_iter().flatten().chain(looked_up) {
-                if !matching.goes_on_by(LOOK_ALONE) {
+                if !matching.take_time_for(LOOK_ALONE) {
                     newest.next = NextNewest::Alone(place);
                     return Ok(false);
                 }
@@ -368,7 +368,7 @@ impl History {
                 if seen == newest.count || seen > 0 && !is_older {
                     continue;
                 }
-                if !matching.goes_on() {
+                if !matching.take_look() {
                     newest.next = NextNewest::Alone(place);
                     return Ok(false);
                 }
@@ -423,7 +423,7 @@ impl History {
             if matching.has_excluded_all() {
                 return Ok(None);
             }
-            if !matching.goes_on_by(topics.len()) {
+            if !matching.take_time_for(topics.len()) {
                 return Ok(Some(self.entries[start + topics.len() - 1].number));
             }
             while let Some(last) = matching.last_of(topics) {
@@ -433,7 +433,7 @@ impl History {
                     return Ok(None);
                 }
                 let entry = &self.entries[at];
-                if !matching.goes_on() {
+                if !matching.take_look() {
                     return Ok(Some(entry.number));
                 }
                 topics = &topics[..last];
