@@ -302,6 +302,7 @@ impl History {
     pub(super) fn note(&mut self, now: Now, notice: FeedNotice) {
         match notice {
             FeedNotice::NoPositions => self.since = None,
+            // Positions go on: nothing is missing.
             FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.numbers.newest().is_some() => {}
             // Nothing from before is known, or messages are missing before the next position.
             _ => self.since = Some((now.unix_us, Short::Start)),
@@ -325,6 +326,7 @@ impl History {
     /// Handles names that the feed has got: what was published of them before the next message did not come.
     pub(super) fn note_new_names(&mut self, names: NamePatterns) {
         self.new_names.push_back((names, self.numbers.head + 1));
+        // Without these names, no earlier position is good for any name.
         if self.new_names.len() > NEW_NAMES_MAX
             && let Some((_, number)) = self.new_names.pop_front()
         {

@@ -441,6 +441,7 @@ impl SendQueue {
     /// many keys. Of many frames none is removed here, as long as they are not very many bytes: one message may make the
     /// queues of very many clients conflate.
     fn conflate(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+        // From here on the queue conflates, and a frame that was begun is in turn.
         if !self.is_conflating() {
             self.in_turn = u16::from(self.begun.is_some());
         }
@@ -534,7 +535,8 @@ impl SendQueue {
         index < usize::from(self.in_turn)
     }
 
-    /// Finds the newest frames of each key; none behind those in turn for `replaced`, whose new frame is about to be pushed.
+    /// Finds the newest frames of each key. Of the key `replaced`, whose new frame is about to be pushed, no frame
+    /// behind those in turn is the newest.
     fn newest(&self, replaced: Option<ConflationKey>) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {

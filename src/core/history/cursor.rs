@@ -111,6 +111,7 @@ impl KeptCursor {
             copy: CopyRank::LAST,
         });
         let reached_id = Self::after(reached).stored();
+        // Whether the question has brought messages that this instance had not read when it began.
         let is_beyond = match reached_id {
             Some(_) => self.stored() > reached_id,
             None => self.has_brought,
@@ -211,6 +212,7 @@ impl History {
             Err(why) if !may_skip || why == NotRecovered::Ahead => Err(why),
             // All that is kept is newer.
             Err(NotRecovered::Window) => Ok(cursor.after),
+            // The client has all entries up to the number.
             Err(_)
                 if matches!(
                     cursor.found_by,

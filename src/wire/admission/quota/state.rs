@@ -148,7 +148,7 @@ impl QuotaState {
         count: u64,
         now_us: u64,
     ) -> Option<u32> {
-        let turn = |&(rest, at): &(Rest, u32)| {
+        let order = |&(rest, at): &(Rest, u32)| {
             let address = self.holders[at].address;
             let held = match address == newcomer {
                 true => count,
@@ -161,9 +161,11 @@ impl QuotaState {
                 true => held > count,
                 false => held >= count || now_us - rest.since_us >= SPARED_US,
             };
+            // The least is evicted: one that rests before one that works, and last one that changes something; among
+            // these one of the address with the most, by the order of `Rest`.
             may_go.then_some((is_changing, works, Reverse(held), rest, at))
         };
-        let next = self.resting.iter().filter_map(turn).min();
+        let next = self.resting.iter().filter_map(order).min();
         next.map(|(.., at)| at)
     }
 
