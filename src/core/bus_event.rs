@@ -160,11 +160,11 @@ impl Subscription {
 /// with it brings what comes after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageCursor {
-    /// Of the newest messages: what was read of each stream.
+    /// What was read of each stream, in a question for the newest messages.
     pub parts: Vec<ReadPart>,
-    /// Of all messages of the stream that is the kept feed: the last one that was read.
+    /// The last message that was read, in a question for all messages of the stream that is the kept feed.
     pub after: Option<StoredId>,
-    /// Why messages before this place may be missing.
+    /// Why messages before this place may be missing; `None` if they are whole.
     pub cut: Option<RetainedCut>,
 }
 

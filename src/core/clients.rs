@@ -143,7 +143,8 @@ impl Clients {
     }
 
     /// Puts postponed messages in the send queue as replayed ones, as many as are `left`. Ends earlier, and returns the
-    /// message, before one that has come meanwhile if the client takes too little of what is replayed.
+    /// message, before one that has come meanwhile if the client takes too little of what is replayed: that one is to
+    /// be sent as a live message.
     fn replay_postponed(
         &mut self,
         now: Now,
@@ -151,7 +152,7 @@ impl Clients {
         left: &mut usize,
     ) -> Option<Arc<Frame>> {
         let session = session_of(&mut self.sessions, key)?;
-        let mut counts = None;
+        let mut live = None;
         while *left > 0 && session.sends_postponed() {
             let takes_little = session.replayed_bytes() > REPLAYED_BYTES_MAX;
             let Some(next) = session.next_postponed() else {
@@ -160,7 +161,7 @@ impl Clients {
             *left -= 1;
             let frame = match next {
                 NextPostponed::Newer(frame) if takes_little => {
-                    counts = Some(frame);
+                    live = Some(frame);
                     break;
                 }
                 NextPostponed::Missed(frame) | NextPostponed::Newer(frame) => frame,
@@ -171,7 +172,7 @@ impl Clients {
             }
         }
         self.end_gathering(now, key);
-        counts
+        live
     }
 
     /// Removes replaced states from a long send queue, if that is due.

@@ -68,6 +68,7 @@ impl Core {
         let Some((session, permit)) = session.and_then(|s| Some((s, s.permit()?))) else {
             return false;
         };
+        // There was no room before: only a probe is answered, and charged what its response takes.
         if permit.is_last_request() {
             let later = session.later_refusal();
             return match (without, later) {

@@ -64,7 +64,7 @@ pub struct Core {
     pub(super) clients: Clients,
     pub(super) topics: Topics,
     pub(super) deadlines: Deadlines,
-    /// The path of the last request.
+    /// The path of the last request: the next client shares its text if it has the same path.
     pub(super) last_path: Arc<str>,
     pub(super) effects: VecDeque<Effect>,
     /// Sessions that were open and have ended, for the gateway.

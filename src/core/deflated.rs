@@ -30,14 +30,14 @@ const OTHERS_MAX: usize = 4;
 /// The most encodings of a frame after windows, if a quarter of its receivers may have them.
 const CHAINED_MAX: usize = 6;
 
-/// Bytes that are compressed for each client with a window, as often as there is a message: beside the writes this costs
-/// little.
+/// So many bytes may be compressed for each client with the same window, however many messages come: beside the writes
+/// to these clients this costs little.
 const BYTES_OF_CLIENT: usize = 512;
 
-/// The most bytes that are compressed in a second beyond these: 6 % of a core at most.
+/// The most bytes that are compressed in a second for windows of fewer clients than that: 6 % of a core at most.
 const FEW_BYTES_PER_SECOND: usize = 16 * 1024 * 1024;
 
-/// The outcome of [`Compressor::chained`].
+/// The outcome of [`Compressor::chain`].
 enum Chained {
     Made,
     /// The frame does not get smaller.
@@ -46,7 +46,7 @@ enum Chained {
     Refused,
 }
 
-/// A client, and a frame that it is about to get.
+/// How a client inflates the frame that it gets next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,
@@ -82,6 +82,7 @@ struct Planned {
     /// The address of the frame: none is freed and another made before the batch ends.
     frame: usize,
     client: Inflates,
+    /// The `company` of [`Compressor::plan`] after this plan.
     company: u32,
     plan: FramePlan,
 }
@@ -183,8 +184,8 @@ impl Compressor {
         self.windows.release_all();
     }
 
-    /// Makes the encoding for this client, unless a fitting encoding exists. `company`: about the number of clients that
-    /// get the same messages in this flush, of a client with several messages to get.
+    /// Makes the encoding for this client, unless a fitting encoding exists. `company`: about how many clients get the
+    /// same messages in this flush; it grows from message to message of a client.
     #[inline]
     pub(super) fn plan(
         &mut self,
@@ -222,6 +223,7 @@ impl Compressor {
         if client.params.takes_over() {
             return self.plan_in_window(frame, client, company, stats);
         }
+        // The rest of a frame has to come in the encoding in which it was begun.
         let key = match client.begun {
             Some(Kind::Chained) => Key::chained(client.window, client.prefix_bytes),
             Some(kind) => Key::of(kind),
@@ -231,6 +233,7 @@ impl Compressor {
         FramePlan { key, next }
     }
 
+    /// Plans a frame for a client whose messages may refer to earlier ones.
     fn plan_in_window(
         &mut self,
         frame: &Arc<Frame>,
@@ -273,11 +276,11 @@ impl Compressor {
         stats: &mut HubStats,
     ) -> (Key, WindowId) {
         let mut window = client.window;
-        let mut outcome = self.chained(frame, id, window, client.prefix_bytes, company, stats);
+        let mut outcome = self.chain(frame, id, window, client.prefix_bytes, company, stats);
         if matches!(outcome, Chained::Refused) {
             window = self.windows.last_of(window);
             let company = self.windows.clients(window);
-            outcome = self.chained(frame, id, window, client.prefix_bytes, company, stats);
+            outcome = self.chain(frame, id, window, client.prefix_bytes, company, stats);
         }
         match outcome {
             Chained::Made => (Key::chained(window, client.prefix_bytes), window),
@@ -288,9 +291,9 @@ impl Compressor {
 
     /// Makes an encoding that refers to no window.
     fn without_window(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) -> Key {
-        let alone = alone(frame, client.params);
+        let alone = alone_key(frame, client.params);
         if let Some(key) = alone
-            && self.alone(frame, key, stats)
+            && self.encode_alone(frame, key, stats)
         {
             return key;
         }
@@ -309,7 +312,7 @@ impl Compressor {
     /// The encoding that a client with compression gets of a large frame: compressed unless that was found to save nothing.
     pub(super) fn large_kind(&self, frame: &Frame, client: Inflates) -> Kind {
         let saves = |key: &Key| !frame.was_tried(*key) || frame.encoded(*key).is_some();
-        let alone = alone(frame, client.params).filter(|_| self.is_worth_it(frame));
+        let alone = alone_key(frame, client.params).filter(|_| self.is_worth_it(frame));
         let chosen = alone.filter(saves).map_or(Kind::Stored, |key| key.kind);
         client.begun.unwrap_or(chosen)
     }
@@ -326,7 +329,7 @@ impl Compressor {
     }
 
     /// Makes the encoding of `frame` after a window and so many bytes of a prefix. `company`: clients with the window.
-    fn chained(
+    fn chain(
         &mut self,
         frame: &Frame,
         id: FrameId,
@@ -343,8 +346,8 @@ impl Compressor {
             return Chained::Made;
         }
         let bytes = frame.body_bytes() + self.windows.bytes(window);
-        let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
-        let chained_max = if is_most { CHAINED_MAX } else { OTHERS_MAX };
+        let is_quarter = company.saturating_mul(4) >= self.windows.receivers(id);
+        let chained_max = if is_quarter { CHAINED_MAX } else { OTHERS_MAX };
         if frame.encodings().chained_count() >= chained_max || !self.take_permission(company, bytes)
         {
             return Chained::Refused;
@@ -380,7 +383,7 @@ impl Compressor {
 
     /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing
     /// is saved.
-    fn alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
+    fn encode_alone(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         if !self.is_worth_it(frame) {
             return false;
         }
@@ -402,7 +405,7 @@ impl Compressor {
 
 /// The encoding without reference, if the client has a window for it.
 #[inline]
-fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
+fn alone_key(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body_bytes();
     match params.deflates_with(body_bytes)? {
         Deflater::WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),

@@ -35,7 +35,9 @@ pub struct DrainPlan {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
     plan: DrainPlan,
+    /// When the closes begin, microseconds of the monotonic clock.
     closes_at: u64,
+    /// Whether the closes have begun: no client opens any more.
     pub(super) closing: bool,
     /// The next slot whose client is to be closed; `None` after the last.
     next_slot: Option<usize>,
@@ -50,11 +52,12 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
-        let left = session.start_closing(now, due, reason);
-        if left.pauses != Pauses::default() {
+        let departed = session.start_closing(now, due, reason);
+        // The client's close has to be read, even if its messages were not.
+        if departed.pauses != Pauses::default() {
             self.effects.push_back(Effect::ReadOn(key));
         }
-        self.count_left(key, left);
+        self.count_departed(key, departed);
         self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }
@@ -66,13 +69,14 @@ impl Core {
         let gated = session
             .as_ref()
             .and_then(|session| session.gate_snapshot(now));
-        let Some((left, mut ended)) = session.and_then(|session| session.end(now, reason)) else {
+        let Some((departed, mut ended)) = session.and_then(|session| session.end(now, reason))
+        else {
             return;
         };
         let slow = self.waits.remove(now, key, &mut self.clients.stats.slow);
-        let slow = slow.or_else(|| gated.and_then(|look| Some((look.why?, look.say))));
+        let slow = slow.or_else(|| gated.and_then(|gate| Some((gate.why?, gate.say))));
         ended.note_slow(slow);
-        self.count_left(key, left);
+        self.count_departed(key, departed);
         self.effects.push_back(Effect::Release {
             key,
             socket_end,
@@ -82,25 +86,25 @@ impl Core {
 
     /// Counts the frames that a session leaves unsent. If the session was open, removes its memberships and notes
     /// the end for the gateway.
-    fn count_left(&mut self, key: SessionKey, left: Departed) {
-        self.clients.stats.slow.count_gate(left.gated_us);
-        if left.moved.from == PhaseKind::Open {
+    fn count_departed(&mut self, key: SessionKey, departed: Departed) {
+        self.clients.stats.slow.count_gate(departed.gated_us);
+        if departed.moved.from == PhaseKind::Open {
             if let Some(peer) = self.peer(key) {
                 self.count_ended_by_proxy(peer);
             }
-            self.leave_all(key, Some(left.reason));
+            self.leave_all(key, Some(departed.reason));
         }
         self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
-        stats.count_move(left.moved);
-        stats.count_pauses(left.pauses, Pauses::default());
-        if left.was_open {
-            stats.count_leaving(left.moved);
+        stats.count_move(departed.moved);
+        stats.count_pauses(departed.pauses, Pauses::default());
+        if departed.was_open {
+            stats.count_leaving(departed.moved);
         }
-        stats.messages_dropped += u64::from(left.frames);
-        stats.count_removed(left.frames, left.bytes);
-        if left.is_first {
-            stats.count_close(left.reason);
+        stats.messages_dropped += u64::from(departed.frames);
+        stats.count_removed(departed.frames, departed.bytes);
+        if departed.is_first {
+            stats.count_close(departed.reason);
         }
     }
 
@@ -127,7 +131,7 @@ impl Core {
     }
 
     /// Ends further memberships of clients with very many.
-    pub(super) fn leave_on(&mut self) {
+    pub(super) fn continue_leaving(&mut self) {
         while let Some((key, ended)) = self.leaving.front().copied()
             && self.leave_some(key)
         {
@@ -188,7 +192,7 @@ impl Core {
         }
     }
 
-    /// When [`Self::reap`] and [`Self::leave_on`] have to continue; `None` if they have nothing to do.
+    /// When [`Self::reap`] and [`Self::continue_leaving`] have to continue; `None` if they have nothing to do.
     pub(super) fn reap_deadline(&self) -> Option<u64> {
         let clients = &self.clients;
         let is_done =
@@ -350,7 +354,7 @@ impl Core {
         self.close(key, CloseCode::REVOKED, CloseReason::Revoked, Closing::Bare);
     }
 
-    /// The time of the next [`advance_cuts`](Self::advance_cuts).
+    /// The time of the next [`advance_cuts`](Self::advance_cuts): at once while a cut is under way.
     pub(super) fn cuts_deadline(&self) -> Option<u64> {
         (!self.cuts.requests.is_empty()).then_some(0)
     }
@@ -424,6 +428,7 @@ impl Core {
         done.clients += 1;
         let ends = connected.marks.and_then(|marks| marks.expires_unix_ms);
         done.tokens_end = done.tokens_end.max(ends);
+        // A cut of a single connection refuses its token too, which only the connection knows.
         if let (Some(cut), Some(marks)) = (cut, connected.marks)
             && cut.session.is_some()
             && let Some(refused) = cut.of_token(marks)
@@ -444,6 +449,6 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.core.cuts.requests.push_back(request);
         self.core.advance_cuts();
-        self.settle();
+        self.finish_call();
     }
 }

@@ -151,7 +151,7 @@ impl BatchEncoder<'_> {
         if !self.has_time {
             return false;
         }
-        if frame.body_bytes() > LARGE_BYTES && !self.has_large(frame, client, stats) {
+        if frame.body_bytes() > LARGE_BYTES && !self.make_large_for(frame, client, stats) {
             return false;
         }
         plans.push(*self.compressor.plan(frame, client, company, stats));
@@ -162,7 +162,12 @@ impl BatchEncoder<'_> {
     /// Makes the encoding of a large frame for a client with compression. Returns false if the time is over before its end, or
     /// there is no memory for it.
     #[cold]
-    fn has_large(&mut self, frame: &Arc<Frame>, client: Inflates, stats: &mut HubStats) -> bool {
+    fn make_large_for(
+        &mut self,
+        frame: &Arc<Frame>,
+        client: Inflates,
+        stats: &mut HubStats,
+    ) -> bool {
         loop {
             let kind = self.compressor.large_kind(frame, client);
             if frame.encoded(Key::of(kind)).is_some() {
@@ -228,7 +233,7 @@ impl BatchEncoder<'_> {
     }
 
     /// Whether there is memory for one more encoding: all frames are within their limit before it, and it would be alone.
-    /// Answers always have it.
+    /// Answers always have it. Notes in `is_refused` that there is none.
     #[cold]
     fn has_memory(&mut self, frame: &Frame, bytes: usize) -> bool {
         let is_over = self.frames.alive() > self.frame_bytes_max;
@@ -253,7 +258,7 @@ impl Core {
             self.flush_lists(tx);
         }
         self.laps.forget_if_over();
-        self.release_on();
+        self.continue_release();
     }
 
     /// Returns false if the time was over before the end of the lap.
@@ -456,7 +461,7 @@ impl Core {
         if session.take_drained() {
             self.drained.push(key);
         }
-        if let Some(waits) = session.turns_waiting() {
+        if let Some(waits) = session.take_wait_change() {
             self.waits.note_waiting(now, key, waits);
         }
         if !written.short && session.owes(self.laps.since_begin()) {
@@ -476,7 +481,7 @@ impl Core {
     /// Notes that a queue may have begun or ceased to wait.
     pub(super) fn note_wait(&mut self, key: SessionKey) {
         let session = self.clients.session_mut(key);
-        if let Some(waits) = session.and_then(Session::turns_waiting) {
+        if let Some(waits) = session.and_then(Session::take_wait_change) {
             self.waits.note_waiting(self.now, key, waits);
         }
     }

@@ -506,7 +506,8 @@ impl FrameBuilder {
     }
 
     /// Appends a part of a message to the payload, once; the payload of a message to a binary frame as
-    /// [`bytes`](Self::bytes). The frame shares a large one with its message. The frame has a prefix.
+    /// [`bytes`](Self::bytes). The frame shares a large one with its message. Only for a frame with a prefix: the
+    /// header of any other is made from its own bytes alone.
     pub fn share(&mut self, message: &Arc<Message>, part: Part) {
         debug_assert!(self.prefix != Prefix::None, "no frame for everybody");
         let at = self.payload().len() - HEADER_ROOM;

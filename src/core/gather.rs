@@ -35,10 +35,10 @@ impl Gather {
     /// Decides whether a message for the client in this slot waits for others. If not, its next messages do.
     #[inline]
     pub(super) fn hold_back(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
-        self.wait_us > 0 && self.gathers(now, session, slot)
+        self.wait_us > 0 && self.gather(now, session, slot)
     }
 
-    fn gathers(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
+    fn gather(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
         if !self.recent.contains(slot) {
             self.recent.insert(slot);
             self.due_us.get_or_insert(now.mono_us + self.wait_us);

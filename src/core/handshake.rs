@@ -310,6 +310,7 @@ impl Core {
         self.count_opened_by_proxy(peer);
         self.clients.mark_dirty(self.now, key);
         self.arm(key);
+        // A browser fails such a WebSocket. If the client then leaves, the log line says why.
         if is_unconfirmed {
             self.set_refusal(key, UNCONFIRMED_SUBPROTOCOL);
         }

@@ -64,9 +64,8 @@ const MADE_AT_ONCE: usize = 500;
 const FORGOTTEN_STEPS_MAX: usize = 10_000;
 /// How many additions to the names of the feed are remembered.
 const NEW_NAMES_MAX: usize = 16;
-/// The most steps of forgetting for one new message: some 0.2 ms. One that brings more bytes than so many have leaves
-/// the rest to
-/// [`handle_timeout`](History::handle_timeout).
+/// The most steps of forgetting for one new message: some 0.2 ms. If the message has more bytes than so many older
+/// ones, [`handle_timeout`](History::handle_timeout) forgets the rest.
 const FORGOTTEN_AT_ONCE: usize = 256;
 /// Messages exceed the limit by up to one `EXCESS_SHARE`th of it while older ones are being forgotten.
 const EXCESS_SHARE: usize = 4;
@@ -76,7 +75,10 @@ const LATE_US: u64 = 200_000;
 /// A message of the feed.
 #[derive(Debug)]
 struct KeptMessage {
+    /// The number in the feed; 0 for a message that was read from the stream later than newer ones
+    /// ([`History::keep_newest`]).
     number: u64,
+    /// Since when it is kept, microseconds of the monotonic clock.
     kept_us: u64,
     position: Position,
     /// `None`: the message was left out, so no client can get it later.
@@ -209,7 +211,7 @@ struct Loss {
 }
 
 impl Loss {
-    /// Whether a message was kept before.
+    /// Whether the loss is after a message that is kept.
     fn is_after(self, entry: &KeptMessage) -> bool {
         match entry.number {
             // It was read from the stream later than messages after it.
@@ -300,6 +302,7 @@ impl History {
     pub(super) fn note(&mut self, now: Now, notice: FeedNotice) {
         match notice {
             FeedNotice::NoPositions => self.since = None,
+            // Positions go on: nothing is missing.
             FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.numbers.newest().is_some() => {}
             // Nothing from before is known, or messages are missing before the next position.
             _ => self.since = Some((now.unix_us, Short::Start)),
@@ -323,6 +326,7 @@ impl History {
     /// Handles names that the feed has got: what was published of them before the next message did not come.
     pub(super) fn note_new_names(&mut self, names: NamePatterns) {
         self.new_names.push_back((names, self.numbers.head + 1));
+        // Without these names, no earlier position is good for any name.
         if self.new_names.len() > NEW_NAMES_MAX
             && let Some((_, number)) = self.new_names.pop_front()
         {
@@ -438,6 +442,7 @@ impl History {
         let mut matching = Matching::new(&names, &mut unwanted, known, MATCH_STEPS_MAX);
         let mut found = FoundCopies::new(budget);
         let (from, until) = (since.whole() + 1, self.numbers.head);
+        // Where the next page begins; `None` at the end of the list; an error if this page is full.
         let rest = self.walk(from..=until, since, &mut matching, |at, entry, name| {
             found.push(At::Entry(at), entry.body_for(budget.content), name)
         });
@@ -542,7 +547,7 @@ impl History {
     /// A missed message is no longer here, or the messages are too many bytes.
     pub(super) fn make_next(&mut self, missed: &mut Missed, budget: FrameBudget) -> Outcome {
         if let Some(search) = missed.search.take() {
-            return self.search_on(search, missed, budget);
+            return self.continue_search(search, missed, budget);
         }
         let before = self.memory();
         for _ in 0..MADE_AT_ONCE {
@@ -741,7 +746,9 @@ impl History {
         true
     }
 
-    /// Returns false if there is none. `short`: why nothing older is there from here on.
+    /// Takes the oldest message off the list. A message that goes for its memory, and is the only one of its topic,
+    /// stays as its newest if there is room. Returns false if the list is empty. `short`: why nothing older is there
+    /// from here on.
     fn forget_oldest(&mut self, short: Short) -> bool {
         let (Some(mut entry), Some(topic)) = (self.entries.pop_front(), self.topics.pop_front())
         else {
@@ -865,6 +872,7 @@ impl History {
         client: ClientAddr,
         forgotten: u64,
     ) -> Result<(), NotKept> {
+        // It is there already, or a newer one.
         if self.has_messages(topic) {
             return Ok(());
         }

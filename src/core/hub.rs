@@ -66,7 +66,7 @@ impl<G: Gateway> Hub<G> {
         if self.core.fit_connection(key, WithoutRoom::Waits) {
             self.core.admit_peer(key);
         }
-        self.settle();
+        self.finish_call();
         key
     }
 
@@ -81,7 +81,7 @@ impl<G: Gateway> Hub<G> {
                 self.core.admit_peer(key);
             }
         }
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles the end of a handshake of TLS. The certificates count with the connection; the other results are for
@@ -113,7 +113,7 @@ impl<G: Gateway> Hub<G> {
     ) {
         self.core.now = now;
         self.core.end(key, reason, socket_end);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles a connection that comes back from HTTP with its permit: the client asks for a WebSocket.
@@ -148,7 +148,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
         self.core.now = now;
         self.gateway.handle_publication(&mut self.core, publication);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles a notice of the bus.
@@ -157,7 +157,7 @@ impl<G: Gateway> Hub<G> {
         self.core.note(notice);
         self.gateway
             .handle_notice(&mut self.core, &mut self.clients, notice);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles an input for the gateway from another thread.
@@ -166,7 +166,7 @@ impl<G: Gateway> Hub<G> {
         self.gateway
             .handle_input(&mut self.core, &mut self.clients, input);
         self.core.room_was_freed = true;
-        self.settle();
+        self.finish_call();
     }
 
     /// Does the work that is due at `now`. Walks over clients, deadlines and the gateway have a third of
@@ -175,7 +175,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         let part_us = self.core.limits.work_us / 3;
         self.core.turn.begin_later(part_us);
-        self.core.leave_on();
+        self.core.continue_leaving();
         self.core.reap();
         self.core.advance_drain();
         self.core.advance_cuts();
@@ -201,7 +201,7 @@ impl<G: Gateway> Hub<G> {
         }
         // Last: after a turn that was late, what has waited for the loop alone is no sign of a slow client.
         self.core.end_gathering();
-        self.settle();
+        self.finish_call();
     }
 
     /// Notes that the shell has read what a client had sent when the time for its request head was over
@@ -213,7 +213,7 @@ impl<G: Gateway> Hub<G> {
             self.core
                 .refuse(key, late, CloseReason::HandshakeTimeout, None);
         }
-        self.settle();
+        self.finish_call();
     }
 
     // ---- commands
@@ -279,7 +279,7 @@ impl<G: Gateway> Hub<G> {
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
         self.core.begin_drain(plan);
-        self.settle();
+        self.finish_call();
     }
 
     /// Gives every client with something to send one write, while the part of the turn has time; returns true if some
@@ -291,7 +291,7 @@ impl<G: Gateway> Hub<G> {
         self.core.keep_queue_rooms();
         self.core.keep_frame_memory();
         self.core.begin_reaping();
-        self.settle();
+        self.finish_call();
         self.has_to_flush()
     }
 
@@ -299,7 +299,7 @@ impl<G: Gateway> Hub<G> {
     pub fn flush_little(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
         self.core.now = now;
         self.core.flush_little(tx);
-        self.settle();
+        self.finish_call();
         self.has_to_flush()
     }
 
@@ -467,7 +467,7 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// Carries out the consequences of a call: drops clients, reports ends to the gateway, continues reading.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn finish_call(&mut self) {
         self.core.remove_left_frames();
         loop {
             self.core.reap();

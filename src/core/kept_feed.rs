@@ -40,6 +40,7 @@ impl Core {
             && let Some(history) = &mut self.history
         {
             let is_left_out = matches!(publication.place, Place::LeftOut(_));
+            // A stored message that no client gets live. The filling ends when the bus is up.
             self.is_filling |= !publication.deliver && !is_left_out;
             let body = Some(&publication.body).filter(|_| !is_left_out);
             history.keep(self.now, position, &publication.topic, body);

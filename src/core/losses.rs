@@ -56,6 +56,7 @@ impl Times {
         });
         let before = before.filter(|before| *before < losses);
         let (before, last) = match active {
+            // A time since the newest loss does not count: without an earlier one, no loss has hit the topic.
             Active::No => (before?, before?),
             Active::UntilLoss => (before.unwrap_or(losses), losses),
             Active::Always => (before.unwrap_or(losses), u64::MAX),
@@ -67,8 +68,11 @@ impl Times {
     /// feed: it was at the losses up to the number `of_kept`.
     pub(super) fn meet_loss(self, known: u64, losses: u64, of_kept: u64) -> bool {
         match self.last {
+            // Active at all times from `before` on.
             u64::MAX => self.before < of_kept && known < of_kept,
+            // A loss came after the last time.
             last if last < losses => known <= last,
+            // No loss has come since the last time, so the one before it counts.
             _ => known <= self.before && self.before < losses,
         }
     }

@@ -53,8 +53,9 @@ pub(super) struct FrameMemory {
     /// The number of the last walk or choice. Each frame has the number of its last count.
     number: u32,
     walks: u64,
-    /// The time at which the memory of all frames exceeded the limit.
+    /// The time at which the memory of all frames exceeded the limit, microseconds of the monotonic clock.
     over_since: Option<u64>,
+    /// No walk begins before this time, microseconds of the monotonic clock, unless the rest ends early.
     rest_until: u64,
     /// At so much memory of all frames a rest ends early.
     next_bytes: u64,
@@ -76,7 +77,7 @@ struct QueueWalk {
 
 impl QueueWalk {
     /// Looks at further queues while there is time; returns true if no queue is left.
-    fn go_on(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
+    fn advance(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
         while self.next_slot < sessions.capacity() {
             let session = sessions.get(self.next_slot).filter(|s| s.is_blocked());
             if let Some(session) = session {
@@ -310,7 +311,7 @@ impl Core {
             None => return,
         };
         self.turn.begin(self.limits.work_us / WALK_PART);
-        match walk.go_on(&self.clients.sessions, &mut self.turn) {
+        match walk.advance(&self.clients.sessions, &mut self.turn) {
             true => self.end_walk(walk),
             false => self.memory.walk = Some(walk),
         }

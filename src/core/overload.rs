@@ -54,6 +54,7 @@ pub(super) struct Overload {
     /// Whether new states are held.
     pub(super) is_holding: bool,
     replaced_in_round: u64,
+    /// When holding ends for a try ([`TRY_AFTER_US`]), microseconds of the monotonic clock.
     try_at_us: u64,
     /// When the time behind was last counted, microseconds of the monotonic clock.
     pub(super) counted_us: u64,

@@ -42,7 +42,7 @@ struct Ring<T> {
     /// Entries with a weight.
     heavies: usize,
     /// The number of entries at the front that are known to have a weight.
-    heavy: usize,
+    front_heavies: usize,
     /// The counted memory, once the ring has grown.
     room: Option<QueueRoom>,
 }
@@ -68,7 +68,7 @@ impl<T: Weigh> Ring<T> {
         if weight > 0 {
             self.weight -= weight;
             self.heavies -= 1;
-            self.heavy = self.heavy.saturating_sub(1);
+            self.front_heavies = self.front_heavies.saturating_sub(1);
         }
         self.count_room();
         first
@@ -88,7 +88,7 @@ impl<T: Weigh> Ring<T> {
         });
         let gone = before - self.entries.len();
         if gone > 0 {
-            self.heavy = 0;
+            self.front_heavies = 0;
         }
         self.count_room();
         gone
@@ -163,10 +163,10 @@ impl<T: Weigh> Queue<T> {
             return self.head.len();
         };
         let is_heavy = |entry: &T| entry.weight() > 0;
-        while rest.entries.get(rest.heavy).is_some_and(is_heavy) {
-            rest.heavy += 1;
+        while rest.entries.get(rest.front_heavies).is_some_and(is_heavy) {
+            rest.front_heavies += 1;
         }
-        self.head.len() + rest.heavy
+        self.head.len() + rest.front_heavies
     }
 
     /// Adds the last entry.
@@ -187,7 +187,7 @@ impl<T: Weigh> Queue<T> {
                 entries: ChunkedQueue::with_capacity(RING_ENTRIES),
                 weight: 0,
                 heavies: 0,
-                heavy: 0,
+                front_heavies: 0,
                 room: None,
             })
         });

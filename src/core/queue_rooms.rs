@@ -49,7 +49,7 @@ struct Rooms {
 
 impl RoomWalk {
     /// Looks at further clients while there is time; returns true if none is left.
-    fn go_on(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
+    fn advance(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
         while self.next_slot < sessions.capacity() {
             let session = sessions.get(self.next_slot);
             if let Some(session) = session.filter(|session| session.gets_frames()) {
@@ -112,7 +112,7 @@ impl Core {
         }
         let mut walk = self.rooms.walk.take().unwrap_or_default();
         self.turn.begin(self.limits.work_us / WALK_PART);
-        if !walk.go_on(&self.clients.sessions, &mut self.turn) {
+        if !walk.advance(&self.clients.sessions, &mut self.turn) {
             self.rooms.walk = Some(walk);
             return;
         }

@@ -20,14 +20,14 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
         self.core.now = now;
         self.take_input(key, bytes);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles the end of the peer's side, after everything before was read.
     pub fn handle_ended(&mut self, now: Now, key: SessionKey, end: PeerEnd) {
         self.core.now = now;
         self.end(key, end);
-        self.settle();
+        self.finish_call();
     }
 
     /// Handles an end of the peer's side that the shell sees before everything is read. A client without a pause is
@@ -41,7 +41,7 @@ impl<G: Gateway> Hub<G> {
         {
             self.core.clients.stats.ended_unread += 1;
         }
-        self.settle();
+        self.finish_call();
     }
 
     /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
@@ -56,7 +56,7 @@ impl<G: Gateway> Hub<G> {
                 false => self.core.resume(key, Pause::Turn),
             }
         }
-        self.settle();
+        self.finish_call();
         next
     }
 
@@ -73,7 +73,7 @@ impl<G: Gateway> Hub<G> {
         match next {
             Some(key) => {
                 self.core.resume(key, Pause::Room);
-                self.settle();
+                self.finish_call();
             }
             None => self.core.room_was_freed = false,
         }
@@ -175,8 +175,8 @@ impl<G: Gateway> Hub<G> {
         session.is_some_and(|session| session.pauses() != Pauses::default())
     }
 
-    /// Whether the gateway wants the unread data of a client that has ended, and the client only waits
-    /// for its next share of a turn.
+    /// Asks the gateway whether it wants the unread data of a client that has ended. Returns whether it does, and the
+    /// client only waits for its next share of a turn.
     fn reads_to_the_end(&mut self, key: SessionKey) -> bool {
         let Some(client) = self.clients.get_mut(key) else {
             return false;
@@ -184,7 +184,7 @@ impl<G: Gateway> Hub<G> {
         if !self.gateway.reads_to_the_end(&mut self.core, key, client) {
             return false;
         }
-        self.settle();
+        self.finish_call();
         let session = self.core.clients.session(key);
         session.is_none_or(|session| session.pauses().end_soon())
     }
@@ -232,6 +232,7 @@ impl<G: Gateway> Hub<G> {
             let bytes_left = input.len();
             let kept_messages = self.core.has_requests(key) || self.core.is_inflating(key);
             let Some(step) = self.read_step(key, input) else {
+                // A compressed message may take several steps, which need no input.
                 match self.core.is_inflating(key) && self.wants_read(key) {
                     true => continue,
                     false => return,
@@ -437,7 +438,7 @@ impl Core {
         self.clients.session(key).is_some_and(Session::is_silent)
     }
 
-    /// Returns false if the client was paused for this reason already, or has ended.
+    /// Reads the client no more, for this reason. Returns false if it was paused for this reason already, or has ended.
     pub(super) fn pause(&mut self, key: SessionKey, why: Pause) -> bool {
         let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {

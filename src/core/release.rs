@@ -192,7 +192,7 @@ impl Core {
 
     /// Sends more of a round, and what the bus waits for, in a part of its own, one state at least: the flush may have used
     /// up its time, and a lap for every few states would take longer than the states.
-    pub(super) fn release_on(&mut self) {
+    pub(super) fn continue_release(&mut self) {
         if !self.overload.is_in_round() && self.overload.others == 0 {
             return;
         }

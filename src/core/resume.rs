@@ -17,7 +17,7 @@ use weirgate_wire::admission::Quota;
 pub(super) const REPLAYED_BYTES_MAX: usize = 2 * Core::RESUME_BYTES_MAX;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;
-/// Memory of a missed message in a send queue, as which other memory is charged.
+/// Memory of a missed message in a send queue. What a search remembers is charged as the messages that take as much.
 const RESUMED_MESSAGE_BYTES: usize = 16;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;

@@ -19,7 +19,7 @@ const MAX: usize = 10_000;
 /// The most entries that `newest` returns.
 const NEWEST_MAX: usize = 20;
 
-/// Refusals, found by their conditions.
+/// Refusals, found by their conditions. All times are Unix milliseconds.
 #[derive(Debug, Default)]
 struct Refusals {
     by_conditions: HashMap<Arc<Cut>, Ends, RandomState>,
@@ -146,7 +146,9 @@ pub struct Revoked {
 
 #[derive(Debug, Default)]
 struct Lists {
+    /// Added by requests of operators.
     of_calls: Refusals,
+    /// The lines of the file.
     of_file: Refusals,
 }
 

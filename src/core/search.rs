@@ -143,7 +143,8 @@ impl Seeking {
         }
     }
 
-    /// Topics come in no order, so few of many names are described that others displace later.
+    /// Adds a name in its place, if it is among the first so far. Only then it is described: as topics come in no
+    /// order, few of many names are described that others displace later.
     fn add_name(&mut self, shown: &TopicName, describe: impl FnOnce() -> FoundName) {
         self.found.count += 1;
         let names = &mut self.found.names;
@@ -156,7 +157,7 @@ impl Seeking {
         }
     }
 
-    /// The name that was searched for is described, whatever the number of other names.
+    /// Adds the name that was searched for before all others, so that it is described whatever their number.
     fn add_name_in_front(&mut self, describe: impl FnOnce() -> FoundName) {
         self.found.count += 1;
         self.found.names.truncate(Search::FOUND_MAX - 1);

@@ -239,7 +239,7 @@ impl SendQueue {
         // progress of a client that reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
-            Some(key) => self.evict(key, limits),
+            Some(key) => self.conflate(key, limits),
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
@@ -397,7 +397,7 @@ impl SendQueue {
         let bytes = self.data.pop_front()?.frame.queue_bytes();
         self.bytes -= bytes;
         self.in_turn = self.in_turn.saturating_sub(1);
-        self.rest_if_empty();
+        self.reset_if_empty();
         Some(bytes)
     }
 
@@ -440,7 +440,8 @@ impl SendQueue {
     /// old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit if there are
     /// many keys. Of many frames none is removed here, as long as they are not very many bytes: one message may make the
     /// queues of very many clients conflate.
-    fn evict(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+    fn conflate(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+        // From here on the queue conflates, and a frame that was begun is in turn.
         if !self.is_conflating() {
             self.in_turn = u16::from(self.begun.is_some());
         }
@@ -514,6 +515,7 @@ impl SendQueue {
         self.conflate_at > 0
     }
 
+    /// Whether the queue is over the soft limit, or its oldest whole frame has waited for too long.
     #[inline]
     fn is_slow(&self, now: Now, limits: &SendQueueLimits) -> bool {
         let oldest = self.data.get(usize::from(self.begun.is_some()));
@@ -533,7 +535,8 @@ impl SendQueue {
         index < usize::from(self.in_turn)
     }
 
-    /// Finds the newest frames of each key; none behind those in turn for `replaced`, whose new frame is about to be pushed.
+    /// Finds the newest frames of each key. Of the key `replaced`, whose new frame is about to be pushed, no frame
+    /// behind those in turn is the newest.
     fn newest(&self, replaced: Option<ConflationKey>) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {

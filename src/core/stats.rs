@@ -94,7 +94,7 @@ pub struct HubStats {
     pub frames_deflated: u64,
     /// Encodings that refer to no earlier frame.
     pub encodings_alone: u64,
-    /// Encodings that refer to an earlier frame of their topic.
+    /// Encodings that refer to earlier frames, of any topic.
     pub encodings_chained: u64,
     /// Encodings of stored blocks, for clients with compression.
     pub encodings_stored: u64,
@@ -277,7 +277,7 @@ pub enum PhaseKind {
     Gone,
 }
 
-/// The change of a session's phase, for the gauges ([`HubStats::moved`](crate::HubStats)).
+/// The change of a session's phase, for the gauges ([`HubStats::count_move`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Moved {

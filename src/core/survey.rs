@@ -233,7 +233,7 @@ impl Core {
     }
 
     /// Ends a survey: looks at the named clients once more, all at the same moment.
-    fn name(&self, walk: SurveyWalk) -> Survey {
+    fn finish_survey(&self, walk: SurveyWalk) -> Survey {
         let mut survey = walk.survey;
         survey.ended = self.now;
         let slowest = walk.slowest.into_sorted();
@@ -287,7 +287,7 @@ impl<G: Gateway> Hub<G> {
             core.surveys.walk = Some(walk);
             return None;
         }
-        Some(core.name(walk))
+        Some(core.finish_survey(walk))
     }
 
     /// Whether a survey is under way.

@@ -285,8 +285,8 @@ impl Topics {
         self.by_name.get(name).copied()
     }
 
-    /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
-    /// which may be gone.
+    /// Counts a frame, sets or clears the retained frame, and remembers the conflation key. Returns false for a topic
+    /// without members, which may be gone.
     pub(super) fn retain(&mut self, key: TopicKey, delivery: Delivery<'_>, now: Now) -> bool {
         let topic = &mut self.topics[key.0];
         // A message that is published as text and as binary counts once, as text.
@@ -415,7 +415,7 @@ impl Topics {
         let quiet_us = topic.quiet_us(at);
         let (now, before) = (topic.counts, topic.surveyed);
         topic.surveyed = now;
-        let look = TopicSnapshot {
+        let snapshot = TopicSnapshot {
             name: TopicName::default(),
             members: topic.members.len() as u64,
             recent_messages: now.messages - before.messages,
@@ -423,7 +423,7 @@ impl Topics {
             quiet_ms: quiet_us.map(|us| us / 1_000),
             usual_gap_ms: topic.gaps.usual_us() / 1_000,
         };
-        Some((&topic.name, look))
+        Some((&topic.name, snapshot))
     }
 
     /// The members of a topic, and the messages to them.

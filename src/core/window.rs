@@ -244,13 +244,14 @@ impl Windows {
             sent.extend_from_slice(&before.sent);
         }
         append(&mut sent, next);
-        let id = self.known(&mut sent);
+        let id = self.number_of(&mut sent);
         self.scratch = sent;
         id
     }
 
-    /// The number of a list; before its first message nothing is known.
-    fn known(&mut self, sent: &mut [Sent]) -> WindowId {
+    /// The number of a list, which gets one if it has none. The bytes before its first message are not known, so they
+    /// do not count; without a message, [`WindowId::NONE`].
+    fn number_of(&mut self, sent: &mut [Sent]) -> WindowId {
         match sent.first_mut() {
             Some(first) if first.frame.is_some() => first.gap = 0,
             _ => return WindowId::NONE,
@@ -268,7 +269,8 @@ impl Windows {
         bytes.min(Deflater::DICTIONARY_BYTES_MAX)
     }
 
-    /// The end of a window from its last message on; [`WindowId::NONE`] if the window is no longer.
+    /// The end of a window from its last message on; [`WindowId::NONE`] if the window is forgotten, or begins
+    /// with that message.
     pub(super) fn last_of(&mut self, id: WindowId) -> WindowId {
         let sent = self.get(id).map_or(&[][..], |window| &window.sent);
         let last = sent.iter().rposition(|sent| sent.frame.is_some());
@@ -280,7 +282,7 @@ impl Windows {
         if let Some(window) = self.get(id) {
             end.extend_from_slice(&window.sent[last..]);
         }
-        let id = self.known(&mut end);
+        let id = self.number_of(&mut end);
         self.scratch = end;
         id
     }

@@ -1,4 +1,4 @@
-//! How durations are counted: in cells that both kinds of histogram buckets of Prometheus are sums of.
+//! Counts durations in cells. Each bucket of a histogram of Prometheus, classic or native, is a sum of cells.
 
 use std::iter::zip;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -72,6 +72,7 @@ const FIRST_CELLS: [usize; u64::BITS as usize] = {
     first
 };
 
+/// The cell of a duration: the first one with a bound that the duration does not pass, or the last one.
 fn cell(us: u64) -> usize {
     let mut cell = us
         .checked_ilog2()
@@ -109,7 +110,8 @@ impl DurationCounts {
         }
     }
 
-    /// Returns a duration that this share of the durations did not pass, at most 19 % too long, in microseconds.
+    /// Returns a duration that this share of the durations did not pass, at most 19 % too long, in microseconds; 0
+    /// without durations.
     pub fn quantile_us(&self, share: f64) -> u64 {
         let rank = (self.count() as f64 * share).ceil().max(1.0) as u64;
         let mut passed = 0;

@@ -20,6 +20,8 @@ struct QueueRoom {
 }
 
 impl QueueRoom {
+    /// An empty queue has room for an event of any size. Once the loop is gone, there is always room: nobody has to
+    /// wait.
     fn has_room(&self, bytes: usize, max: usize) -> bool {
         self.is_loop_gone || self.held == 0 || bytes <= max.saturating_sub(self.held)
     }

@@ -1,5 +1,5 @@
-//! The certificates of servers that outgoing TLS takes: those that the library takes, and one that is itself a trusted
-//! certificate.
+//! The certificates of servers that outgoing TLS accepts: those that the library (webpki) accepts, and one that is
+//! itself a trusted certificate.
 //!
 //! The library wants the certificate of a server to be another one than that of its authority, and of version 3. Those
 //! that people make themselves are often both at once (`openssl req -x509`), or of version 1. Whoever trusts exactly this
@@ -115,7 +115,7 @@ impl ServerCertVerifier for ServerCertificates {
     }
 }
 
-/// Says what helps, where the library has but a name for the fault.
+/// Replaces an error of the library that only names the fault by one that says what to do.
 fn explained(error: Error) -> Error {
     let Error::InvalidCertificate(CertificateError::Other(other)) = &error else {
         return error;
@@ -174,6 +174,7 @@ fn check_name(
         let mut names = names.value.general_names.iter();
         names.any(|name| matches!(name, GeneralName::DNSName(_)))
     });
+    // The library cannot read version 1, which has no extensions.
     if parsed.version() != X509Version::V1 {
         let certificate = ParsedCertificate::try_from(certificate)?;
         let verified = verify_server_name(&certificate, name);

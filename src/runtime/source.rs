@@ -61,14 +61,14 @@ pub struct Stopping(Arc<End>);
 impl Stopping {
     /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
     pub fn stop_and_wait(self, patience: Duration) {
-        self.raise();
+        self.signal_end();
         let until = Instant::now() + patience;
         while self.0.owes.load(Ordering::Acquire) && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn raise(&self) {
+    fn signal_end(&self) {
         self.0.is_over.store(true, Ordering::Release);
         if let Some(wake) = &*self.0.wake() {
             wake.wake();
@@ -78,7 +78,7 @@ impl Stopping {
 
 impl Drop for Stopping {
     fn drop(&mut self) {
-        self.raise();
+        self.signal_end();
     }
 }
 
@@ -177,6 +177,7 @@ impl SourceLink {
         }
     }
 
+    /// Puts an event in the channel as it is, whichever source has sent it.
     fn put(&self, mut event: BusEvent) -> Result<(), LoopGone> {
         self.read(&mut event);
         let bytes = self.bytes.as_ref();

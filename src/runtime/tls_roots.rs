@@ -50,6 +50,7 @@ pub fn client(
     Ok(Arc::new(config))
 }
 
+/// Begins a configuration that trusts the certificates of `ca_file`, or of the system without a file.
 fn trusting(
     ca_file: Option<&Path>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, ClientTlsError> {

@@ -63,7 +63,7 @@ impl Deflater {
 
     /// Deflates a message for a client whose last message was `before`: the blocks refer to `before` as the
     /// newest part of the client's window, up to [`Self::DICTIONARY_BYTES_MAX`] back. Only such clients can inflate
-    /// the blocks.
+    /// the blocks. Returns `None` as [`Self::deflate`] does.
     pub fn deflate_after(&mut self, before: &[u8], body: &[u8]) -> Option<Vec<u8>> {
         self.state.reset();
         let from = before.len().saturating_sub(Self::DICTIONARY_BYTES_MAX);
@@ -92,7 +92,7 @@ impl Deflater {
         out.len() < body_bytes
     }
 
-    /// Compresses all of `input`.
+    /// Compresses all of `input`. Returns `None` if the deflater is broken.
     fn compress(&mut self, input: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Option<()> {
         let before = self.state.total_in();
         loop {
@@ -136,8 +136,9 @@ impl Deflater {
         out.extend_from_slice(&(!len).to_le_bytes());
     }
 
-    /// Deflates to the end of the body, even if the result gets too large: a reset does not clear all state of an
-    /// unfinished stream (zlib-rs 0.6.8), and later streams may panic.
+    /// Deflates a body without its tail; returns `None` if the result is not smaller. Deflates to the end of the body
+    /// even then: a reset does not clear all state of an unfinished stream (zlib-rs 0.6.8), and later streams may
+    /// panic.
     fn blocks(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(body.len() / 2 + SPARE_BYTES);
         self.compress(body, &mut out, FlushCompress::Sync)?;
@@ -160,8 +161,8 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// An empty stored block that is final. The stream ends with it only if the message before it is whole.
 const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// The most compressed bytes and the most text of a step. A block takes some 20 bytes and up to 1.2 µs, whatever it brings;
-/// the growth of a large text may go past the second limit by its half.
+/// The most compressed bytes that [`Inflation::step`] takes, and the most text that it brings. A block takes some 20
+/// bytes and up to 1.2 µs, whatever it brings; the growth of a large text may go past the second limit by its half.
 const STEP_BYTES: usize = 12 * 1024;
 const STEP_TEXT_BYTES: usize = 128 * 1024;
 
@@ -332,6 +333,7 @@ impl Inflation {
             match status {
                 Status::StreamEnd => return Ok(Fed::Ended(input)),
                 _ if input.is_empty() && room_left => return Ok(Fed::All),
+                // No progress, although there is input and room.
                 _ if taken == 0 && out.len() == out_before && room_left => {
                     return Err(InflateError::Corrupt);
                 }
@@ -344,8 +346,11 @@ impl Inflation {
 
 /// How a call of [`Inflation::feed`] ended; with what is left of the input.
 enum Fed<'a> {
+    /// The stream has ended.
     Ended(&'a [u8]),
+    /// The input is used up.
     All,
+    /// The step has brought enough text.
     Much(&'a [u8]),
 }
 

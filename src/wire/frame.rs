@@ -117,6 +117,7 @@ pub struct FrameScratch {
     pub(super) inflater: Inflater,
     /// Room for a header, then the payload.
     pub(super) frame: Vec<u8>,
+    /// Where the header begins in `frame`: it ends where the payload begins.
     start: usize,
 }
 

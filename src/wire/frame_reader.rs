@@ -111,6 +111,7 @@ pub struct FrameReader {
     head_len: u8,
     message: Option<OpenMessage>,
     utf8: Utf8Check,
+    /// Whether all further input is discarded: after an error, or a close frame.
     ended: bool,
     /// `None`: the client did not negotiate permessage-deflate.
     inflate: Option<Box<Inflate>>,
@@ -269,6 +270,7 @@ impl FrameReader {
             let (part, rest) = input.split_at(arrived);
             *input = rest;
             let whole_at_once = self.received == 0 && arrived as u64 == missing;
+            // Most frames: they never go through the buffer.
             if whole_at_once && !head.deflated && !head.fragment {
                 scratch.begin();
                 append_unmasked(&mut scratch.frame, part, head.mask, 0);
@@ -481,7 +483,7 @@ impl FrameReader {
             }
             return Ok(Completed::Whole);
         }
-        if !self.inflate_on(scratch)? {
+        if !self.inflate_step(scratch)? {
             return Ok(Completed::Unfinished);
         }
         self.buffer = Vec::new();
@@ -491,7 +493,7 @@ impl FrameReader {
 
     /// Takes the next step of the compressed message in the buffer. Returns whether the message is whole; then it is in
     /// `scratch`.
-    fn inflate_on(&mut self, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
+    fn inflate_step(&mut self, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
         let compressed = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
         let end_max = HEADER_BYTES_MAX + self.message_bytes_max as usize;
         let inflate = self.inflate.get_or_insert_default();
@@ -536,6 +538,7 @@ impl FrameReader {
         }
     }
 
+    /// Ends the current frame, and with its last frame the message. A control frame leaves an open message as it is.
     fn end_frame(&mut self, head: &Head) -> Result<(), FrameError> {
         self.head_len = 0;
         self.received = 0;

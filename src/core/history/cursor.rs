@@ -15,10 +15,10 @@ pub struct KeptHead {
     before_loss: Option<Position>,
     /// The history's number of the newest message.
     number: u64,
-    /// The history's number of the newest loss.
+    /// The history's number of the newest loss, be it a `BusNotice::Gap` or a `FeedNotice::Hole`; 0: there was none.
     loss: u64,
-    /// The history's number of the newest loss that was no mere hole; 0: there was none.
-    lost: u64,
+    /// As `loss`, without the holes.
+    gap: u64,
     /// The first message since the newest loss; `None` without a loss, or if there is none or it is forgotten.
     first_since: Option<StoredId>,
 }
@@ -85,14 +85,13 @@ impl KeptCursor {
 
     /// Whether this instance has lost messages after the position, as far as it knows.
     fn is_before_loss_of(&self, head: KeptHead) -> bool {
-        let is_newest = head.lost > 0 && head.lost == head.loss;
+        let is_gap = head.gap > 0 && head.gap == head.loss;
         match (self.found_by, self.stored()) {
-            (FoundBy::Number { loss } | FoundBy::NothingRead { loss }, _) => loss < head.lost,
+            (FoundBy::Number { loss } | FoundBy::NothingRead { loss }, _) => loss < head.gap,
+            // The stream is read from its beginning.
             (_, None) => false,
-            (FoundBy::Position, Some(_)) if head.position.is_none() => {
-                is_newest && !self.has_brought
-            }
-            (_, Some((id, _))) => is_newest && head.first_since.is_some_and(|first| id < first),
+            (FoundBy::Position, Some(_)) if head.position.is_none() => is_gap && !self.has_brought,
+            (_, Some((id, _))) => is_gap && head.first_since.is_some_and(|first| id < first),
         }
     }
 
@@ -112,6 +111,7 @@ impl KeptCursor {
             copy: CopyRank::LAST,
         });
         let reached_id = Self::after(reached).stored();
+        // Whether the question has brought messages that this instance had not read when it began.
         let is_beyond = match reached_id {
             Some(_) => self.stored() > reached_id,
             None => self.has_brought,
@@ -145,6 +145,7 @@ impl KeptCursor {
         self.position.is_some_and(has_all)
     }
 
+    /// Lets the client get no entry of the history up to where the question began.
     fn pass_asked(&mut self) {
         self.after = self.after.max(After::all_of(self.asked.number));
     }
@@ -158,7 +159,7 @@ impl History {
             before_loss: self.numbers.before_loss(),
             number: self.numbers.head,
             loss: self.numbers.loss(),
-            lost: self.newest_loss(),
+            gap: self.newest_loss(),
             first_since: self.numbers.first_since_loss(),
         }
     }
@@ -211,6 +212,7 @@ impl History {
             Err(why) if !may_skip || why == NotRecovered::Ahead => Err(why),
             // All that is kept is newer.
             Err(NotRecovered::Window) => Ok(cursor.after),
+            // The client has all entries up to the number.
             Err(_)
                 if matches!(
                     cursor.found_by,

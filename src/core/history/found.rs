@@ -13,7 +13,7 @@ const FOUND_BYTES: usize = size_of::<(CopyPlace, Arc<Frame>)>();
 /// Memory of a copy whose frame is made later.
 const UNMADE_BYTES: usize = size_of::<(Known, Option<TopicName>)>();
 
-/// Where a message is.
+/// Where a message is, until another one comes or is forgotten.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At {
     /// In the list, at this index.
@@ -22,10 +22,10 @@ pub(super) enum At {
     NewestOnly(TopicIndex),
 }
 
-/// A message that was found, and whose frame is made later.
+/// A message that was found, by what does not change until its frame is made later.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Known {
-    /// By its number.
+    /// By the number in the feed.
     Number(u64),
     /// By its topic, and its position.
     NewestOnly(TopicIndex, Option<Position>),

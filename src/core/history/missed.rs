@@ -21,7 +21,7 @@ pub struct Missed {
     /// The messages with their places, in runs that are each in the order of the feed: those of a search are one. Runs of
     /// very many messages in all are not sorted, which would take milliseconds.
     runs: Vec<VecDeque<(CopyPlace, Arc<Frame>)>>,
-    /// The place of the first message of each run, and the index of the run; of [`sort`](Self::sort).
+    /// The place of the first message of each run, and the index of the run; made by [`sort`](Self::sort).
     order: BinaryHeap<Reverse<(CopyPlace, usize)>>,
     /// The messages of all runs.
     count: usize,

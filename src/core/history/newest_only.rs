@@ -51,8 +51,8 @@ pub(super) struct NewestOnly {
     /// In the order of the feed.
     entries: BTreeMap<KeptOrder, Newest>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
-    /// Since when each message without a number is kept, and for which address it was read: they come in any order. The
-    /// others are kept in the order of the feed.
+    /// The messages without a number, in the order in which they came, each with the address for which it was read.
+    /// Those with a number have come in the order of the feed, as in `entries`.
     read: BTreeMap<(u64, KeptOrder), ClientAddr>,
     /// The last of these that a search for an address without clients has looked at.
     looked: (u64, KeptOrder),
@@ -183,7 +183,8 @@ impl NewestOnly {
         }
     }
 
-    /// Does something with the message of a topic that may add copies, and make a text of the message.
+    /// Does something with the message of a topic that may add copies, and make a text of the message. Returns `None`
+    /// if no message of the topic is here.
     pub(super) fn with<R>(
         &mut self,
         topic: TopicIndex,

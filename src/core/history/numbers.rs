@@ -123,7 +123,8 @@ impl MessageNumbers {
         !self.marks.is_empty()
     }
 
-    /// Notes that the message with this number and all messages before are no longer kept.
+    /// Notes that the message with this number and all messages before are no longer kept: of their ids, those over
+    /// [`IDS_MAX`] are forgotten.
     pub(super) fn forgot(&mut self, number: u64) {
         while self.ids.len() > IDS_MAX
             && self.head - (self.ids.len() as u64) < number

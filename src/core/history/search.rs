@@ -229,7 +229,7 @@ impl History {
     ///
     /// # Errors
     /// A message that it had not reached is no longer here, or what was found is too much.
-    pub(super) fn search_on(
+    pub(super) fn continue_search(
         &mut self,
         search: Box<Search>,
         missed: &mut Missed,
@@ -259,7 +259,7 @@ impl History {
         Ok(())
     }
 
-    /// Returns whether the search is over.
+    /// Looks at some messages, and notes in `search` how far it has come. Returns whether the search is over.
     fn search_step(
         &self,
         search: &mut Search,
@@ -302,7 +302,7 @@ impl History {
     ) -> Result<Option<u64>, NotRecovered> {
         let first = self.first_entry(*numbers.start());
         for (mut at, mut topics) in self.topics.slices_from(first) {
-            if !matching.goes_on_by(topics.len()) {
+            if !matching.take_time_for(topics.len()) {
                 return Ok(Some(self.entries[at].number));
             }
             while let Some(others) = matching.first_of(topics) {
@@ -311,7 +311,7 @@ impl History {
                 if entry.number > *numbers.end() {
                     return Ok(None);
                 }
-                if !matching.goes_on() {
+                if !matching.take_look() {
                     return Ok(Some(entry.number));
                 }
                 for &name in matching.names_for(topics[others], &self.known_topics)? {
@@ -339,7 +339,7 @@ impl History {
                 newest.next = NextNewest::Listed(number);
                 return Ok(false);
             }
-            // Of messages without numbers all.
+            // Messages without a number are before any number, so all of them are up to this place.
             newest.next = NextNewest::Alone((until, StoredId::MAX));
         }
         let content = finds.budget.content;
@@ -350,7 +350,7 @@ impl History {
             let looked_up = exact.map(|topics| self.newest_only.newest_of(topics, place));
             let looked_up = looked_up.into_iter().flatten();
             for (place, topic, entry) in walked.into_iter().flatten().chain(looked_up) {
-                if !matching.goes_on_by(LOOK_ALONE) {
+                if !matching.take_time_for(LOOK_ALONE) {
                     newest.next = NextNewest::Alone(place);
                     return Ok(false);
                 }
@@ -359,15 +359,16 @@ impl History {
                 if is_unwanted || lost.is_some_and(|lost| lost.is_after(entry)) {
                     continue;
                 }
-                // After it one was left out, which the list may not have any more.
+                // A newer message was left out, which the list may not have any more.
                 let left_out = self.known_topics.newest_left_out(topic);
                 let is_older = left_out.is_some_and(|number| number <= until);
                 let seen = newest.seen.get(&topic).copied().unwrap_or(0);
-                // Of others, one that was seen stood in the list until lately.
+                // The topic has enough; or this message was found in the list, from which it has come here since. But
+                // if a newer one was left out, that is the one that was seen.
                 if seen == newest.count || seen > 0 && !is_older {
                     continue;
                 }
-                if !matching.goes_on() {
+                if !matching.take_look() {
                     newest.next = NextNewest::Alone(place);
                     return Ok(false);
                 }
@@ -387,7 +388,8 @@ impl History {
         Ok(true)
     }
 
-    /// Of names without wildcards it is known of which the list has messages that are wanted: without any it is not walked.
+    /// For names without wildcards, counts the topics of which the list has wanted messages: the walk ends after these,
+    /// and without any the list is not walked.
     fn expect_listed(&self, newest: &Newest, matching: &mut Matching<'_>) {
         let Some(topics) = matching.exact_topics() else {
             return;
@@ -421,16 +423,17 @@ impl History {
             if matching.has_excluded_all() {
                 return Ok(None);
             }
-            if !matching.goes_on_by(topics.len()) {
+            if !matching.take_time_for(topics.len()) {
                 return Ok(Some(self.entries[start + topics.len() - 1].number));
             }
             while let Some(last) = matching.last_of(topics) {
                 let (at, topic) = (start + last, topics[last]);
+                // What is from before a loss of the stream is nobody's newest message.
                 if at < first {
                     return Ok(None);
                 }
                 let entry = &self.entries[at];
-                if !matching.goes_on() {
+                if !matching.take_look() {
                     return Ok(Some(entry.number));
                 }
                 topics = &topics[..last];

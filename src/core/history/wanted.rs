@@ -246,15 +246,15 @@ impl<'a> Matching<'a> {
         !self.unwanted.has(topic)
     }
 
-    /// Whether the step of the search goes on with another message, whose time is taken from the step. It looks at one at
-    /// least.
-    pub(super) fn goes_on(&mut self) -> bool {
-        self.goes_on_by(TOPICS_PER_LOOK)
+    /// Takes the time of a look at a message from the step of the search. Returns false if the step is over, which
+    /// looks at one message at least.
+    pub(super) fn take_look(&mut self) -> bool {
+        self.take_time_for(TOPICS_PER_LOOK)
     }
 
-    /// Whether the step of the search goes on with work that takes as long as so many topics that are passed over. This time
-    /// is taken from the step.
-    pub(super) fn goes_on_by(&mut self, topics: usize) -> bool {
+    /// Takes the time in which so many topics are passed over from the step of the search. Returns false if the step is
+    /// over.
+    pub(super) fn take_time_for(&mut self, topics: usize) -> bool {
         #[cfg(test)]
         super::tests::PASSED_OVER.set(super::tests::PASSED_OVER.get() + topics);
         let is_over = self.topics_left == 0 || self.spent() > MATCH_STEPS_AT_ONCE;

@@ -224,6 +224,7 @@ pub(super) fn comment(out: &mut Vec<u8>) {
     out.extend_from_slice(COMMENT);
 }
 
+/// The state of a client of an event stream.
 #[derive(Debug)]
 pub(crate) struct EventStream {
     /// Messages of the query, not yet handled.

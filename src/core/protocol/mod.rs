@@ -35,8 +35,9 @@ impl Protocol {
     /// to `out`. `scratch` is room for one message, shared by all clients.
     ///
     /// Each step takes input, except a violation, and a message that [`holds_messages`](Self::holds_messages) or
-    /// [`is_inflating`](Self::is_inflating) has announced. The hub does not rely on this: after any other step that takes
-    /// no input, the rest of `input` is discarded. A violation is the last step: the hub reads no further, even if the close waits for queued messages.
+    /// [`is_inflating`](Self::is_inflating) has announced. The hub does not rely on this: after any other step that
+    /// takes no input, the rest of `input` is discarded. A violation is the last step: the hub reads no further, even
+    /// if the close waits for queued messages.
     pub(super) fn read(
         &mut self,
         input: &mut &[u8],

@@ -160,7 +160,7 @@ impl SendQueue {
             true => self.wrote_all(frame_plans),
             false => self.wrote_some(n, frame_plans),
         };
-        self.rest_if_empty();
+        self.reset_if_empty();
         self.frames_out += u64::from(wrote.frames);
         wrote
     }
@@ -223,7 +223,7 @@ impl SendQueue {
 
     /// Ends conflation and the clock of the soft limit if no frame waits.
     #[inline]
-    pub(crate) fn rest_if_empty(&mut self) {
+    pub(crate) fn reset_if_empty(&mut self) {
         if self.data.is_empty() {
             (self.conflate_at, self.in_turn) = (0, 0);
             self.over_soft_since = None;

@@ -38,7 +38,7 @@ impl Session {
             return (0, 0);
         }
         let (mut frames, mut bytes) = self.queue.remove(|key| keys.contains(&key));
-        self.queue.rest_if_empty();
+        self.queue.reset_if_empty();
         if self.is_limited
             && let Some(throttle) = self.cold.throttle.as_mut()
         {

@@ -83,7 +83,7 @@ impl Session {
                 None if frame.has_position() && throttle.has_rate() && throttle.count() > 0 => {
                     return Some(Self::overtakes(frame));
                 }
-                None | Some(Throttled::Leaves) => {}
+                None | Some(Throttled::Passes) => {}
                 Some(Throttled::OpensFirst) => return Some(Delivered::ThrottleFirst),
                 Some(Throttled::Held(older)) => {
                     let opens_early =
@@ -149,7 +149,8 @@ impl Session {
         throttle.map_or_else(Vec::new, |throttle| throttle.open(now))
     }
 
-    /// Drops the throttle with the frames that it holds; returns the number of frames and their bytes.
+    /// Drops the throttle with the frames that it holds, and what was postponed. Returns the number of the throttle's
+    /// frames and their bytes: what was postponed has not been counted as queued.
     pub(super) fn drop_held(&mut self) -> (u32, usize) {
         (self.cold.resumed, self.cold.postponed) = (None, None);
         let throttle = self.cold.throttle.take();

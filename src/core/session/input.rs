@@ -42,9 +42,9 @@ impl Received {
 
     /// Charges the first bytes of a client.
     fn charge(&self, key: SessionKey, client: ClientAddr, bytes: u64, now: Now) -> Permit {
-        let charge = self.held.hold(client, bytes, now.mono_us);
-        charge.wake_with(&self.chosen.waker(key));
-        charge
+        let permit = self.held.hold(client, bytes, now.mono_us);
+        permit.wake_with(&self.chosen.waker(key));
+        permit
     }
 }
 
@@ -107,20 +107,21 @@ impl Session {
         limits: &Limits,
     ) -> bool {
         let unfinished_bytes = self.unfinished_bytes();
+        // The awaited pong may come after the rest of the message.
         if unfinished_bytes > 0 {
             self.cold.note_life(now, limits.pong_timeout_us);
         }
         let bytes = self.received_bytes() as u64;
         let client = self.client_addr();
-        let charge = &mut self.cold.received;
-        let before = charge.as_ref().map_or(0, |charge| charge.amount());
-        match charge {
-            _ if bytes == 0 => *charge = None,
-            None => *charge = Some(Box::new(received.charge(key, client, bytes, now))),
-            Some(charge) => {
-                charge.set(bytes, now.mono_us);
+        let permit = &mut self.cold.received;
+        let before = permit.as_ref().map_or(0, |permit| permit.amount());
+        match permit {
+            _ if bytes == 0 => *permit = None,
+            None => *permit = Some(Box::new(received.charge(key, client, bytes, now))),
+            Some(permit) => {
+                permit.set(bytes, now.mono_us);
                 if bytes != before || progress == InputProgress::Message {
-                    charge.progress(now.mono_us);
+                    permit.progress(now.mono_us);
                 }
             }
         }

@@ -308,7 +308,7 @@ impl Session {
             Phase::Open(_) => (reason, true, true),
             Phase::Head(_) | Phase::Gone => (reason, true, false),
         };
-        let left = Departed {
+        let departed = Departed {
             moved,
             reason,
             is_first,
@@ -324,7 +324,7 @@ impl Session {
             _ => None,
         };
         let ended = cold.record.ended(now, reason, traffic, dropped);
-        Some((left, ended))
+        Some((departed, ended))
     }
 
     /// Returns what has to follow a write (except in the common case) or a read from a session that closes.

@@ -125,8 +125,11 @@ struct Cold {
     received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
     rest_bytes: Option<NonZeroU32>,
+    /// The permit of the connection; `None` once it was handed over to HTTP.
     permit: Option<ConnectionPermit>,
+    /// The limit of [`Accepted::outbound_per_second`].
     rate: Option<Box<TokenBucket>>,
+    /// Of a client with a rate of its own, or a gate.
     throttle: Option<Box<Throttle>>,
     /// Whether a sign of life is awaited.
     is_silent: bool,

@@ -17,6 +17,7 @@ const EDGES: [(PhaseKind, PhaseKind); 6] = [
     (PhaseKind::Closing, PhaseKind::Gone),
 ];
 
+/// As [`PhaseKind`], with the data of each phase.
 #[derive(Debug)]
 pub(super) enum Phase {
     Head(PartialHead),
@@ -143,7 +144,7 @@ pub(super) enum Ping {
     },
     /// A ping has left for the kernel.
     Sent {
-        /// The client is closed if no pong has come by this time.
+        /// The client is closed if no pong has come by this time, microseconds of the monotonic clock.
         pong_due: u64,
         /// Bytes that the kernel had taken with the ping.
         bytes_out: u64,

@@ -101,8 +101,9 @@ impl Session {
         next
     }
 
-    /// Postpones a message that has come, if messages of the kept feed are postponed: whether there is room for more.
-    /// `newest` is the number of the newest message of the feed.
+    /// Postpones a message that has come, and returns whether there is room for more. Returns `None` if the message is
+    /// not of the kept feed, or its messages are not postponed. `newest` is the number of the newest message of the
+    /// feed.
     pub(crate) fn postpone_frame(&mut self, newest: u64, frame: &Arc<Frame>) -> Option<bool> {
         let is_postponed = self.is_limited && self.intake == Intake::Open && frame.is_of_feed();
         let postponed = self.cold.postponed.as_mut().filter(|_| is_postponed)?;

@@ -135,8 +135,7 @@ impl Session {
 
     /// Reads the next bytes of `input` up to a step; `None`: no step for now. While reading is paused, while more than
     /// `control_bytes_max` wait in the control part, and while the client has to take its answers, the input is kept for
-    /// later.
-    /// Input after a violation is discarded.
+    /// later. Input after a violation is discarded.
     pub(crate) fn read(
         &mut self,
         now: Now,
@@ -144,7 +143,7 @@ impl Session {
         control_bytes_max: usize,
         scratch: &mut FrameScratch,
     ) -> Option<ClientStep> {
-        let has_to_read = self.note_unread_answers();
+        let has_to_take_answers = self.note_unread_answers();
         let cold = &mut *self.cold;
         if let Phase::Open(open) = &cold.phase
             && open.is_broken
@@ -152,7 +151,7 @@ impl Session {
             *input = &[];
             return None;
         }
-        if has_to_read || self.queue.control_bytes() > control_bytes_max {
+        if has_to_take_answers || self.queue.control_bytes() > control_bytes_max {
             cold.reading.pause(Pause::Control, now);
         }
         if cold.reading.is_paused() {
@@ -173,13 +172,13 @@ impl Session {
         step
     }
 
-    /// Returns false if reading was paused for this reason already.
+    /// Pauses reading for this reason. Returns false if it was paused for this reason already.
     pub(crate) fn pause(&mut self, why: Pause, now: Now) -> bool {
         self.cold.reading.pause(why, now)
     }
 
-    /// Returns true if the last reason against reading is removed. The awaited pong may be behind input that was not
-    /// read, so its deadline moves by the time of the pause.
+    /// Removes a reason against reading. Returns true if it was the last one. The awaited pong may be behind input that
+    /// was not read, so its deadline moves by the time of the pause.
     pub(crate) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
         let paused_us = self.cold.reading.resume(why, now);
         if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)

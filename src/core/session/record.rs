@@ -111,7 +111,7 @@ pub(crate) struct Record {
     messages_surveyed: u64,
 }
 
-/// Who leaves within this time has not liked the response.
+/// A client that leaves within this time has not accepted the response.
 const LEFT_AT_ONCE_US: u64 = 1_000_000;
 
 impl Record {
@@ -216,6 +216,7 @@ impl Record {
         }
     }
 
+    /// The data for the log line about the end.
     pub(super) fn ended(
         &mut self,
         now: Now,

@@ -23,7 +23,7 @@ impl Session {
         self.awaited = Awaited::Drained;
     }
 
-    /// Whether the kernel has taken what the gateway waits for.
+    /// Whether the kernel has taken what the gateway waits for. Returns true once: then the gateway waits no longer.
     #[inline]
     pub(crate) fn take_drained(&mut self) -> bool {
         let is_drained = match self.awaited {

@@ -31,7 +31,7 @@ struct HeldFrame {
 #[derive(Debug)]
 pub(super) enum Throttled {
     /// The throttle is open: the frame is sent at once.
-    Leaves,
+    Passes,
     /// The throttle holds the frame. Has the older frame of the same key that it replaces, if there is one.
     Held(Option<Arc<Frame>>),
     /// The throttle has to open first: too many bytes would wait, or it holds an older frame of the key, and this one must
@@ -102,7 +102,8 @@ impl Throttle {
     }
 
     /// Decides on a frame while `under_way` bytes are in flight to the client. If more than `bytes_max` bytes wait, the
-    /// throttle is to [open early](Self::note_opens_early); with twice as many, or a single frame that is larger, it opens first.
+    /// throttle is to [open early](Self::note_opens_early); with twice as many, it opens first, unless no other frame
+    /// waits.
     pub(super) fn judge(
         &mut self,
         now: Now,
@@ -116,20 +117,20 @@ impl Throttle {
             // first.
             return match self.held.contains_key(&key) {
                 true => Throttled::OpensFirst,
-                false => Throttled::Leaves,
+                false => Throttled::Passes,
             };
         }
         let has_rate = self.has_rate();
         let gate = self.gate.as_mut().filter(|_| !frame.is_of_feed());
         // What a gate held is sent first, even after the gate has ended.
         if !has_rate && gate.is_none() && self.held.is_empty() {
-            return Throttled::Leaves;
+            return Throttled::Passes;
         }
         let is_open = self.held.is_empty() && now.mono_us >= self.next_us;
         let bytes = frame.queue_bytes();
         if is_open && gate.is_none_or(|gate| gate.try_pass(now, under_way, bytes)) {
             self.next_us = now.mono_us + self.interval_us;
-            return Throttled::Leaves;
+            return Throttled::Passes;
         }
         let replaced = self.held.get(&key).map(|held| held.frame.queue_bytes());
         let others = self.held.len() - usize::from(replaced.is_some());
@@ -266,7 +267,7 @@ mod tests {
         throttle.gate = None;
         assert!(matches!(judged(&mut throttle), Throttled::Held(Some(_))));
         assert_eq!(throttle.open(now).len(), 1);
-        assert!(matches!(judged(&mut throttle), Throttled::Leaves));
+        assert!(matches!(judged(&mut throttle), Throttled::Passes));
     }
 
     #[test]
@@ -276,7 +277,7 @@ mod tests {
         throttle.gate = Some(Gate::new(now));
         let frame = Frame::text(&alive).key(key).of_feed(true).body(b"x");
         let judged = throttle.judge(now, key, &frame.finish(), 9, 99);
-        assert!(matches!(judged, Throttled::Leaves));
+        assert!(matches!(judged, Throttled::Passes));
     }
 
     #[test]
@@ -293,9 +294,9 @@ mod tests {
         let newer = throttle.judge(now, key, &frame(true), 9, 99);
         assert!(matches!(newer, Throttled::OpensFirst));
         let other = throttle.judge(now, ConflationKey(2), &frame(true), 9, 99);
-        assert!(matches!(other, Throttled::Leaves));
+        assert!(matches!(other, Throttled::Passes));
         assert_eq!(throttle.open(now).len(), 1);
         let newer = throttle.judge(now, key, &frame(true), 9, 99);
-        assert!(matches!(newer, Throttled::Leaves));
+        assert!(matches!(newer, Throttled::Passes));
     }
 }

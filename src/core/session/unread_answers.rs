@@ -61,7 +61,7 @@ impl Session {
         has_to_read
     }
 
-    /// Whether a client that had to take its answers has taken them by now.
+    /// Whether a client that had to take its answers has taken them by now. Returns true once.
     pub(crate) fn take_has_read(&mut self) -> bool {
         let has_read = self.owes_reading && self.unread_answer_bytes() == 0;
         self.owes_reading &= !has_read;

@@ -6,11 +6,11 @@ impl Session {
     /// Notes whether the queue waits for the kernel: from a write that the kernel did not take whole until the queue is
     /// empty. Returns the new state; `None` if nothing changes.
     #[inline]
-    pub(crate) fn turns_waiting(&mut self) -> Option<bool> {
+    pub(crate) fn take_wait_change(&mut self) -> Option<bool> {
         let waits = (self.waits_for_kernel || self.is_blocked()) && self.has_waiting();
-        let turns = waits != self.waits_for_kernel;
+        let changes = waits != self.waits_for_kernel;
         self.waits_for_kernel = waits;
-        turns.then_some(waits)
+        changes.then_some(waits)
     }
 
     /// Whether the waiting frames wait only for the loop: the kernel has taken every write whole since the queue was

@@ -39,7 +39,7 @@ const PENDING_US: u64 = 2_000_000;
 /// A client stops being slow after this time in which no poll found it slow.
 const SLOW_ENDS_US: u64 = 3_000_000;
 /// The log line about an ended connection gets a verdict only if the client was slow within this time before.
-const TOLD_US: u64 = 10_000_000;
+const VERDICT_KEPT_US: u64 = 10_000_000;
 /// If at least this many clients behind a proxy are slow, and at least half of all its clients, the proxy itself is
 /// slow.
 const PROXY_ITSELF_MIN: u64 = 3;
@@ -143,7 +143,7 @@ impl Wait {
 
     /// Whether nothing is left to remember.
     fn is_over(&self, now_us: u64) -> bool {
-        let was_slow = self.slow_at_us > 0 && now_us < self.slow_at_us + TOLD_US;
+        let was_slow = self.slow_at_us > 0 && now_us < self.slow_at_us + VERDICT_KEPT_US;
         self.since_us.is_none() && self.waited_us()[1] == 0 && !was_slow
     }
 }
@@ -169,7 +169,7 @@ impl Waits {
     ) -> Option<(Why, Box<str>)> {
         let mut wait = self.by_client.remove(&key)?;
         self.sampled -= usize::from(wait.sampled.is_some());
-        let is_young = now.mono_us <= wait.slow_at_us + TOLD_US;
+        let is_young = now.mono_us <= wait.slow_at_us + VERDICT_KEPT_US;
         let reported = match wait.why.filter(|_| is_young) {
             Some(why) => Some((why, wait.say.clone())),
             None => wait.since_us.map(|_| (Why::Unclear, Box::default())),
@@ -286,7 +286,7 @@ impl Waits {
         }
     }
 
-    /// Ends a poll that has reached all of them.
+    /// Ends a poll that has reached all clients that wait.
     fn end(&mut self, stats: &mut SlowStats) {
         if self.calls < CALLS_MAX {
             self.called = None;
@@ -488,7 +488,7 @@ impl Wait {
         }
     }
 
-    /// Notes that the client is no longer slow. The verdict stays for the log line about its end ([`TOLD_US`]).
+    /// Notes that the client is no longer slow. The verdict stays for the log line about its end ([`VERDICT_KEPT_US`]).
     fn end_slowness(&mut self, stats: &mut SlowStats) {
         if self.slow_since_us.take().is_some()
             && let Some(why) = self.why

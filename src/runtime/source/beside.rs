@@ -95,6 +95,7 @@ impl Both {
             }
             (_, BusEvent::Down(_)) => {
                 *self.up_mut(side) = false;
+                // The outage ends what its own side has reached.
                 self.caught_up_waits &= side == Side::Beside;
                 self.has_subscribed &= side == Side::Stream;
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)

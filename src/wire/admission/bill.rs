@@ -1,13 +1,13 @@
 //! The bill of a client for the time that its input takes.
 
-/// A client costs little if its input takes at most this part of the time...
+/// A client costs little if its input takes at most one `LITTLE_PART`th of the time...
 const LITTLE_PART: u64 = 512;
 
-/// ... and this much at once, microseconds.
+/// ... and at most this much of it at once, microseconds.
 const LITTLE_US_MAX: u64 = 200;
 
-/// Input after this long without any finds the client costing little again, microseconds. That input itself is still among
-/// that of costly clients.
+/// After a pause of this long, a client costs little again, microseconds. The input that ends the pause is still read
+/// with that of costly clients, because the bill changes only after a read.
 const COSTLY_US_MAX: u64 = 1_000_000;
 
 /// The bill of a client for the time that its reads, and its shares of later turns, take. A single read says little: a

@@ -12,7 +12,7 @@ const SPARE_BYTES: usize = 512;
 /// Bytes of a client, and their permit: wherever the bytes go, they count in the same [`Quota`].
 pub struct HeldBytes {
     bytes: Vec<u8>,
-    charge: Permit,
+    permit: Permit,
 }
 
 impl HeldBytes {
@@ -30,9 +30,9 @@ impl HeldBytes {
     /// assert_eq!(all.held(), 0);
     /// ```
     pub fn new(of: &Quota, client: ClientAddr, bytes: Vec<u8>, now_us: u64) -> Self {
-        let charge = of.hold(client, bytes.len() as u64, now_us);
+        let permit = of.hold(client, bytes.len() as u64, now_us);
         of.make_room(now_us);
-        Self { bytes, charge }
+        Self { bytes, permit }
     }
 
     /// Changes the bytes, then charges their new number. Frees an allocation much larger than the bytes, because the
@@ -42,26 +42,26 @@ impl HeldBytes {
         if self.bytes.is_empty() || self.bytes.capacity() > 2 * self.bytes.len().max(SPARE_BYTES) {
             self.bytes.shrink_to_fit();
         }
-        let before = self.charge.amount();
-        self.charge.set(self.bytes.len() as u64, now_us);
-        if self.charge.amount() > before {
-            self.charge.quota().make_room(now_us);
+        let before = self.permit.amount();
+        self.permit.set(self.bytes.len() as u64, now_us);
+        if self.permit.amount() > before {
+            self.permit.quota().make_room(now_us);
         }
         result
     }
 
-    /// Takes the bytes out, with the permit.
+    /// Moves the bytes into another value with a permit of its own. This one keeps an amount of 0.
     #[must_use]
     pub fn take(&mut self, now_us: u64) -> Self {
         let bytes = self.change(now_us, std::mem::take);
-        let (of, client) = (self.charge.quota(), self.charge.address());
+        let (of, client) = (self.permit.quota(), self.permit.address());
         Self::new(of, client, bytes, now_us)
     }
 
     /// Whether the owner may read more of this client's bytes: the client's address holds less than what is free.
     pub fn has_room(&self) -> bool {
-        let address = self.charge.address();
-        self.charge.quota().has_room_for(address)
+        let address = self.permit.address();
+        self.permit.quota().has_room_for(address)
     }
 
     /// Whether the owner has to give the bytes up. If not yet, `waker` wakes the owner when it has to.
@@ -69,8 +69,8 @@ impl HeldBytes {
         if self.bytes.is_empty() {
             return false;
         }
-        self.charge.wake_with(waker);
-        self.charge.is_evicted()
+        self.permit.wake_with(waker);
+        self.permit.is_evicted()
     }
 }
 
@@ -84,7 +84,7 @@ impl Deref for HeldBytes {
 
 impl fmt::Debug for HeldBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.charge.fmt(f)
+        self.permit.fmt(f)
     }
 }
 

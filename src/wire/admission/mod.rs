@@ -1,8 +1,8 @@
 //! Limits for clients: on what all clients hold, with a share for each address; the client's address behind proxies; a
 //! queue with a share for each address; and the token bucket for all rates.
 //!
-//! Pure: the caller passes the time. The hub uses the outbound rates, the gateways the rates of their clients. The bill says which client is costly, and the queue whose turn is next, such as which costly
-//! client the loop reads.
+//! Pure: the caller passes the time. The hub uses the outbound rates, the gateways the rates of their clients. The bill
+//! says which client is costly; the queue says whose turn is next, such as which costly client the loop reads.
 
 mod bill;
 mod client_address;

@@ -174,7 +174,7 @@ impl ConnectionPermit {
         let more = [self.certificate_bytes, self.token_bytes, self.client_bytes];
         let more: u64 = more.map(u64::from).iter().sum();
         self.held.set(of_kind + more, now_us);
-        // A connection makes way for others only while its owner says so.
+        // A connection is evicted for others only while its owner says that it rests.
         self.held.work();
     }
 
@@ -186,7 +186,7 @@ impl ConnectionPermit {
         let room = Room {
             holders_max: connections_max,
             sharing,
-            // Resting connections are those of the HTTP thread.
+            // The HTTP thread ends resting connections, so they still count for a while.
             early: true,
         };
         self.held.fit(room, now_us)

@@ -14,8 +14,8 @@
 //!   it holds little or makes progress. Where clients wait for a free place, the holders without progress go.
 //!
 //! Connections use both: a connection that [rests](Permit::rest) is evicted for a new one, the longest rest first, and
-//! the new one is refused only if none rests ([`Permit::fit`]). Where there are few places, the address with the most
-//! holders gives way first, also with what does not rest ([`Sharing::LargestFirst`]).
+//! the new one is refused only if none rests ([`Permit::fit`]). Where there are few places, holders of the address
+//! with the most are evicted first, also those that do not rest ([`Sharing::LargestFirst`]).
 //!
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
 //! for each address ([`Permit::grant_more`]): an address could otherwise hold everything by taking it over.
@@ -78,7 +78,7 @@ pub enum RestKind {
     /// The holder works, and goes on without a pause with what its client has asked for in advance. It is evicted only
     /// with [`Sharing::LargestFirst`].
     Pipelined,
-    /// Nothing.
+    /// The holder does nothing.
     Idle,
     /// The holder is in the middle of something, and its client owes it the next bytes or does not take them.
     Owed,
@@ -133,7 +133,7 @@ pub struct Permit {
 }
 
 impl Quota {
-    /// An empty holding of at most `max` bytes or places; `name` is the label in metrics and in the documents.
+    /// A limit of `max` bytes or places, of which nothing is held; `name` is the label in metrics and in the documents.
     pub fn new(name: &'static str, max: u64) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner { name, max, state }))
@@ -189,7 +189,7 @@ impl Quota {
             amount: 0,
             progress_us: now_us,
             doing: Doing::Works,
-            is_leaving: false,
+            is_evicted: false,
             waker: None,
         });
         state.set(at, amount);
@@ -255,18 +255,20 @@ impl Quota {
         let max = self.0.max;
         if state.is_over(max) {
             let is_needed = |state: &QuotaState, amount| {
-                state.held - state.leaving > amount && state.is_over(max - max / 8)
+                state.held - state.evicting > amount && state.is_over(max - max / 8)
             };
             Self::choose(state, now_us, 0, 0, is_needed);
         }
     }
 
-    /// Chooses holders for eviction for `others` clients that wait: holders without progress for `still_us`, the
+    /// Chooses holders for eviction for `others` clients that wait: holders without progress for `stalled_us`, the
     /// heaviest first. Looks at all holders.
-    pub fn evict(&self, others: u64, still_us: u64, now_us: u64) {
+    pub fn evict(&self, others: u64, stalled_us: u64, now_us: u64) {
         let state = self.state();
         let until = state.evicted + others;
-        Self::choose(state, now_us, still_us, 0, |state, _| state.evicted < until);
+        Self::choose(state, now_us, stalled_us, 0, |state, _| {
+            state.evicted < until
+        });
     }
 
     /// Whether one more holder of this client, of an amount of 1, would fit among `holders_max`, perhaps in place of another
@@ -281,15 +283,15 @@ impl Quota {
     /// Whether new holders should wait for those that are evicted to end: with a few more the limit would be reached.
     pub fn is_waiting_for_evicted(&self) -> bool {
         let (max, state) = (self.0.max, self.state());
-        state.leaving > 0 && state.held > max - max / WAIT_SHARE
+        state.evicting > 0 && state.held > max - max / WAIT_SHARE
     }
 
     /// Like [`evict`](Self::evict) for one waiting client, but only a holder whose address holds at least as much
     /// as the client's has to be evicted.
-    pub fn evict_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
+    pub fn evict_for(&self, client: ClientAddr, stalled_us: u64, now_us: u64) {
         let state = self.state();
         let (least, until) = (state.held_by(client.group()), state.evicted + 1);
-        Self::choose(state, now_us, still_us, least, |state, _| {
+        Self::choose(state, now_us, stalled_us, least, |state, _| {
             state.evicted < until
         });
     }
@@ -299,13 +301,13 @@ impl Quota {
     fn choose(
         mut state: MutexGuard<'_, QuotaState>,
         now_us: u64,
-        still_us: u64,
+        stalled_us: u64,
         least: u64,
         is_needed: impl Fn(&QuotaState, u64) -> bool,
     ) {
         let may_go = |holder: &Holder| {
-            let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
-            let may = is_still && !holder.is_settled() && !holder.is_leaving && holder.amount > 0;
+            let is_stalled = now_us.saturating_sub(holder.progress_us) >= stalled_us;
+            let may = is_stalled && !holder.is_exempt() && !holder.is_evicted && holder.amount > 0;
             may && (least == 0 || state.held_by(holder.address) >= least)
         };
         let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
@@ -444,7 +446,7 @@ impl Permit {
 
     /// Whether the holder has to give up what it holds.
     pub fn is_evicted(&self) -> bool {
-        self.quota.state().holders[self.at].is_leaving
+        self.quota.state().holders[self.at].is_evicted
     }
 
     /// Sets the waker that is called when this holder is chosen for eviction: at once, if that has happened already.
@@ -455,9 +457,9 @@ impl Permit {
             Some(kept) => (**kept).clone_from(waker),
             kept => *kept = Some(Box::new(waker.clone())),
         }
-        let is_leaving = holder.is_leaving;
+        let is_evicted = holder.is_evicted;
         drop(state);
-        if is_leaving {
+        if is_evicted {
             waker.wake_by_ref();
         }
     }

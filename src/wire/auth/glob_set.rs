@@ -162,6 +162,7 @@ impl GlobSet {
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
         let kinds = self.kinds();
+        // A state is a position in `asked`, and the positions in the set that the same bytes may lead to.
         let mut seen = BTreeSet::new();
         let mut open = vec![(0, start)];
         while let Some((at, active)) = open.pop() {
@@ -171,6 +172,7 @@ impl GlobSet {
                 continue;
             }
             let Some(piece) = asked.piece(at) else {
+                // A name that `asked` matches may end here, so a pattern must end here too.
                 if active
                     .iter()
                     .any(|position| self.piece(*position).is_none())

@@ -282,6 +282,7 @@ impl<K: Eq + Hash, V, const PART: usize> ExtendibleMap<K, V, PART> {
         if self.directory.len() as u64 == bit {
             self.directory.extend_from_within(..);
         }
+        // Of the hashes that led to the part, those with the bit lead to the new one.
         let new = self.parts.len() as u32;
         for (bits, part) in self.directory.iter_mut().enumerate() {
             if *part == at as u32 && bits as u64 & bit != 0 {

@@ -116,7 +116,7 @@ impl<T> ChunkedSlab<T> {
             self.with_room.push(chunk as u32);
         }
         if entries.is_empty() {
-            self.has_emptied(chunk as u32);
+            self.note_emptied(chunk as u32);
         }
         value
     }
@@ -144,9 +144,9 @@ impl<T> ChunkedSlab<T> {
         chunk
     }
 
-    /// Gives back the memory of the chunk that was without entries before this one.
+    /// Notes that a chunk has lost its last entry, and gives back the memory of the one that did so before.
     #[cold]
-    fn has_emptied(&mut self, chunk: u32) {
+    fn note_emptied(&mut self, chunk: u32) {
         let before = self.emptied.replace(chunk).filter(|of| *of != chunk);
         let Some(before) = before.filter(|of| self.chunks[*of as usize].is_empty()) else {
             return;

@@ -17,8 +17,8 @@ const ANY_US: u64 = 200_000;
 /// client may be about to go on. In microseconds.
 const SPARED_US: u64 = 1_000_000;
 
-/// With [`Room::early`], eviction begins when this part of a limit is left, and of holders when as many are left as can
-/// end between two turns of the loop.
+/// With [`Room::early`], eviction begins when less than one `EARLY_SHARE`th of a limit is left; for the number of
+/// holders, when fewer are left than can end between two turns of the loop.
 const EARLY_SHARE: u64 = 8;
 const EARLY_HOLDERS_MAX: u64 = 64;
 
@@ -33,8 +33,8 @@ pub(super) struct QuotaState {
     pub(super) by_address: ExtendibleMap<ClientAddr, OfAddress>,
     pub(super) holders: ChunkedSlab<Holder>,
     /// The amount of the holders that were chosen for eviction and still hold it, and their number.
-    pub(super) leaving: u64,
-    pub(super) leaving_holders: usize,
+    pub(super) evicting: u64,
+    pub(super) evicting_holders: usize,
     /// The holders that rest, in the order in which they are evicted: all of them, and those of each address.
     resting: BTreeSet<(Rest, u32)>,
     resting_of: BTreeSet<(ClientAddr, Rest, u32)>,
@@ -47,7 +47,7 @@ pub(super) struct QuotaState {
 pub(super) struct OfAddress {
     held: u64,
     /// The part of the holders that were chosen for eviction.
-    leaving: u64,
+    evicting: u64,
 }
 
 /// Whether a holder may be evicted for a new one.
@@ -58,7 +58,7 @@ pub(super) enum Doing {
 }
 
 /// [`Holder::progress_us`] of a holder that is not evicted, however long it makes no progress.
-const SETTLED_US: u64 = u64::MAX;
+const EXEMPT_US: u64 = u64::MAX;
 
 pub(super) struct Holder {
     pub(super) address: ClientAddr,
@@ -68,7 +68,7 @@ pub(super) struct Holder {
     /// Without the time of the rest, which is `progress_us`: every connection has a holder, so each byte of it counts.
     pub(super) doing: Doing,
     /// Whether this holder was chosen for eviction.
-    pub(super) is_leaving: bool,
+    pub(super) is_evicted: bool,
     /// Boxed, because most connections have none.
     pub(super) waker: Option<Box<Waker>>,
 }
@@ -99,28 +99,28 @@ impl QuotaState {
     pub(super) fn choose(&mut self, at: u32) -> Option<Waker> {
         self.end_rest(at);
         let holder = &mut self.holders[at];
-        holder.is_leaving = true;
+        holder.is_evicted = true;
         let (address, amount) = (holder.address, holder.amount);
         let waker = holder.waker.as_deref().cloned();
-        self.leaving += amount;
-        self.leaving_holders += 1;
+        self.evicting += amount;
+        self.evicting_holders += 1;
         self.evicted += 1;
-        self.by_address.get_or_insert_default(address).leaving += amount;
+        self.by_address.get_or_insert_default(address).evicting += amount;
         waker
     }
 
     /// The number of the holders that were not chosen for eviction.
     pub(super) fn staying_holders(&self) -> usize {
-        self.holders.len() - self.leaving_holders
+        self.holders.len() - self.evicting_holders
     }
 
     /// The amount of an address, without the holders that were chosen for eviction.
     pub(super) fn staying_of(&self, address: ClientAddr) -> u64 {
-        let OfAddress { held, leaving } = self.of_address(address);
-        held - leaving
+        let OfAddress { held, evicting } = self.of_address(address);
+        held - evicting
     }
 
-    /// The holder that is evicted next, of this address if one is given.
+    /// The holder that is evicted next, of this address if one is given; `None` if none rests.
     pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<u32> {
         [RestKind::Idle, RestKind::Owed]
             .into_iter()
@@ -140,15 +140,15 @@ impl QuotaState {
             })
     }
 
-    /// The holder that is evicted next for one of another address, which holds `count` with it
-    /// ([`Sharing::LargestFirst`]). Looks at all holders.
+    /// The holder that is evicted next for a new one of the address `newcomer`, which holds `count` with the new one
+    /// ([`Sharing::LargestFirst`]); `None` if none may be evicted. Looks at all holders that [rest](Self::rest).
     pub(super) fn next_of_largest(
         &self,
         newcomer: ClientAddr,
         count: u64,
         now_us: u64,
     ) -> Option<u32> {
-        let turn = |&(rest, at): &(Rest, u32)| {
+        let order = |&(rest, at): &(Rest, u32)| {
             let address = self.holders[at].address;
             let held = match address == newcomer {
                 true => count,
@@ -161,20 +161,22 @@ impl QuotaState {
                 true => held > count,
                 false => held >= count || now_us - rest.since_us >= SPARED_US,
             };
+            // The least is evicted: one that rests before one that works, and last one that changes something; among
+            // these one of the address with the most, by the order of `Rest`.
             may_go.then_some((is_changing, works, Reverse(held), rest, at))
         };
-        let next = self.resting.iter().filter_map(turn).min();
+        let next = self.resting.iter().filter_map(order).min();
         next.map(|(.., at)| at)
     }
 
     /// Takes back the choice of a holder, if it was chosen: it stays after all, or has made room.
     fn unchoose(&mut self, at: u32) {
         let holder = &mut self.holders[at];
-        if mem::take(&mut holder.is_leaving) {
+        if mem::take(&mut holder.is_evicted) {
             let (address, amount) = (holder.address, holder.amount);
-            self.leaving -= amount;
-            self.leaving_holders -= 1;
-            self.by_address.get_or_insert_default(address).leaving -= amount;
+            self.evicting -= amount;
+            self.evicting_holders -= 1;
+            self.by_address.get_or_insert_default(address).evicting -= amount;
         }
     }
 
@@ -199,6 +201,7 @@ impl QuotaState {
             sharing,
             early,
         } = room;
+        // The part of a limit that is to stay free, as a divisor: without `early`, nothing.
         let spared = if early { EARLY_SHARE } else { u64::MAX };
         let holders_spared = (holders_max as u64 / spared).min(EARLY_HOLDERS_MAX) as usize;
         let mut wakers = Vec::new();
@@ -230,24 +233,24 @@ impl QuotaState {
         let Holder {
             address, amount, ..
         } = self.holders[at];
-        let OfAddress { held, leaving } = self.of_address(address);
-        let others = (held - leaving).saturating_sub(amount);
-        let free = max.saturating_sub((self.held - self.leaving).saturating_sub(amount));
+        let OfAddress { held, evicting } = self.of_address(address);
+        let others = (held - evicting).saturating_sub(amount);
+        let free = max.saturating_sub((self.held - self.evicting).saturating_sub(amount));
         others >= free - free / spared
     }
 
-    /// The limit that leaves no room for a holder.
+    /// Checks the limits with a holder that counts already. `Err` is the limit that leaves no room for it.
     pub(super) fn full_for(&self, at: u32, max: u64, room: Room) -> Result<(), Full> {
         let Holder {
             address, amount, ..
         } = self.holders[at];
-        let OfAddress { held: of, leaving } = self.of_address(address);
-        let staying = self.held - self.leaving;
+        let OfAddress { held: of, evicting } = self.of_address(address);
+        let staying = self.held - self.evicting;
         // What is evicted is still there for a while: of all together a part more than the limit, of an address within its
         // share.
         let (most, of) = match room.early {
             true => (max + max / OVER_SHARE, of),
-            false => (u64::MAX, of - leaving),
+            false => (u64::MAX, of - evicting),
         };
         if self.staying_holders() > room.holders_max {
             Err(Full::Holders)
@@ -262,11 +265,11 @@ impl QuotaState {
         }
     }
 
-    /// The holder works, and is not evicted.
+    /// Records that the holder works: it is not evicted.
     pub(super) fn work(&mut self, at: u32) {
         self.end_rest(at);
         self.unchoose(at);
-        self.holders[at].progress_us = SETTLED_US;
+        self.holders[at].progress_us = EXEMPT_US;
     }
 
     /// Records progress. A holder without progress for longer is evicted first.
@@ -279,7 +282,7 @@ impl QuotaState {
     pub(super) fn rest(&mut self, at: u32, rest: Rest) {
         self.end_rest(at);
         let holder = &mut self.holders[at];
-        if !holder.is_leaving {
+        if !holder.is_evicted {
             holder.progress_us = rest.since_us;
             holder.doing = Doing::Rests(rest.kind);
             self.resting.insert((rest, at));
@@ -291,7 +294,7 @@ impl QuotaState {
     pub(super) fn move_to(&mut self, at: u32, address: ClientAddr) {
         let holder = &mut self.holders[at];
         debug_assert!(
-            holder.doing == Doing::Works && !holder.is_leaving,
+            holder.doing == Doing::Works && !holder.is_evicted,
             "a holder that works"
         );
         let amount = holder.amount;
@@ -317,7 +320,7 @@ impl QuotaState {
         }
     }
 
-    /// Changes the amount of an address.
+    /// Changes the amount of an address by that of one holder, which was `before`.
     fn change_of(&mut self, address: ClientAddr, before: u64, amount: u64) {
         let of_address = self.by_address.get_or_insert_default(address);
         of_address.held = of_address.held - before + amount;
@@ -328,7 +331,7 @@ impl QuotaState {
 
     /// Whether the holders that were not chosen for eviction hold more than `max`.
     pub(super) fn is_over(&self, max: u64) -> bool {
-        self.held - self.leaving > max
+        self.held - self.evicting > max
     }
 
     /// Sets the amount of a holder, and the sums with it. A chosen holder without an amount has made room, and is no longer
@@ -336,11 +339,11 @@ impl QuotaState {
     pub(super) fn set(&mut self, at: u32, amount: u64) {
         let holder = &mut self.holders[at];
         let before = mem::replace(&mut holder.amount, amount);
-        let (address, is_leaving) = (holder.address, holder.is_leaving);
-        if is_leaving {
-            self.leaving = self.leaving - before + amount;
+        let (address, is_evicted) = (holder.address, holder.is_evicted);
+        if is_evicted {
+            self.evicting = self.evicting - before + amount;
             let of_address = self.by_address.get_or_insert_default(address);
-            of_address.leaving = of_address.leaving - before + amount;
+            of_address.evicting = of_address.evicting - before + amount;
             if amount == 0 {
                 self.unchoose(at);
             }
@@ -354,8 +357,8 @@ impl QuotaState {
 
 impl Holder {
     /// Whether the holder is not evicted, however long it makes no progress.
-    pub(super) fn is_settled(&self) -> bool {
-        self.progress_us == SETTLED_US
+    pub(super) fn is_exempt(&self) -> bool {
+        self.progress_us == EXEMPT_US
     }
 
     /// The amount times the microseconds since the last progress, and [`ANY_US`] more.

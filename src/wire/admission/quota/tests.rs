@@ -137,7 +137,7 @@ fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little()
     assert!(!small.iter().any(Permit::is_evicted) && !bytes.is_over());
     assert_eq!(bytes.counts().evicted, 1);
     drop(crawls);
-    assert_eq!((bytes.held(), bytes.state().leaving), (710, 0));
+    assert_eq!((bytes.held(), bytes.state().evicting), (710, 0));
 }
 
 #[test]
@@ -192,9 +192,9 @@ fn a_holder_that_shrinks_while_it_gives_way_counts_once() {
     bytes.make_room(10);
     assert!(first.is_evicted() && !second.is_evicted());
     first.set(10, 11);
-    assert_eq!((bytes.held(), bytes.state().leaving), (70, 10));
+    assert_eq!((bytes.held(), bytes.state().evicting), (70, 10));
     drop((first, second));
-    assert_eq!((bytes.held(), bytes.state().leaving), (0, 0));
+    assert_eq!((bytes.held(), bytes.state().evicting), (0, 0));
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
     drop((rests, owed, busy, late));
     let state = places.state();
     assert_eq!(
-        (state.held, state.leaving, state.leaving_holders),
+        (state.held, state.evicting, state.evicting_holders),
         (0, 0, 0)
     );
     assert!(state.by_address.is_empty() && state.next_evicted(None, u64::MAX).is_none());
