@@ -47,8 +47,8 @@ impl ChannelsGateway {
         number: u64,
     ) {
         self.settle_kept(name, false);
-        let asked = &mut self.names.asked;
-        let Some(before) = asked.record_answer(name, number, BusAnswer::Confirmed) else {
+        let requests = &mut self.names.requests;
+        let Some(before) = requests.record_answer(name, number, BusAnswer::Confirmed) else {
             return;
         };
         let names = self.with_covered(name);
@@ -77,8 +77,8 @@ impl ChannelsGateway {
         number: u64,
     ) {
         self.settle_kept(name, true);
-        let asked = &mut self.names.asked;
-        let Some(before) = asked.record_answer(name, number, BusAnswer::Refused) else {
+        let requests = &mut self.names.requests;
+        let Some(before) = requests.record_answer(name, number, BusAnswer::Refused) else {
             return;
         };
         let names = self.with_covered(name);
@@ -93,7 +93,7 @@ impl ChannelsGateway {
             BusAnswer::Confirmed => {
                 let members = names.iter().flat_map(|name| core.members(name));
                 let members: Vec<_> = members.collect();
-                self.misses(core, &members);
+                self.skip_numbers(core, &members);
             }
             // After a refused cover, each pattern within it waits for its own request.
             BusAnswer::Waits => self.settle_members(core, clients, &names[..1]),
@@ -114,7 +114,7 @@ impl ChannelsGateway {
     /// The name, and the names whose messages come by the request for it.
     fn with_covered(&self, name: &TopicName) -> Vec<TopicName> {
         let mut names = vec![name.clone()];
-        if self.names.asked.covers(name) {
+        if self.names.requests.covers(name) {
             names.extend(self.patterns.within(name));
         }
         names
@@ -233,7 +233,7 @@ impl ChannelsGateway {
     /// Handles a refused pattern that covers others: requests each pattern within it, because the bus may grant these.
     fn ask_for_each(&mut self, cover: &TopicName, within: &[TopicName]) {
         if !within.is_empty() {
-            let refused = &mut self.names.asked.refused_covers;
+            let refused = &mut self.names.requests.refused_covers;
             refused.insert(cover.clone());
         }
         for name in within {
@@ -358,7 +358,7 @@ impl ChannelsGateway {
     /// Handles the loss of a connection to the bus. The members of confirmed names lose the messages published
     /// meanwhile: the core makes each such client miss a number.
     pub(super) fn lost(&mut self) {
-        self.names.asked.lost();
+        self.names.requests.lost();
         self.retained.lost();
     }
 
@@ -418,10 +418,10 @@ impl ChannelsGateway {
             .chain(&patterns)
             .flat_map(|topic| core.members(topic))
             .collect();
-        self.misses(core, &members);
+        self.skip_numbers(core, &members);
     }
 
-    pub(super) fn misses(&self, core: &mut Core, members: &[SessionKey]) {
+    pub(super) fn skip_numbers(&self, core: &mut Core, members: &[SessionKey]) {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.gaps_notified.add(members.len() as u64);
     }

@@ -205,7 +205,7 @@ impl ChannelsGateway {
         }
         client.answers.settle(&topic);
         client.answers.forget_past(&topic);
-        self.past.leave(&topic, key);
+        self.past.stop_waiting(&topic, key);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true

@@ -22,14 +22,14 @@ pub(super) struct Leaving {
     /// Names whose last values it waited for.
     wanted: WaitedNames,
     replays: Replays,
-    spent: Spent,
+    to_drop: DropLater,
     /// The permit for the names and messages of its answers.
     _permit: Option<Permit>,
 }
 
 /// Names and messages that are dropped, most of them of requests and answers: very many take time.
 #[derive(Debug, Default)]
-pub(super) struct Spent {
+pub(super) struct DropLater {
     sets: Vec<btree_set::IntoIter<TopicName>>,
     names: Vec<Vec<TopicName>>,
     past: Vec<btree_map::IntoIter<TopicName, PastFound>>,
@@ -51,13 +51,13 @@ impl Leaving {
     ) -> Self {
         let (address, ids) = (client.held.address(), client.held.ids());
         let (rest, sending, answers) = client.into_requests();
-        let mut spent = Spent::default();
-        let permit = answers.spend(&mut spent);
+        let mut to_drop = DropLater::default();
+        let permit = answers.drop_later(&mut to_drop);
         if let Some(sending) = sending {
-            sending.spend(&mut spent);
+            sending.drop_later(&mut to_drop);
         }
         if let Some(rest) = rest {
-            rest.spend(&mut spent);
+            rest.drop_later(&mut to_drop);
         }
         Self {
             key,
@@ -65,13 +65,13 @@ impl Leaving {
             ids,
             wanted,
             replays,
-            spent,
+            to_drop,
             _permit: permit,
         }
     }
 }
 
-impl Spent {
+impl DropLater {
     pub(super) fn add_set(
         &mut self,
         set: impl IntoIterator<IntoIter = btree_set::IntoIter<TopicName>>,
@@ -186,9 +186,9 @@ impl ChannelsGateway {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);
                 }
-            } else if let Some(name) = leaving.spent.next_wait() {
-                self.past.leave(&name, leaving.key);
-            } else if !leaving.spent.drop_next() {
+            } else if let Some(name) = leaving.to_drop.next_wait() {
+                self.past.stop_waiting(&name, leaving.key);
+            } else if !leaving.to_drop.drop_next() {
                 self.leaving.pop_front();
                 continue;
             }
@@ -196,7 +196,7 @@ impl ChannelsGateway {
                 break;
             }
         }
-        while self.spent.drop_next() && core.has_time() {}
+        while self.to_drop.drop_next() && core.has_time() {}
         self.names.update_stats(&self.stats, core.memberships());
     }
 }
@@ -235,25 +235,27 @@ pub(super) mod tests {
     }
 
     /// Checks that so many names are dropped, only some of them in a step.
-    pub(in super::super) fn assert_drops(mut spent: Spent, names: usize) {
-        let mut left = spent.names_len();
+    pub(in super::super) fn assert_drops(mut to_drop: DropLater, names: usize) {
+        let mut left = to_drop.names_len();
         assert_eq!(left, names);
-        while spent.drop_next() {
-            assert!(left - spent.names_len() <= DROPPED_AT_ONCE);
-            left = spent.names_len();
+        while to_drop.drop_next() {
+            assert!(left - to_drop.names_len() <= DROPPED_AT_ONCE);
+            left = to_drop.names_len();
         }
-        assert!(left == 0 && spent.is_empty());
+        assert!(left == 0 && to_drop.is_empty());
     }
 
     #[test]
     fn no_set_of_very_many_names_is_dropped_in_one_step() {
         for is_sending in [false, true] {
-            let mut spent = Spent::default();
+            let mut to_drop = DropLater::default();
             match is_sending {
-                false => follow_up().spend(&mut spent),
-                true => Sending::new(vec![(Answer::pong("1"), follow_up())]).spend(&mut spent),
+                false => follow_up().drop_later(&mut to_drop),
+                true => {
+                    Sending::new(vec![(Answer::pong("1"), follow_up())]).drop_later(&mut to_drop)
+                }
             }
-            assert_drops(spent, 5 * NAMES);
+            assert_drops(to_drop, 5 * NAMES);
         }
     }
 }

@@ -53,7 +53,7 @@ impl ChannelsGateway {
         while let Some(key) = self.lost_names.pop(now_us) {
             if let Some(client) = clients.get(key) {
                 self.statuses.send_loss(core, key, client.held.has_kept());
-                self.misses(core, &[key]);
+                self.skip_numbers(core, &[key]);
             }
             if !core.has_time() {
                 return;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat};
 use foldhash::fast::FixedState;
 
-use super::leaving::Spent;
+use super::leaving::DropLater;
 use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastEnd, PastWait};
 use super::raw_text::{raw_text, raw_text_bytes};
 use super::replay::Last;
@@ -127,9 +127,9 @@ impl Answer {
         answer.to(request_id)
     }
 
-    pub(super) fn unsubscribed(left: &ListWriter, request_id: &str) -> Self {
+    pub(super) fn unsubscribed(gone: &ListWriter, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"unsubscribed","seq":"#);
-        answer.body.raw("channels", &left.finish());
+        answer.body.raw("channels", &gone.finish());
         answer.to(request_id)
     }
 
@@ -483,14 +483,14 @@ impl Resumed {
 }
 
 impl FollowUp {
-    /// Moves all names to `spent`, which drops them over several turns: very many at once would take too long.
-    pub(super) fn spend(self, spent: &mut Spent) {
+    /// Moves all names to `to_drop`, which drops them over several turns: very many at once would take too long.
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) {
         let resumed = self.resumed.into_iter();
         let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.held, resumed.off]);
         let sets = resumed.chain([self.unconfirmed]);
-        sets.for_each(|set| spent.add_set(set));
+        sets.for_each(|set| to_drop.add_set(set));
         if let Some(past) = self.past {
-            spent.add_past(*past);
+            to_drop.add_past(*past);
         }
     }
 
@@ -763,11 +763,11 @@ impl Answers {
         }
     }
 
-    /// Moves all names of the answers to `spent`, as [`FollowUp::spend`] does. Returns the permit for them.
-    pub(super) fn spend(self, spent: &mut Spent) -> Option<Permit> {
+    /// Moves all names of the answers to `to_drop`, as [`FollowUp::drop_later`] does. Returns the permit for them.
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) -> Option<Permit> {
         let mut queue = self.0?;
         for waiting in queue.waiting.drain(..) {
-            waiting.follow_up.spend(spent);
+            waiting.follow_up.drop_later(to_drop);
         }
         queue.permit.take()
     }

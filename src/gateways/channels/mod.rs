@@ -64,7 +64,7 @@ use self::bus::{NameErrors, SettlingRound};
 use self::client::ChannelsClient;
 use self::held::HeldNames;
 use self::kept_names::KeptNames;
-use self::leaving::{Leaving, Spent};
+use self::leaving::{DropLater, Leaving};
 use self::lost_names::LostNames;
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
@@ -191,7 +191,7 @@ pub struct ChannelsGateway {
     /// Clients that have ended, and whose names are given up one after the other.
     leaving: ChunkedQueue<Leaving>,
     /// What is dropped beside: very many names take time.
-    spent: Spent,
+    to_drop: DropLater,
 }
 
 /// Work for other threads.
@@ -245,7 +245,7 @@ impl ChannelsGateway {
             gap_notified: None,
             giving_up: None,
             leaving: ChunkedQueue::default(),
-            spent: Spent::default(),
+            to_drop: DropLater::default(),
         }
     }
 
@@ -540,14 +540,14 @@ impl Gateway for ChannelsGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if let Some(sending) = client.take_sending()
-            && self.send_on(core, key, client, sending)
+            && self.continue_sending(core, key, client, sending)
         {
             self.send_ready(core, key, client);
         }
         // Answers go on first: the rest of a later request may give up names of theirs.
         if !client.is_sending()
             && let Some(rest) = client.take_rest()
-            && let Some((answer, follow_up)) = self.go_on(core, key, client, rest)
+            && let Some((answer, follow_up)) = self.continue_request(core, key, client, rest)
         {
             self.answer(core, key, client, answer, follow_up);
         }
@@ -585,7 +585,7 @@ impl Gateway for ChannelsGateway {
             || self.retained.has_ends()
             || self.has_past_work()
             || !self.leaving.is_empty()
-            || !self.spent.is_empty();
+            || !self.to_drop.is_empty();
         let at_once = has_work.then_some(0);
         let dues = [
             self.retained.due_us(),
@@ -656,7 +656,7 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => {
-                self.retained.down(&mut self.spent);
+                self.retained.down(&mut self.to_drop);
                 self.past_down();
             }
             BusNotice::Gap if self.has_stream() => self.past_lost(),
@@ -741,7 +741,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn poll_output(&mut self) -> Option<ChannelsOutput> {
-        if let Some(change) = self.names.asked.next_change() {
+        if let Some(change) = self.names.requests.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
         let cover_of = |name: &TopicName| self.names.cover_of(name);

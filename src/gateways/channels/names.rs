@@ -135,7 +135,7 @@ pub(super) struct Names {
     entries: ChunkedSlab<NameEntry>,
     ids: ExtendibleMap<TopicName, u32>,
     addresses: ExtendibleMap<ClientAddr, OfAddress>,
-    pub(super) asked: BusRequests,
+    pub(super) requests: BusRequests,
     /// The names with [`Route::RequestedBesideCover`].
     beside_covers: usize,
     /// Bytes of the texts.
@@ -253,7 +253,7 @@ impl Names {
             entries: ChunkedSlab::default(),
             ids: ExtendibleMap::default(),
             addresses: ExtendibleMap::default(),
-            asked: BusRequests::default(),
+            requests: BusRequests::default(),
             beside_covers: 0,
             text_bytes: 0,
         }
@@ -361,12 +361,12 @@ impl Names {
         };
         match &route {
             Route::Kept => {}
-            Route::Requested => self.asked.want(name),
+            Route::Requested => self.requests.want(name),
             Route::RequestedBesideCover => {
                 self.beside_covers += 1;
-                self.asked.want(name);
+                self.requests.want(name);
             }
-            Route::Within(cover) => self.asked.want_cover(cover),
+            Route::Within(cover) => self.requests.want_cover(cover),
         }
         let before = std::mem::replace(&mut self.entries[*id].route, route);
         self.end_route(name, before);
@@ -419,12 +419,12 @@ impl Names {
     fn end_route(&mut self, name: &TopicName, route: Route) {
         match route {
             Route::Kept => {}
-            Route::Requested => self.asked.give_up(name),
+            Route::Requested => self.requests.give_up(name),
             Route::RequestedBesideCover => {
                 self.beside_covers -= 1;
-                self.asked.give_up(name);
+                self.requests.give_up(name);
             }
-            Route::Within(cover) => self.asked.give_up_cover(&cover),
+            Route::Within(cover) => self.requests.give_up_cover(&cover),
         }
     }
 
@@ -495,8 +495,8 @@ impl Names {
         let id = self.ids.get(name);
         id.is_some_and(|id| match &self.entries[*id].route {
             Route::Kept => true,
-            Route::Requested | Route::RequestedBesideCover => is(&self.asked, name),
-            Route::Within(cover) => is(&self.asked, cover),
+            Route::Requested | Route::RequestedBesideCover => is(&self.requests, name),
+            Route::Within(cover) => is(&self.requests, cover),
         })
     }
 

@@ -244,7 +244,7 @@ impl Past {
     }
 
     /// A client waits no longer for a name. Without clients, a name is not asked for.
-    pub(super) fn leave(&mut self, name: &TopicName, key: SessionKey) {
+    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
         self.waiting.remove(key, name);
         let Some(question) = self.questions.get_mut(name) else {
             return;
@@ -441,7 +441,7 @@ impl ChannelsGateway {
     ) -> Option<RetainedCut> {
         // Another answer to the client may still wait for the name.
         if !client.waits_for_past(name) {
-            self.past.leave(name, key);
+            self.past.stop_waiting(name, key);
         }
         match self.past_of(core, name) {
             PastOf::Here(cut) => cut,

@@ -240,7 +240,7 @@ impl ChannelsGateway {
         let topic = &publication.topic;
         self.publish_newest(core, publication, topic);
         if let Some(subject) = &publication.subject
-            && self.names.asked.covers(topic)
+            && self.names.requests.covers(topic)
         {
             let within = self.patterns.matching(subject, Some(topic));
             let within: Vec<TopicName> = within.cloned().collect();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::leaving::Spent;
+use super::leaving::DropLater;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use super::rights::Verdict;
 use crate::auth::{Rights, RightsCheck, Undecided};
@@ -88,14 +88,14 @@ impl PendingRequest {
     }
 
     /// Moves all names to these lists.
-    pub(super) fn spend(self, spent: &mut Spent) {
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) {
         match self {
             Self::Subscribe(request) => {
-                request.follow_up.spend(spent);
-                spent.add_names(request.entries.names.unwrap_or_default());
+                request.follow_up.drop_later(to_drop);
+                to_drop.add_names(request.entries.names.unwrap_or_default());
             }
             Self::Unsubscribe(_) => {}
-            Self::Authenticate(request) => spent.add_set(request.revoked),
+            Self::Authenticate(request) => to_drop.add_set(request.revoked),
         }
     }
 
@@ -168,7 +168,7 @@ impl ChannelsGateway {
     }
 
     /// Begins with a request that was read just now, unless that has taken the client's share: a request may be long.
-    /// Returns what [`go_on`](Self::go_on) does.
+    /// Returns what [`continue_request`](Self::continue_request) does.
     pub(super) fn begin(
         &mut self,
         core: &mut Core,
@@ -177,7 +177,7 @@ impl ChannelsGateway {
         request: PendingRequest,
     ) -> Option<(Answer, FollowUp)> {
         if core.has_share() {
-            return self.go_on(core, key, client, request);
+            return self.continue_request(core, key, client, request);
         }
         put_off(core, key, client, request);
         None
@@ -185,7 +185,7 @@ impl ChannelsGateway {
 
     /// Goes on with a request while the client has a share. Returns the answer, with the names that it waits for;
     /// `None`: the rest is for a later turn.
-    pub(super) fn go_on(
+    pub(super) fn continue_request(
         &mut self,
         core: &mut Core,
         key: SessionKey,

@@ -301,7 +301,7 @@ impl Replay {
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A question
     /// that is refused, perhaps only because the answer was late, is asked again once, from where the bus knows that nothing
     /// was missing. Returns whether it is.
-    fn read(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
+    fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
         self.is_in_page = false;
         let has_no_answer = cut == Some(RetainedCut::Refused);
         let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
@@ -537,7 +537,7 @@ impl Retained {
     }
 
     /// Handles the end of a question for all messages: the rest is in the history.
-    pub(super) fn replay_is_read(
+    pub(super) fn end_question_of_replays(
         &mut self,
         scope: &TopicName,
         key: SessionKey,
@@ -546,7 +546,7 @@ impl Retained {
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {
-                replay.is_asked = replay.read(cut, !had_page);
+                replay.is_asked = replay.question_ended(cut, !had_page);
             }
         }
         self.wait_again(scope, key, Some(cursor));

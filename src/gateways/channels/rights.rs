@@ -117,7 +117,7 @@ impl ChannelsGateway {
             Ok(true) => self.hold_name(client, name, check),
             Ok(false) => {
                 let error = match settings.acl.fault(check, name) {
-                    Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
+                    Some((placeholder, fault)) => format!("{} ({placeholder}: {fault})", denied()),
                     None => denied(),
                 };
                 Verdict::Denied(Denied, error)
@@ -166,7 +166,7 @@ impl ChannelsGateway {
             _ => None,
         };
         let cover = cover.map(TopicName::from);
-        let cover = cover.filter(|cover| !self.names.asked.refused_covers.contains(cover));
+        let cover = cover.filter(|cover| !self.names.requests.refused_covers.contains(cover));
         let route = match &cover {
             _ if is_kept => Route::Kept,
             None => Route::Requested,

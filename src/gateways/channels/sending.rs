@@ -14,7 +14,7 @@ use std::{mem, vec};
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
-use super::leaving::Spent;
+use super::leaving::DropLater;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPast};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
@@ -41,8 +41,8 @@ pub(super) struct Sending {
     /// requested. With each list, whether the client wants to know when they have ended.
     moved: Vec<(Vec<TopicName>, bool)>,
     /// Answers that were sent, and the names of answers: dropping very many takes time, too.
-    said: Vec<Answer>,
-    spent: Spent,
+    sent: Vec<Answer>,
+    to_drop: DropLater,
 }
 
 /// An answer, until all that it says is known.
@@ -86,7 +86,7 @@ struct Resuming {
     missed: Follow,
     newest: Follow,
     /// Messages that were found and are not sent, until they are dropped.
-    spent: Vec<Follow>,
+    unsent: Vec<Follow>,
     /// The missed messages are too many: none is sent.
     is_large: bool,
     /// Newest messages of names whose missed messages do not all come do not come either: the answer says so.
@@ -99,36 +99,36 @@ struct Resuming {
     written: (usize, usize),
     recovered: Recovered,
     /// The answer has what is recovered.
-    is_said: bool,
+    is_reported: bool,
 }
 
 impl Sending {
     /// Answers of which none is prepared yet: one, or all of an event stream.
     pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
-        let mut spent = Spent::default();
+        let mut to_drop = DropLater::default();
         let prepared = answers.into_iter();
         let prepared =
-            prepared.map(|(answer, follow_up)| Prepared::new(answer, follow_up, &mut spent));
+            prepared.map(|(answer, follow_up)| Prepared::new(answer, follow_up, &mut to_drop));
         Self {
             answers: prepared.collect(),
             prepared: 0,
             is_late: false,
             moved: Vec::new(),
-            said: Vec::new(),
-            spent,
+            sent: Vec::new(),
+            to_drop,
         }
     }
 
     /// Moves all names and messages to these lists.
-    pub(super) fn spend(self, spent: &mut Spent) {
-        spent.add_all(self.spent);
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) {
+        to_drop.add_all(self.to_drop);
         for (names, _) in self.moved {
-            spent.add_names(names);
+            to_drop.add_names(names);
         }
         for prepared in self.answers {
-            spent.add_names(prepared.brings.collect());
+            to_drop.add_names(prepared.brings.collect());
             if let Some(resuming) = prepared.resuming {
-                resuming.spend(spent);
+                resuming.drop_later(to_drop);
             }
         }
     }
@@ -136,17 +136,17 @@ impl Sending {
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
         let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
-        let said: usize = self.said.iter().map(Answer::bytes).sum();
+        let sent: usize = self.sent.iter().map(Answer::bytes).sum();
         let moved: usize = self.moved.iter().map(|(names, _)| names.len()).sum();
-        answers + said + (moved + self.spent.names_len()) * NAME_BYTES
+        answers + sent + (moved + self.to_drop.names_len()) * NAME_BYTES
     }
 
     /// Drops an answer that was sent, or names of one. Returns whether there are more.
     fn drop_next(&mut self) -> bool {
-        if self.said.pop().is_none() {
-            self.spent.drop_next();
+        if self.sent.pop().is_none() {
+            self.to_drop.drop_next();
         }
-        !(self.said.is_empty() && self.spent.is_empty())
+        !(self.sent.is_empty() && self.to_drop.is_empty())
     }
 
     /// Sends the answers, which are whole. Returns the number of the last answer that last values follow.
@@ -169,7 +169,7 @@ impl Sending {
             core.send(key, &frame);
             // Answers go out in order: the last number covers those before.
             retained = prepared.retained.or(retained);
-            self.said.push(prepared.answer);
+            self.sent.push(prepared.answer);
         }
         retained
     }
@@ -184,7 +184,7 @@ impl Sending {
 
     /// Checks what was found in earlier turns; returns whether it still holds. A loss of the bus may have come since, or
     /// so many messages that they could not be postponed any longer.
-    fn still_holds(&mut self, core: &Core, key: SessionKey) -> bool {
+    fn recheck(&mut self, core: &Core, key: SessionKey) -> bool {
         let is_late = self.is_late;
         let has_got_newer = is_late && !core.postpones(key);
         let mut holds = true;
@@ -211,9 +211,9 @@ impl Sending {
 }
 
 impl Prepared {
-    /// The names that the answer has waited for go to `spent`.
-    fn new(mut answer: Answer, follow_up: FollowUp, spent: &mut Spent) -> Self {
-        spent.add_set(follow_up.unconfirmed);
+    /// The names that the answer has waited for go to `to_drop`.
+    fn new(mut answer: Answer, follow_up: FollowUp, to_drop: &mut DropLater) -> Self {
+        to_drop.add_set(follow_up.unconfirmed);
         let (resumed, past) = (follow_up.resumed, follow_up.past.unwrap_or_default());
         Self {
             brings: answer.take_names().into_iter(),
@@ -252,14 +252,14 @@ impl Resuming {
             past,
             missed: Follow::default(),
             newest: Follow::default(),
-            spent: Vec::new(),
+            unsent: Vec::new(),
             is_large: false,
             lacks_newest: false,
             has_got_newer: false,
             newest_loss: None,
             written: (0, 0),
             recovered: Recovered::default(),
-            is_said: false,
+            is_reported: false,
         }
     }
 
@@ -273,10 +273,10 @@ impl Resuming {
     /// Sends no missed messages, for this reason. The names that are not recovered keep theirs. Without a position, sends no
     /// newest messages: the reason is said of all names.
     fn fail(&mut self, why: NotRecovered) {
-        self.spent.push(mem::take(&mut self.missed));
+        self.unsent.push(mem::take(&mut self.missed));
         self.lacks_newest = true;
         if !self.has_since {
-            self.spend_newest();
+            self.discard_newest();
         }
         self.is_large |= why == NotRecovered::Large;
         for outcome in &mut self.outcomes {
@@ -289,7 +289,7 @@ impl Resuming {
     fn write_again(&mut self) {
         self.written = (0, 0);
         self.recovered = Recovered::default();
-        self.is_said = false;
+        self.is_reported = false;
     }
 
     /// Sends no newest messages that were found before a loss. Returns false if there was none.
@@ -298,7 +298,7 @@ impl Resuming {
         let known = self.newest_loss.replace(newest);
         let is_new = self.last.is_some() && known.is_some_and(|known| known != newest);
         if is_new && self.has_since {
-            self.spend_newest();
+            self.discard_newest();
             self.write_again();
         } else if is_new {
             self.fail(NotRecovered::Window);
@@ -311,7 +311,7 @@ impl Resuming {
         // All kept messages come from the client's position on, whatever it has got of other names.
         let is_new = !self.is_all && !mem::replace(&mut self.has_got_newer, true);
         if is_new {
-            self.spend_newest();
+            self.discard_newest();
             self.last = None;
             self.fail(NotRecovered::Large);
         }
@@ -337,7 +337,7 @@ impl Resuming {
         if let Err(why) = made {
             match is_missed || !self.has_since {
                 true => self.fail(why),
-                false => self.spend_newest(),
+                false => self.discard_newest(),
             }
         }
         made
@@ -352,18 +352,18 @@ impl Resuming {
     }
 
     /// Sends no newest messages.
-    fn spend_newest(&mut self) {
+    fn discard_newest(&mut self) {
         self.lacks_newest = true;
-        self.spent.push(mem::take(&mut self.newest));
+        self.unsent.push(mem::take(&mut self.newest));
     }
 
     /// Drops the next messages that are not sent. Returns false if there were none.
     fn drop_next(&mut self) -> bool {
-        let Some(spent) = self.spent.last_mut() else {
+        let Some(messages) = self.unsent.last_mut() else {
             return false;
         };
-        if !spent.drop_some(DROPPED_AT_ONCE) {
-            self.spent.pop();
+        if !messages.drop_some(DROPPED_AT_ONCE) {
+            self.unsent.pop();
         }
         true
     }
@@ -388,15 +388,15 @@ impl Resuming {
     }
 
     /// Moves all names and messages to these lists.
-    fn spend(self, spent: &mut Spent) {
-        spent.add_set(self.held);
-        spent.add_set(self.names);
+    fn drop_later(self, to_drop: &mut DropLater) {
+        to_drop.add_set(self.held);
+        to_drop.add_set(self.names);
         for names in [self.joined, self.off, self.moved] {
-            spent.add_names(names);
+            to_drop.add_names(names);
         }
-        spent.add_past(*self.past);
-        let found = self.spent.into_iter().chain([self.missed, self.newest]);
-        spent.add_messages(found);
+        to_drop.add_past(*self.past);
+        let found = self.unsent.into_iter().chain([self.missed, self.newest]);
+        to_drop.add_messages(found);
     }
 
     /// Adds a name without a resume.
@@ -448,7 +448,7 @@ impl Resuming {
 
 impl ChannelsGateway {
     /// Goes on with answers while the client has a share. Returns false if the rest is for a later turn.
-    pub(super) fn send_on(
+    pub(super) fn continue_sending(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -483,7 +483,7 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
         sending: &mut Sending,
     ) -> bool {
-        if self.prepare_next(core, key, client, sending) || !sending.still_holds(core, key) {
+        if self.prepare_next(core, key, client, sending) || !sending.recheck(core, key) {
             return true;
         }
         self.finish(core, key, client, sending);
@@ -528,7 +528,7 @@ impl ChannelsGateway {
             if resuming.write_next(|name, count| self.has_forgotten(core, name, count)) {
                 return true;
             }
-            if !mem::replace(&mut resuming.is_said, true) {
+            if !mem::replace(&mut resuming.is_reported, true) {
                 let recovered = mem::take(&mut resuming.recovered);
                 match resuming.has_since {
                     true => prepared.answer.set_recovered(recovered),
@@ -672,7 +672,7 @@ impl ChannelsGateway {
                     sending.moved.push((moved, prepared.wants_end));
                 }
                 resuming.settle(core, &mut follow, &mut replayed);
-                resuming.spend(&mut sending.spent);
+                resuming.drop_later(&mut sending.to_drop);
             }
         }
         let has_kept = client.held.has_kept();

@@ -12,13 +12,13 @@ const PLACES: usize = 2;
 static FREE: Semaphore = Semaphore::const_new(PLACES);
 
 /// A place for jobs on other threads, one after the other.
-pub(super) struct Place {
+pub(super) struct JobPermit {
     _permit: SemaphorePermit<'static>,
 }
 
-impl Place {
+impl JobPermit {
     /// Waits for a place.
-    pub(super) async fn free() -> Option<Self> {
+    pub(super) async fn acquire() -> Option<Self> {
         // The semaphore is never closed.
         let permit = FREE.acquire().await.ok()?;
         Some(Self { _permit: permit })
@@ -47,6 +47,6 @@ pub(super) async fn aside<T: Send + 'static>(
     if bytes <= HERE_BYTES_MAX {
         return Some(work());
     }
-    let (_, done) = Place::free().await?.run(work).await?;
+    let (_, done) = JobPermit::acquire().await?.run(work).await?;
     Some(done)
 }

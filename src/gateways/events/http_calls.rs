@@ -4,7 +4,7 @@
 //! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers.
 
-use crate::gateways::events::aside::{HERE_BYTES_MAX, Place, aside};
+use crate::gateways::events::aside::{HERE_BYTES_MAX, JobPermit, aside};
 use crate::gateways::events::call::{
     AnswerReader, CALL_PATH, Call, CallFailure, Reply, ServiceAnswer,
 };
@@ -117,15 +117,15 @@ async fn reply(reader: AnswerReader, id: u64, outcome: Result<HeldAnswer, CallFa
     let HeldAnswer {
         answer,
         permit: _permit,
-        place,
+        job,
     } = match outcome {
         Ok(held) => held,
         Err(failure) => return reader.reply(id, Err(failure)),
     };
     let (bytes, again) = (answer.body.len(), reader.clone());
     let read = move || reader.reply(id, Ok(answer));
-    let reply = match place {
-        Some(place) => place.run(read).await.map(|(_, reply)| reply),
+    let reply = match job {
+        Some(job) => job.run(read).await.map(|(_, reply)| reply),
         None => aside(bytes, read).await,
     };
     reply.unwrap_or_else(|| again.reply(id, Err(CallFailure::Unreachable)))
@@ -138,7 +138,7 @@ struct HeldAnswer {
     permit: Permit,
     /// If the body was decoded on another thread, it is read there too, before the next one is decoded: the bodies would
     /// otherwise be decoded much faster than they are read, and lie there together.
-    place: Option<Place>,
+    job: Option<JobPermit>,
 }
 
 /// The limit of hyper.
@@ -340,7 +340,7 @@ impl ServiceClient {
                 return Ok(HeldAnswer {
                     answer,
                     permit,
-                    place: None,
+                    job: None,
                 });
             }
         };
@@ -352,22 +352,22 @@ impl ServiceClient {
         let is_small = coded_bytes.saturating_mul(COMMON_RATIO) <= HERE_BYTES_MAX;
         let here_bytes = if is_small { HERE_BYTES_MAX } else { 0 };
         let is_whole = decoding.advance(here_bytes);
-        let mut place = None;
+        let mut job = None;
         if !is_whole.map_err(|error| self.failure(&error))? {
             let mut whole = decoding.rewound();
-            let free = Place::free().await.ok_or(CallFailure::Unreachable)?;
+            let free = JobPermit::acquire().await.ok_or(CallFailure::Unreachable)?;
             let decode = move || (whole.advance(usize::MAX), whole);
             let done = free.run(decode).await.ok_or(CallFailure::Unreachable)?;
             let (kept, (is_whole, decoded)) = done;
             is_whole.map_err(|error| self.failure(&error))?;
-            (place, decoding) = (Some(kept), decoded);
+            (job, decoding) = (Some(kept), decoded);
         }
         let permit;
         (answer.body, permit) = decoding.finish();
         Ok(HeldAnswer {
             answer,
             permit,
-            place,
+            job,
         })
     }
 

@@ -184,7 +184,7 @@ impl EventsGateway {
 
     /// Handles waiting messages, then pauses or resumes reading, depending on the room for the client's messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        self.check_waiting(core, key, connection);
+        self.handle_waiting(core, key, connection);
         if connection.is_gone() {
             return;
         }
@@ -200,7 +200,7 @@ impl EventsGateway {
 
     /// Handles waiting messages until a message waits for a service, until the client must read first, or until the time
     /// is over: then the others follow in a later turn.
-    fn check_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+    fn handle_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             if connection.has_waiting() && core.has_to_take_answers(key, UNSENT_BYTES_MAX) {
                 return;
@@ -212,7 +212,7 @@ impl EventsGateway {
                 self.stats.messages_forgotten.add(1);
                 return;
             }
-            if let Some(answer) = self.check_waiting_client(core, key, connection, waiting) {
+            if let Some(answer) = self.begin_answer(core, key, connection, waiting) {
                 core.send(key, &answer);
                 if connection.has_waiting() && !core.has_share() {
                     return self.late.push(connection.client, key);
@@ -222,7 +222,7 @@ impl EventsGateway {
     }
 
     /// Begins to answer a message. Returns the answer; `None` if a service gives it.
-    fn check_waiting_client(
+    fn begin_answer(
         &mut self,
         core: &mut Core,
         key: SessionKey,

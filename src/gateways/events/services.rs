@@ -98,7 +98,7 @@ impl Events {
     }
 
     /// Whether these are some of them.
-    fn have(&self, event: &str) -> bool {
+    fn contain(&self, event: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => event.starts_with(beginning),
             None => self.0 == event,
@@ -207,7 +207,7 @@ impl Services {
     pub fn service_for(&self, event: &str) -> Option<EventsService> {
         let mut routes = self.routes.iter();
         routes
-            .find(|(events, _)| events.have(event))
+            .find(|(events, _)| events.contain(event))
             .map(|(_, service)| *service)
     }
 

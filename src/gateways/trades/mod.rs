@@ -474,7 +474,7 @@ impl Gateway for TradesGateway {
         self.held -= count;
         self.stats.subscriptions.set(self.held);
         self.ended_watches.extend(client.held.into_candles());
-        self.unwatch_left(core);
+        self.unwatch_of_ended(core);
     }
 
     /// Relays the trade to the symbol's members, then publishes the candles that it changes.
@@ -519,7 +519,7 @@ impl Gateway for TradesGateway {
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<TradesClient>) {
         let holds = |_: &mut Core, _, client: &mut TradesClient| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
-        self.unwatch_left(core);
+        self.unwatch_of_ended(core);
         self.users.ping_next(core);
         self.close_dead(core);
         if let Some(candles) = &mut self.candles {

@@ -83,7 +83,7 @@ impl OpenQuestion {
     /// From where its members go on, in another question. That one must not begin at the beginning of the stream again: if
     /// what the members have is gone by then, messages between may be gone with it, and the bus sees that only of a question
     /// that begins after a message. Nothing is missing before the first one.
-    fn goes_on_from(&mut self, cursors: &mut u64) -> QuestionCursor {
+    fn take_cursor(&mut self, cursors: &mut u64) -> QuestionCursor {
         if let Some(first) = self.first.take() {
             *cursors += 1;
             self.cursor.id = *cursors;
@@ -349,13 +349,13 @@ impl Questions {
             if !question.members.remove(&key) {
                 return None;
             }
-            let cursor = question.goes_on_from(&mut self.cursors);
+            let cursor = question.take_cursor(&mut self.cursors);
             if let PageState::Taken { ready, .. } = &mut question.state {
                 *ready -= usize::from(member == Member::Ready);
             }
             match question.members.is_empty() {
                 true => drop(self.end(number)),
-                false => self.go_on(number),
+                false => self.ask_more_if_ready(number),
             }
             return Some(cursor);
         }
@@ -386,7 +386,7 @@ impl Questions {
         let left = (
             question.name.clone(),
             question.members.clone(),
-            question.goes_on_from(&mut self.cursors),
+            question.take_cursor(&mut self.cursors),
         );
         if is_open {
             question.state = PageState::Taken {
@@ -411,11 +411,11 @@ impl Questions {
             }
             *ready += 1;
         }
-        self.go_on(number);
+        self.ask_more_if_ready(number);
     }
 
     /// Asks for the next page if all members are ready.
-    fn go_on(&mut self, number: u64) {
+    fn ask_more_if_ready(&mut self, number: u64) {
         let Some(question) = self.open.get_mut(&number) else {
             return;
         };
@@ -447,7 +447,7 @@ impl Questions {
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let cursor = question.goes_on_from(&mut self.cursors);
+        let cursor = question.take_cursor(&mut self.cursors);
         let left = (question.name.clone(), slow, cursor);
         let goes_on = !ready.is_empty();
         question.members = ready;
@@ -455,7 +455,7 @@ impl Questions {
             *ready = question.members.len();
         }
         match goes_on {
-            true => self.go_on(number),
+            true => self.ask_more_if_ready(number),
             false => drop(self.end(number)),
         }
         Some(left)
@@ -467,7 +467,7 @@ impl Questions {
         let name = question.name.clone();
         self.requests
             .push_back(RetainedRequest::Forget { name, number });
-        let cursor = question.goes_on_from(&mut self.cursors);
+        let cursor = question.take_cursor(&mut self.cursors);
         Some((question.name, question.members, cursor))
     }
 
@@ -475,7 +475,7 @@ impl Questions {
     pub(super) fn ended(&mut self, number: u64) -> Option<(LeftMembers, bool)> {
         let mut question = self.remove(number)?;
         let had_page = question.cursor.id != question.begins;
-        let cursor = question.goes_on_from(&mut self.cursors);
+        let cursor = question.take_cursor(&mut self.cursors);
         Some(((question.name, question.members, cursor), had_page))
     }
 

@@ -109,7 +109,7 @@ impl Retained {
             let Some(left) = self.questions.split(now_us, is_ready) else {
                 return;
             };
-            self.go_on_later(left);
+            self.requeue(left);
         }
     }
 
@@ -209,7 +209,7 @@ impl Retained {
             sought
         };
         if let Some(left) = self.questions.ask(name, cursor_id, address_of, sought_by) {
-            self.go_on_later(left);
+            self.requeue(left);
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, btree_set};
 use std::mem;
 
-use super::super::leaving::Spent;
+use super::super::leaving::DropLater;
 use super::Retained;
 use super::client::RetainedClient;
 use super::questions::LeftMembers;
@@ -107,9 +107,9 @@ impl Unanswered {
     }
 
     /// The bus is away: once it is back, all names are asked for. They may be very many.
-    pub(super) fn clear(&mut self, spent: &mut Spent) {
+    pub(super) fn clear(&mut self, to_drop: &mut DropLater) {
         let Self { names, dues, .. } = mem::take(self);
-        spent.add_cleared(ClearedNames {
+        to_drop.add_cleared(ClearedNames {
             names: names.into_iter(),
             dues: dues.into_iter(),
         });
@@ -160,7 +160,7 @@ impl Retained {
         let clients = left.1.iter().copied();
         let told = clients.filter(|key| self.tell_unanswered(&name, *key));
         let told = told.collect();
-        self.go_on_later(left);
+        self.requeue(left);
         (name, told)
     }
 
@@ -210,10 +210,10 @@ mod tests {
         let mut unanswered = Unanswered::default();
         let names = (0..NAMES).map(|n| (n, TopicName::from(n.to_string())));
         names.for_each(|(n, name)| unanswered.note(&name, n));
-        let mut spent = Spent::default();
-        unanswered.clear(&mut spent);
+        let mut to_drop = DropLater::default();
+        unanswered.clear(&mut to_drop);
         assert!(!unanswered.waits(&"1".into()) && unanswered.due_us().is_none());
         // Each name and its time.
-        assert_drops(spent, 2 * NAMES as usize);
+        assert_drops(to_drop, 2 * NAMES as usize);
     }
 }

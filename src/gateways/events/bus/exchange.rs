@@ -328,8 +328,8 @@ impl Exchange {
     /// Handles the announcement of an instance's newest push. On the bus it follows all parts of this push.
     fn handle_newest(&mut self, now: Now, from: &InstanceId, number: u64) {
         self.abandon(now, from, number);
-        let is_late = self.knows_all(now);
-        let missed = self.instances.note_announced(from, number, is_late);
+        let knows_all = self.knows_all(now);
+        let missed = self.instances.note_announced(from, number, knows_all);
         self.count_missed(now, from, missed);
     }
 
@@ -369,8 +369,8 @@ impl Exchange {
         let number = part.number;
         let before = number.saturating_sub(1);
         self.abandon(now, &origin, before);
-        let is_late = self.knows_all(now);
-        let missed = (self.instances).note_newest(&origin, (before, number), is_late);
+        let knows_all = self.knows_all(now);
+        let missed = (self.instances).note_newest(&origin, (before, number), knows_all);
         self.count_missed(now, &origin, missed);
         match self.instances.take_part(&origin, part) {
             Ok(Some(body)) => {

@@ -54,7 +54,7 @@ impl Reader {
             // Fails only after the end of the bus thread.
             let _ = commands.send(delivered);
         };
-        let parts = self.to_loop.read(&body, tell);
+        let parts = self.to_loop.parse_push(&body, tell);
         let is_good = parts.is_ok();
         let parts = parts.unwrap_or_default().into_iter();
         self.to_loop.send(parts.map(Input::Push));
