@@ -129,6 +129,7 @@ pub(super) const OF_DEMO: &[Setting] = &Heading("Simulated market").of([
     ),
 ]);
 
+/// The demo listens on this machine only, and its help of `--listen` says so.
 pub(super) const DEMO_CHANGES: &[RowChange] = &[("listen", |row| {
     row.more(
             "May be repeated. By default only this machine reaches the demo, also at [::1]; 0.0.0.0 opens the demo to the \

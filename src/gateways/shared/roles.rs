@@ -137,6 +137,7 @@ impl Reload for AclFile {
     }
 
     fn poll_change(&mut self) -> bool {
+        // Called once a second, so old tables are freed here. A changed file is read only at a signal.
         self.old_tables.1.try_iter().for_each(drop);
         false
     }

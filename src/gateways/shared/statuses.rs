@@ -198,7 +198,8 @@ impl Statuses {
         // follows. While there is none, as of an empty stream, the client still has to know that no more messages follow.
         if follow.send(core, key) && holds {
             let position = core.position();
-            // Without a position it would not wait behind those that do: the status of a round comes after them.
+            // Only a status with a position waits behind postponed messages. Without one it would overtake them, so the
+            // client gets the status of the next round instead.
             if position.is_some() || !core.sends_postponed(key) {
                 self.send(core, key, position);
             }
