@@ -11,13 +11,13 @@ const PLACES: usize = 2;
 
 static FREE: Semaphore = Semaphore::const_new(PLACES);
 
-/// A place for jobs on other threads, one after the other.
+/// The permit for a job on another thread, and for further jobs after it, one at a time.
 pub(super) struct JobPermit {
     _permit: SemaphorePermit<'static>,
 }
 
 impl JobPermit {
-    /// Waits for a place.
+    /// Waits until fewer than [`PLACES`] jobs run. Always returns a permit.
     pub(super) async fn acquire() -> Option<Self> {
         // The semaphore is never closed.
         let permit = FREE.acquire().await.ok()?;
@@ -29,12 +29,12 @@ impl JobPermit {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<(Self, T)> {
-        // The work holds the place even if the caller stops waiting.
-        let placed = move || {
+        // The work holds the permit even if the caller stops waiting.
+        let permitted = move || {
             let done = work();
             (self, done)
         };
-        spawn_blocking(placed).await.ok()
+        spawn_blocking(permitted).await.ok()
     }
 }
 

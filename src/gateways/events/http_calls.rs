@@ -141,7 +141,7 @@ struct HeldAnswer {
     job: Option<JobPermit>,
 }
 
-/// The limit of hyper.
+/// Bytes of the read buffer of a connection: the default of hyper.
 const BUFFER_BYTES_MAX: usize = 408 * 1024;
 
 /// Limits of time and size.
@@ -304,6 +304,7 @@ impl ServiceClient {
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = read.await.ok_or(CallFailure::Timeout)?;
         let body = body.map_err(|error| self.failure(&error))?;
+        // A whole body counts as making progress from here on: bodies that are still being read are evicted first.
         permit.set(body.len() as u64, u64::MAX);
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -349,6 +350,8 @@ impl ServiceClient {
             permit,
             clock: self.limits.clock,
         };
+        // A body that is probably small is decoded here. If it turns out to be larger, decoding begins anew on another
+        // thread.
         let is_small = coded_bytes.saturating_mul(COMMON_RATIO) <= HERE_BYTES_MAX;
         let here_bytes = if is_small { HERE_BYTES_MAX } else { 0 };
         let is_whole = decoding.advance(here_bytes);
@@ -371,7 +374,7 @@ impl ServiceClient {
         })
     }
 
-    /// Why a call has no answer whose body cannot be had.
+    /// Why a call fails whose answer's body cannot be read or decoded. Logs that there was no room for the body.
     fn failure(&self, error: &ReadBodyError) -> CallFailure {
         match error {
             ReadBodyError::TooLarge => CallFailure::TooLarge,

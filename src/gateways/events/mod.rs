@@ -116,7 +116,8 @@ pub enum Input {
     Reply(Reply),
     /// An event for devices.
     Push(Push),
-    /// Pushes of other instances were lost. `true`: from here on all pushes come.
+    /// Pushes of other instances were lost, so no earlier position is valid. `true`: from here on all pushes come. `false`:
+    /// further ones may be lost until the next of these inputs.
     Others(bool),
 }
 
@@ -221,7 +222,8 @@ impl EventsGateway {
         }
     }
 
-    /// Begins to answer a message. Returns the answer; `None` if a service gives it.
+    /// Begins to answer a message. Returns the answer. `None`: a service answers, or the answer to `identify` is sent
+    /// already.
     fn begin_answer(
         &mut self,
         core: &mut Core,
@@ -320,6 +322,7 @@ impl EventsGateway {
         }
     }
 
+    /// Takes a connection out of the line of its service, if the message that waited there was dropped.
     fn leave_line(&mut self, key: SessionKey, left_line: Option<Calling>) {
         if let Some(Calling { service, .. }) = left_line {
             self.calls.leave_line(key, service);
@@ -403,7 +406,7 @@ impl EventsGateway {
                 }
             });
             if !core.has_time() {
-                // If a service's circuit opens, its whole line leaves.
+                // If a service's circuit opens, its whole line is answered, which may take several turns.
                 self.lines_due_us = Some(now_us);
                 return;
             }

@@ -12,6 +12,7 @@ use weirgate_wire::RequestHead;
 use weirgate_wire::base::Now;
 use weirgate_wire::json::{ListWriter, TextList};
 
+/// The gateway's state of a client.
 #[derive(Debug)]
 pub struct TradesClient {
     pub(super) held: HeldSymbols,

@@ -26,6 +26,7 @@ pub(super) struct UnsubscribingSymbols {
     content: Result<Content, BadRequest>,
     /// The symbols to check: nothing is done before the last is right.
     unchecked: TextList,
+    /// The symbols still to be given up.
     asked: TextList,
     /// The symbols that the client no longer holds.
     gone: Vec<TopicName>,

@@ -420,6 +420,7 @@ impl Gateway for TradesGateway {
     ) {
         match client.take_request(core.now(), &self.stats.access) {
             Rated::Taken => {}
+            // After the last request of an event stream, the requests before it are due, even if it is dropped itself.
             Rated::Dropped => return self.carry_out(core, key, client, None),
             Rated::DroppedAndTold => {
                 return self.carry_out(core, key, client, Some(Err(BadRequest::RateLimit)));

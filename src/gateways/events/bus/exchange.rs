@@ -46,14 +46,16 @@ enum Blame {
 struct PendingPush {
     /// The end of the wait for late instances.
     late_until_us: u64,
+    /// The end of the whole wait.
     until_us: u64,
+    /// Deliveries in the instances that have answered.
     sent: u64,
     answered: BTreeSet<InstanceId>,
     /// The other instances at the time of the publication; of those for which there is no room, one.
     expected: BTreeSet<InstanceId>,
     /// The expected instances that the push still waits for. An answer of one without room would be ignored.
     awaited: BTreeSet<InstanceId>,
-    /// The other instances are not known yet.
+    /// The push waits until `until_us` in any case, because other instances may not be known yet.
     waits_for_all: bool,
 }
 
@@ -138,7 +140,7 @@ impl Exchange {
         }
     }
 
-    /// Notes that there is none.
+    /// Notes that there is no such connection any more.
     pub fn disconnected(&mut self) {
         self.lose(Link::Away);
     }
@@ -198,7 +200,7 @@ impl Exchange {
         }
     }
 
-    /// Reports that the push `number` of `origin` could not be read.
+    /// Reports that a push of `origin` could not be read.
     pub fn unreadable(&mut self, now: Now, origin: &InstanceId) {
         self.ignore(now, Ignored::Bad, Some(origin));
     }

@@ -211,8 +211,9 @@ impl Instances {
     }
 
     /// Records that the instance has taken the push `newest`, and that every push up to `before` should have arrived.
-    /// Returns whether some of these did not; what arrives late is no longer missed. `is_late`: an instance without a sign
-    /// until now was not on the bus, or the bus did not carry its messages.
+    /// Returns whether some of these did not; what arrives late is no longer missed. `knows_all`: this instance knows
+    /// every instance on the bus by now, so one without an earlier sign was not on the bus, or the bus did not carry
+    /// its messages.
     pub(super) fn note_newest(
         &mut self,
         id: &InstanceId,
