@@ -123,7 +123,8 @@ impl ChannelsGateway {
     }
 
     /// Replaces the token of a client, and judges every name of the client again by the rights of the new token. If the
-    /// new token is refused, the old token stays.
+    /// new token is refused, the old token stays. Returns the answer; `None` if names are still to be judged in a later
+    /// turn.
     pub(super) fn authenticate(
         &mut self,
         core: &mut Core,
@@ -153,6 +154,7 @@ impl ChannelsGateway {
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
+        // Then all names of the client have been judged by these rights.
         let is_same = client.rights.have_same_names(&rights) && client.names_table == self.table;
         keep_apart(core, key, &rights);
         client.rights = rights;

@@ -49,6 +49,7 @@ impl ChannelsGateway {
         self.settle_kept(name, false);
         let requests = &mut self.names.requests;
         let Some(before) = requests.record_answer(name, number, BusAnswer::Confirmed) else {
+            // An answer to an earlier request for the name.
             return;
         };
         let names = self.with_covered(name);
@@ -120,6 +121,7 @@ impl ChannelsGateway {
         names
     }
 
+    /// Tells the core whether messages of these names come.
     fn show_active(&self, core: &mut Core, names: &[TopicName]) {
         for name in names {
             core.set_active(name, self.names.active(name));
@@ -164,14 +166,15 @@ impl ChannelsGateway {
         let Some(round) = self.settling else {
             return;
         };
+        // The round that is due is this one, if it begins only now.
         let begins = round.next_slot == 0 && round.is_another_due;
         let next = core.walk(clients, round.next_slot, |core, key, client| {
             self.settle_client(core, key, client);
         });
         // Names that were confirmed after a round began get a round of their own.
         let is_another_due = round.is_another_due && !begins;
-        let goes_on = next.is_some() || is_another_due;
-        self.settling = goes_on.then_some(SettlingRound {
+        let has_more = next.is_some() || is_another_due;
+        self.settling = has_more.then_some(SettlingRound {
             next_slot: next.unwrap_or(0),
             is_another_due,
         });
@@ -369,6 +372,7 @@ impl ChannelsGateway {
         core: &mut Core,
         clients: &mut ByClient<ChannelsClient>,
     ) {
+        // A copy, because the closure needs the gateway.
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {
             match self.statuses.is_up() {
@@ -421,12 +425,13 @@ impl ChannelsGateway {
         self.skip_numbers(core, &members);
     }
 
+    /// Makes each of these clients miss a number, because a message for it was lost, and counts them.
     pub(super) fn skip_numbers(&self, core: &mut Core, members: &[SessionKey]) {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.gaps_notified.add(members.len() as u64);
     }
 
-    /// Lets answers wait for no confirmation of the bus.
+    /// Ends the wait of a client's answers for the bus, and sends those that wait for nothing else.
     fn wait_not_for_bus(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if !client.answers.is_empty() {
             client.answers.wait_not_for_bus();

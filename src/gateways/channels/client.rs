@@ -15,7 +15,7 @@ pub struct ChannelsClient {
     pub(super) rights: Rights,
     /// The number of the table of roles that the rights come from.
     pub(super) rights_table: u32,
-    /// The number of a table of roles by which all names of the client have been judged; some have been by a later one.
+    /// Every name of the client was judged by the table of roles with this number, or by a later one.
     pub(super) names_table: u32,
     pub(super) token_end: TokenEnd,
     /// The names that the client holds: its topics in the hub, and the names that it joins with a waiting answer.

@@ -47,6 +47,7 @@ impl ChannelsGateway {
         match standing {
             Standing::JoinsLater => return,
             Standing::Replayed => {
+                // The earlier request brings all kept messages; this one resumes nothing.
                 if let Some(resumed) = &mut follow_up.resumed {
                     resumed.off.insert(name);
                 }
@@ -111,6 +112,7 @@ impl ChannelsGateway {
         if asks_again {
             resumed.held.insert(name.clone());
         }
+        // Only newest messages may have to come from the stream before the answer.
         if !matches!(resumed.last, Some(Last::Newest(_))) {
             return;
         }

@@ -27,14 +27,16 @@ pub(super) struct Leaving {
     _permit: Option<Permit>,
 }
 
-/// Names and messages that are dropped, most of them of requests and answers: very many take time.
+/// Names and messages to be dropped over several turns, because dropping very many takes longer than a turn may. Most
+/// are those of requests and answers.
 #[derive(Debug, Default)]
 pub(super) struct DropLater {
     sets: Vec<btree_set::IntoIter<TopicName>>,
     names: Vec<Vec<TopicName>>,
     past: Vec<btree_map::IntoIter<TopicName, PastFound>>,
     messages: Vec<Follow>,
-    /// Names whose newest messages the client still waits for.
+    /// Names whose newest messages the client still waits for: [`Self::next_wait`] returns them, so that the caller
+    /// ends each wait.
     waits: Vec<btree_map::IntoIter<TopicName, PastWait>>,
     /// Names of all clients that the bus was to be asked for again.
     cleared: Vec<ClearedNames>,
@@ -130,7 +132,7 @@ impl DropLater {
         sets + names + past + waits + cleared
     }
 
-    /// Whether nothing is left to be dropped.
+    /// Whether nothing is left for [`Self::drop_next`].
     pub(super) fn is_empty(&self) -> bool {
         let is_without_names = self.sets.is_empty() && self.names.is_empty();
         is_without_names

@@ -176,9 +176,10 @@ pub struct ChannelsGateway {
     old_tables: VecDeque<Acl>,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
+    /// The round over the clients whose answers may no longer have to wait for a name.
     settling: Option<SettlingRound>,
-    /// The stream has got other subjects, or the bus refuses other names of the feed: the number of the next held name
-    /// that may move to or from the feed, or that may be refused.
+    /// After the stream has got other subjects, or the bus has refused or accepted names of the feed: the number of the
+    /// next held name to check, which may move to or from the feed, or be refused. `None`: all names are checked.
     moving: Option<u32>,
     /// Clients that are to be told that messages of a name are lost.
     lost_names: LostNames,
@@ -190,7 +191,7 @@ pub struct ChannelsGateway {
     giving_up: Option<GivingUp>,
     /// Clients that have ended, and whose names are given up one after the other.
     leaving: ChunkedQueue<Leaving>,
-    /// What is dropped beside: very many names take time.
+    /// What is dropped over several turns, beside what the clients in `leaving` hold.
     to_drop: DropLater,
 }
 
@@ -365,7 +366,7 @@ impl ChannelsGateway {
     }
 
     /// Carries out a request. Returns the answer with the names that it waits for and what follows it; `None` if the
-    /// request goes on in a later turn.
+    /// rest of the request is for a later turn.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -421,7 +422,8 @@ impl ChannelsGateway {
     }
 }
 
-/// Lets no message to a client refer to another if its token lists names: they may be the user's own.
+/// If the token of a client lists names, lets no compressed message to it refer to another: these names may be the
+/// user's own.
 fn keep_apart(core: &mut Core, key: SessionKey, rights: &Rights) {
     if rights.lists_names() {
         core.leave_window(key);
@@ -544,7 +546,7 @@ impl Gateway for ChannelsGateway {
         {
             self.send_ready(core, key, client);
         }
-        // Answers go on first: the rest of a later request may give up names of theirs.
+        // Answers first: the rest of a later request may give up names that they are about.
         if !client.is_sending()
             && let Some(rest) = client.take_rest()
             && let Some((answer, follow_up)) = self.continue_request(core, key, client, rest)

@@ -129,12 +129,13 @@ pub(super) struct Names {
     syntax: NameSyntax,
     /// In the order of [`ALL`].
     sums: [Quota; 3],
-    /// What one client may hold: an address that holds less may also hold the names of other addresses, even if little
-    /// is free.
+    /// What one client may hold, in the order of [`ALL`]. An address that holds less may also hold the names of other
+    /// addresses, even if little is free.
     least: [u64; 3],
     entries: ChunkedSlab<NameEntry>,
     ids: ExtendibleMap<TopicName, u32>,
     addresses: ExtendibleMap<ClientAddr, OfAddress>,
+    /// The requests to the bus for these names.
     pub(super) requests: BusRequests,
     /// The names with [`Route::RequestedBesideCover`].
     beside_covers: usize,
@@ -162,7 +163,7 @@ struct NameEntry {
 struct OfAddress {
     /// In the order of [`ALL`].
     permits: [Permit; 3],
-    /// The clients of the address that hold a name.
+    /// By the number of a name: how many clients of the address hold the name.
     clients: ExtendibleMap<u32, u32>,
 }
 
@@ -215,8 +216,8 @@ impl OfAddress {
         }
     }
 
-    /// Charges a name for a client; `least` is given if another client holds it already. On an error nothing is
-    /// charged.
+    /// Charges a name for a client. `least` is given if another client holds it already: an address that holds less
+    /// gets the name even if little is free. On an error nothing is charged.
     fn grant(&mut self, amounts: &Amounts, least: Option<[u64; 3]>) -> Result<(), Full> {
         for (at, full) in ALL.into_iter().enumerate() {
             let least = least.map_or(0, |least| least[at]);
@@ -510,12 +511,14 @@ impl Names {
         }
     }
 
-    /// Returns true if the bus has confirmed or refused the newest request for the name.
+    /// Returns true if the bus has confirmed or refused the newest request for the name, and for a name of the kept
+    /// feed.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
         self.of_route(name, BusRequests::is_settled)
     }
 
-    /// Returns true if the bus has refused the newest request for the name.
+    /// Returns true if the bus has refused the newest request for the name, and for every name of the kept feed:
+    /// whether it refuses one of these is in [`super::kept_names`].
     pub(super) fn is_refused(&self, name: &TopicName) -> bool {
         self.of_route(name, BusRequests::is_refused)
     }

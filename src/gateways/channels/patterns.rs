@@ -163,6 +163,7 @@ impl HeldPatterns {
                 let other = self.patterns.get(other);
                 other.is_some_and(|other| other.address == pattern.address)
             };
+            // An address gets a further copy only while it has fewer than are free.
             let held = matching.iter().filter(is_theirs).count();
             if held > 0 && held + matching.len() >= COPIES_MAX {
                 self.over.insert(*number, (Full::Copies, COPIES_MAX));
@@ -252,7 +253,8 @@ impl ChannelsGateway {
 
     /// Publishes a live message of a name to its members, or of a subject to the members of the pattern `name`.
     fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
-        // The bus sent it before it heard that the stream has got the name, which brings the message too.
+        // The bus sent it before weirgate unsubscribed from the name. The stream has got the name, and brings the
+        // message too.
         if self.has_stream() && self.names.is_of_feed(name) {
             return;
         }

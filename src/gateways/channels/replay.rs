@@ -179,22 +179,23 @@ impl Name {
 
 /// How a replay goes on after a look at the history.
 enum AfterLook {
-    /// There is no more now.
+    /// It waits: the history has no more now.
     Waits,
-    /// With another page, when the client has taken this one.
+    /// It sends another page when the client has taken this one.
     Page,
-    /// With another look: nothing was found so far.
+    /// It looks at the history again: nothing was found so far.
     Look,
 }
 
 /// How a replay goes on for which the history has no page.
 enum WithoutPage {
-    /// The bus brings what the history lacks.
+    /// It waits for the bus, which brings what the history lacks.
     Waits,
-    /// At once, with what the history has.
+    /// It goes on at once, with what the history has.
     Again,
-    /// A little later.
+    /// It pauses for [`PAUSE_US`].
     Rests,
+    /// It ends.
     Ends,
 }
 
@@ -291,16 +292,17 @@ impl Replay {
         !self.is_paused && !self.is_over
     }
 
-    /// Where the stream is read from: before a message of which the client may lack a copy.
+    /// The message after which the stream is read. `None`: it is read from its beginning, because the client has no
+    /// message of it, or may lack a copy of the last one.
     fn after(&self) -> Option<StoredId> {
         let (id, copy) = self.cursor.stored()?;
         let has_all_copies = self.names.last().is_none_or(|name| name.rank() <= copy);
         has_all_copies.then_some(id)
     }
 
-    /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A question
-    /// that is refused, perhaps only because the answer was late, is asked again once, from where the bus knows that nothing
-    /// was missing. Returns whether it is.
+    /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A
+    /// question that is refused, perhaps only because the answer was late, is asked again once, from where the bus
+    /// knows that nothing was missing. Returns whether it is. `is_short`: the question had no page before its end.
     fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
         self.is_in_page = false;
         let has_no_answer = cut == Some(RetainedCut::Refused);
@@ -318,6 +320,7 @@ impl Replay {
             Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed) => {
                 self.is_over = true;
             }
+            // `read_all` moves the cursor, and returns whether messages were lost after the position of the question.
             _ if self.cursor.read_all() => self.cut.note(RetainedCut::Window),
             _ => {}
         }
@@ -368,8 +371,9 @@ impl RetainedClient {
         replays.filter(|replay| replay.is_asked)
     }
 
-    /// Chooses what the next question is for: the same as the one before that has not come to its end; or names of which the
-    /// client has come equally far. Returns from where another one reads.
+    /// Chooses what the next question is for: the same as the one before that has not come to its end; or names of
+    /// which the client has come equally far. Returns after which message another one reads (`Some(None)`: from the
+    /// beginning of the stream); `None`: the one before goes on, or there is nothing to ask for.
     pub(super) fn begin_reading(
         &mut self,
         scope: &TopicName,
@@ -504,7 +508,8 @@ impl Retained {
         }
     }
 
-    /// Lets a client go on, also while the bus is away: the history may have the rest.
+    /// Gives a client its turn as [`Self::client_up`] does, but also while the bus is away: the history may have the
+    /// rest.
     fn wake(&mut self, key: SessionKey) {
         if let Some(waiter) = self.clients.get_mut(&key)
             && !waiter.is_busy
@@ -638,8 +643,8 @@ impl ChannelsGateway {
         has_room.then(|| name_bytes.grant(address, bytes))?
     }
 
-    /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns whether the
-    /// client is to take it, or to wait, before others.
+    /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns true if
+    /// the client has to take a page, or the round goes on later; false if the client is ready for what the bus brings.
     pub(super) fn replay_kept(
         &mut self,
         core: &mut Core,

@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     Granted(GrantedName),
     /// An error for this entry; the next entries are still checked.
     Refused(NameRefusal, String),
-    /// An error for this entry, because the client may not hold the name, also if it does.
+    /// An error for this entry: the client may not hold the name, and loses it if it does.
     Denied(NameRefusal, String),
     /// An error for this entry, because the client holds as many names as it may; the next entries are not checked.
     Full(String),

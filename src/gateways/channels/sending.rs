@@ -35,7 +35,7 @@ pub(super) struct Sending {
     answers: Vec<Prepared>,
     /// How many of the answers are prepared.
     prepared: usize,
-    /// Messages were postponed since an earlier turn.
+    /// Live messages for the client have been postponed since an earlier turn.
     is_late: bool,
     /// Names that turned out not to be of the stream, of answers that were sent: their last values are still to be
     /// requested. With each list, whether the client wants to know when they have ended.
@@ -62,25 +62,25 @@ struct Prepared {
 #[derive(Debug)]
 struct Resuming {
     since: Option<String>,
-    /// Whether the request has a position; of all kept messages, one that is of no use is left out.
+    /// Whether the request has a position. It stays true if `since` is removed because the position is not valid.
     has_since: bool,
     last: Option<usize>,
     /// The client gets all kept messages of the names, and then joins them.
     is_all: bool,
     /// Names that the client still has to join, in the order of the answer.
     names: btree_set::IntoIter<TopicName>,
-    /// Those that it has joined before: it may have left them meanwhile.
+    /// The names among these that it has joined before; it may have given them up meanwhile.
     held: BTreeSet<TopicName>,
     /// All names are held, and get their newest messages again. Their live messages come meanwhile, so nothing is postponed.
     asks_again: bool,
     /// The names joined so far, and their outcomes.
     joined: Vec<TopicName>,
     outcomes: Vec<Outcome>,
-    /// Granted names without a resume, in the order of the answer.
+    /// Granted names that this request does not resume, in the order of the answer.
     off: Vec<TopicName>,
     /// Names that the stream turned out not to have while the answer waited: their last values follow the answer.
     moved: Vec<TopicName>,
-    /// What the history lacks; the answer waits no longer.
+    /// What is known of messages that the history lacks.
     past: Box<WantedPast>,
     /// The missed messages, and the newest messages of names whose missed messages are not all there.
     missed: Follow,
@@ -89,7 +89,7 @@ struct Resuming {
     unsent: Vec<Follow>,
     /// The missed messages are too many: none is sent.
     is_large: bool,
-    /// Newest messages of names whose missed messages do not all come do not come either: the answer says so.
+    /// Some names get neither all missed messages nor the newest ones: the answer says so.
     lacks_newest: bool,
     /// The client has got newer messages already: it gets no older ones.
     has_got_newer: bool,
@@ -98,7 +98,7 @@ struct Resuming {
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
-    /// The answer has what is recovered.
+    /// `recovered` was moved to the answer.
     is_reported: bool,
 }
 
@@ -119,7 +119,7 @@ impl Sending {
         }
     }
 
-    /// Moves all names and messages to these lists.
+    /// Moves all names and messages to `to_drop`, as [`FollowUp::drop_later`] does.
     pub(super) fn drop_later(self, to_drop: &mut DropLater) {
         to_drop.add_all(self.to_drop);
         for (names, _) in self.moved {
@@ -182,8 +182,9 @@ impl Sending {
         resuming.flatten()
     }
 
-    /// Checks what was found in earlier turns; returns whether it still holds. A loss of the bus may have come since, or
-    /// so many messages that they could not be postponed any longer.
+    /// Checks again what was found in earlier turns: there may have been a loss of the bus since, or so many messages
+    /// that they could not be postponed any longer. Returns false if something is no longer true: then the answers are
+    /// prepared again.
     fn recheck(&mut self, core: &Core, key: SessionKey) -> bool {
         let is_late = self.is_late;
         let has_got_newer = is_late && !core.postpones(key);
@@ -270,8 +271,8 @@ impl Resuming {
         names * NAME_BYTES + self.recovered.bytes()
     }
 
-    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs. Without a position, sends no
-    /// newest messages: the reason is said of all names.
+    /// Discards the missed messages, and reports this reason for each name that has no other. Without a position,
+    /// discards the newest messages too.
     fn fail(&mut self, why: NotRecovered) {
         self.unsent.push(mem::take(&mut self.missed));
         self.lacks_newest = true;
@@ -285,14 +286,14 @@ impl Resuming {
         self.write_again();
     }
 
-    /// What the answer has of the names is not true any more.
+    /// Has the outcomes of all names written again, because those in the answer are not true any more.
     fn write_again(&mut self) {
         self.written = (0, 0);
         self.recovered = Recovered::default();
         self.is_reported = false;
     }
 
-    /// Sends no newest messages that were found before a loss. Returns false if there was none.
+    /// Discards the newest messages if there was a loss since they were found. Returns whether it did so.
     fn note_loss(&mut self, core: &Core) -> bool {
         let newest = core.newest_loss();
         let known = self.newest_loss.replace(newest);
@@ -306,7 +307,8 @@ impl Resuming {
         is_new
     }
 
-    /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
+    /// Discards all older messages, because the client has got newer ones. Returns false if it has done so before,
+    /// or if the client gets all kept messages.
     fn give_up(&mut self) -> bool {
         // All kept messages come from the client's position on, whatever it has got of other names.
         let is_new = !self.is_all && !mem::replace(&mut self.has_got_newer, true);
@@ -323,10 +325,10 @@ impl Resuming {
         self.missed.has_unmade() || self.newest.has_unmade()
     }
 
-    /// Finds the next messages, or makes the next frames. `others` are the bytes of those of other answers.
+    /// Finds the next messages, or makes the next frames. `others` are the bytes of the messages of other answers.
     ///
     /// # Errors
-    /// The messages are not sent.
+    /// Why these messages are discarded.
     fn make_next(&mut self, core: &mut Core, key: SessionKey, others: usize) -> Outcome {
         let (missed, newest) = (self.missed.bytes(), self.newest.bytes());
         let is_missed = self.missed.has_unmade();
@@ -343,15 +345,15 @@ impl Resuming {
         made
     }
 
-    /// Notes of which names the newest messages are not whole: the answer says so. The last step has found some hundred names
-    /// at most.
+    /// Notes of which names some of the newest messages are missing, for the answer. These are few hundred names at
+    /// most: those of the last step.
     fn note_cuts(&mut self) {
         for (name, cut) in self.newest.take_cuts() {
             self.past.note_found_cut(name, cut);
         }
     }
 
-    /// Sends no newest messages.
+    /// Discards the newest messages.
     fn discard_newest(&mut self) {
         self.lacks_newest = true;
         self.unsent.push(mem::take(&mut self.newest));
@@ -387,7 +389,7 @@ impl Resuming {
         }
     }
 
-    /// Moves all names and messages to these lists.
+    /// Moves all names and messages to `to_drop`, as [`FollowUp::drop_later`] does.
     fn drop_later(self, to_drop: &mut DropLater) {
         to_drop.add_set(self.held);
         to_drop.add_set(self.names);
@@ -413,6 +415,7 @@ impl Resuming {
             (Some(name), next) if next.is_none_or(|off| name < off) => {
                 let outcome = self.outcomes[*joined];
                 let is_whole = self.has_since && outcome.is_ok();
+                // Then neither missed nor newest messages follow.
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
                 let gets_newest_of = self.last.is_some() && !is_whole && !is_none;
                 let is_gone = |count| gets_newest_of && has_forgotten(name, count);
@@ -447,7 +450,7 @@ impl Resuming {
 }
 
 impl ChannelsGateway {
-    /// Goes on with answers while the client has a share. Returns false if the rest is for a later turn.
+    /// Continues answers while the client has a share. Returns false if the rest is for a later turn.
     pub(super) fn continue_sending(
         &mut self,
         core: &mut Core,
@@ -487,10 +490,12 @@ impl ChannelsGateway {
             return true;
         }
         self.finish(core, key, client, sending);
+        // What was sent is dropped in further steps.
         true
     }
 
-    /// Takes the next step towards the answers. Returns whether there are more.
+    /// Takes the next step towards the answers: finds messages, joins names, or writes a part of an answer. Returns
+    /// whether there are more steps before the answers can be sent.
     fn prepare_next(
         &mut self,
         core: &mut Core,
@@ -572,8 +577,8 @@ impl ChannelsGateway {
                 resuming.past.note_found(name.clone(), cut, forgotten);
             }
         }
-        // A name that the client holds gets nothing beside new ones: their live messages are postponed, and its own would
-        // come twice.
+        // If the request also has new names, a held name gets no older messages: the live messages of new names are
+        // postponed, and those of the held name would come twice.
         let (held, asks_again) = (&resuming.held, resuming.asks_again);
         let is_found =
             |name: &TopicName| !held.contains(name) || asks_again && core.is_member(key, name);
@@ -613,7 +618,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Finds the messages of names that the client has not joined. Returns the outcome of each.
+    /// Finds the missed messages of these names, and the newest messages of those whose missed messages are not all
+    /// there. Returns the outcome of each.
     fn find(
         &self,
         core: &mut Core,

@@ -116,8 +116,8 @@ pub enum Input {
     Reply(Reply),
     /// An event for devices.
     Push(Push),
-    /// Pushes of other instances were lost, so no earlier position is valid. `true`: from here on all pushes come. `false`:
-    /// further ones may be lost until the next of these inputs.
+    /// Pushes of other instances were lost, so no earlier position is valid. `true`: from here on all pushes come.
+    /// `false`: further ones may be lost until the next of these inputs.
     Others(bool),
 }
 

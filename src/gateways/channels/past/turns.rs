@@ -26,11 +26,13 @@ pub(super) struct Waiting {
     patterns: Turns,
 }
 
+/// The names of one kind, exact names or patterns, that wait for their turn.
 #[derive(Debug)]
 struct Turns {
     /// The clients of `names`.
     clients: FairQueue<SessionKey>,
     names: ExtendibleMap<SessionKey, BTreeSet<TopicName>>,
+    /// How many names the stream is asked for at once, with a share for each address.
     places: Quota,
     /// While so many places are held, no address in the queue has room for another.
     full: Option<u64>,
@@ -148,7 +150,7 @@ impl Turns {
     }
 }
 
-/// The address of a client. Those that have left share turns until their names are released.
+/// The address of a client. Clients that have ended share turns until their names are released.
 pub(super) fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
     core.client_addr(key).unwrap_or(ClientAddr::Unix)
 }

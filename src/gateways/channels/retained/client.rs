@@ -104,7 +104,7 @@ pub(in super::super) struct RetainedClient {
     pub(super) asked: usize,
     /// The client's part of the bytes of all clients.
     pub(super) share: Option<Share>,
-    /// Known once the client has had room.
+    /// The client's address; known once the client has had room.
     pub(super) address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
     pub(super) sent: usize,

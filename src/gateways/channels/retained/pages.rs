@@ -142,7 +142,7 @@ impl Retained {
         }
     }
 
-    /// Handles clients whose question does not go on with them: another goes on from this cursor.
+    /// Queues clients whose question does not go on with them for another one, from this cursor.
     pub(super) fn requeue(&mut self, (name, clients, cursor): LeftMembers) {
         for key in clients {
             self.wait_again(&name, key, Some(cursor.clone()));

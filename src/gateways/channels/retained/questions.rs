@@ -80,9 +80,10 @@ pub(super) enum Member {
 }
 
 impl OpenQuestion {
-    /// From where its members go on, in another question. That one must not begin at the beginning of the stream again: if
-    /// what the members have is gone by then, messages between may be gone with it, and the bus sees that only of a question
-    /// that begins after a message. Nothing is missing before the first one.
+    /// Returns the cursor from which its members go on, in another question. That one must not begin at the beginning
+    /// of the stream again: if what the members have is gone by then, messages between may be gone with it, and the bus
+    /// sees that only of a question that begins after a message. So the cursor moves to the first message that the
+    /// question has brought, before which nothing is missing.
     fn take_cursor(&mut self, cursors: &mut u64) -> QuestionCursor {
         if let Some(first) = self.first.take() {
             *cursors += 1;
@@ -102,15 +103,16 @@ pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
     begun: ExtendibleMap<Start, BegunQuestion>,
-    /// How many of them wait among those of each address.
+    /// How many questions of `begun` wait among those of each address.
     begun_of: ExtendibleMap<ClientAddr, usize>,
-    /// The questions after those: their numbers, cursors and members.
+    /// The questions that are still to be asked, at once or when the one of `begun` with the same start has its first
+    /// page: number, cursor and members.
     next: ExtendibleMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>)>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest cursor.
     cursors: u64,
-    /// For the bus.
+    /// Requests that the bus has not got yet.
     pub(super) requests: VecDeque<RetainedRequest>,
 }
 
@@ -193,6 +195,7 @@ impl Questions {
         }
     }
 
+    /// How many questions without a page wait among those of the client's address.
     pub(super) fn begun_of(&self, client: ClientAddr) -> usize {
         self.begun_of.get(&client.group()).copied().unwrap_or(0)
     }
@@ -234,8 +237,8 @@ impl Questions {
     }
 
     /// Asks the next question about the name from this cursor, unless an earlier one has not brought its first page.
-    /// `address_of` says where a member comes from, and `sought_by` what the members of a question for all messages wait
-    /// for. Returns the clients of another question that ends for it.
+    /// `address_of` says where a member comes from, and `sought_by` what the members of a question for all messages
+    /// wait for. Returns the clients of another question if that had to end for this one.
     pub(super) fn ask(
         &mut self,
         name: &TopicName,
@@ -368,7 +371,8 @@ impl Questions {
     }
 
     /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not
-    /// open, the bus has no more of this question. Returns the members, and the cursor.
+    /// open, the bus has no more of this question. Returns the members, and the cursor; `None` if the question has
+    /// ended before.
     pub(super) fn paged(
         &mut self,
         number: u64,
@@ -435,8 +439,9 @@ impl Questions {
         self.first_due().map(|(due_us, _)| due_us)
     }
 
-    /// Takes the members that keep others waiting for too long out of a question; `is_ready` says which do not. Without
-    /// one that is ready, the question ends.
+    /// Takes the members that keep others waiting for too long out of a question, and returns them; `None` if no
+    /// question has such members. `is_ready` returns whether a member keeps nobody waiting. If none is ready, the
+    /// question ends.
     pub(super) fn split(
         &mut self,
         now_us: u64,
@@ -449,12 +454,12 @@ impl Questions {
             members.partition(|key| is_ready(&question.name, *key, number));
         let cursor = question.take_cursor(&mut self.cursors);
         let left = (question.name.clone(), slow, cursor);
-        let goes_on = !ready.is_empty();
+        let has_ready = !ready.is_empty();
         question.members = ready;
         if let PageState::Taken { ready, .. } = &mut question.state {
             *ready = question.members.len();
         }
-        match goes_on {
+        match has_ready {
             true => self.ask_more_if_ready(number),
             false => drop(self.end(number)),
         }

@@ -27,8 +27,8 @@ struct ChosenNames {
     bytes: usize,
 }
 
-/// Chooses as many names as fit in a share. A name of which the client has a page goes before further names that come in
-/// pages, and the others before its next page.
+/// Chooses as many names as fit in a share. While the client takes pages of some names, these come after the names with
+/// a single value, and no further names that come in pages are chosen.
 fn choose_names(
     waiter: &RetainedClient,
     syntax: NameSyntax,

@@ -35,7 +35,7 @@ struct UnansweredName {
 pub(super) struct Unanswered {
     names: ExtendibleMap<TopicName, UnansweredName>,
     dues: BTreeSet<(u64, TopicName)>,
-    /// How many may be asked for again before this time.
+    /// How many more names may be asked for again before this time, microseconds.
     left: (usize, u64),
     /// Whether clients may go on that wait for a name that is no longer in a pause.
     is_released: bool,
@@ -106,7 +106,8 @@ impl Unanswered {
         true
     }
 
-    /// The bus is away: once it is back, all names are asked for. They may be very many.
+    /// Forgets all names, because the bus is away: once it is back, all are asked for. Very many are dropped over
+    /// several turns.
     pub(super) fn clear(&mut self, to_drop: &mut DropLater) {
         let Self { names, dues, .. } = mem::take(self);
         to_drop.add_cleared(ClearedNames {
@@ -148,8 +149,8 @@ impl Unanswered {
 }
 
 impl Retained {
-    /// Handles a question that the bus did not answer in time, or cannot answer for now: another goes on from this cursor,
-    /// later. Returns the name, and the clients that do not know yet.
+    /// Handles a question that the bus did not answer in time, or cannot answer for now: another goes on from this
+    /// cursor, later. Returns the name, and the clients that did not know it yet.
     pub(in crate::gateways::channels) fn unanswered(
         &mut self,
         left: LeftMembers,
