@@ -223,6 +223,7 @@ impl ChannelsGateway {
         let of_pattern = AllClientsLimits::pattern_bytes_max(settings.name_bytes_max);
         let bytes = settings.channels_max.saturating_mul(of_name);
         let bytes = bytes.saturating_add(settings.patterns_max.saturating_mul(of_pattern));
+        // What one client may hold, in the order of the sums of [`Names`].
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
@@ -627,6 +628,7 @@ impl Gateway for ChannelsGateway {
         {
             message.set_common();
         }
+        // The answer to a question is for the history, for clients that get all kept messages, or a last value.
         if publication
             .request
             .is_some_and(|number| self.past.has(number))

@@ -88,7 +88,7 @@ struct PastQuestion {
     /// The newest message that the reader of the stream has not reached.
     unread: Option<StoredId>,
     /// The permit for one of the questions that may be open at once, while this one is.
-    place: Option<Permit>,
+    permit: Option<Permit>,
     /// The address for which the history keeps what the question brings.
     kept_for: ClientAddr,
     clients: BTreeSet<SessionKey>,
@@ -102,7 +102,7 @@ impl PastQuestion {
             forgotten: 0,
             cut: None,
             unread: None,
-            place: None,
+            permit: None,
             kept_for: client.group(),
             clients: BTreeSet::new(),
         }
@@ -286,7 +286,7 @@ impl Past {
             let losses = self.losses;
             let ahead = Ahead { losses, id };
             (question.stage, question.cut) = (Stage::Ahead(ahead), cut.or(question.cut));
-            question.place = None;
+            question.permit = None;
             match question.clients.is_empty() {
                 true => drop(self.questions.remove(&name)),
                 false => drop(self.ahead.insert((ahead, name))),
@@ -317,7 +317,7 @@ impl Past {
         });
     }
 
-    /// A question gets no answer.
+    /// Handles a question that gets no answer: its name waits again.
     fn ask_again(&mut self, number: u64) {
         if let Some(name) = self.open.remove(&number) {
             self.wait_again(name);
@@ -334,7 +334,7 @@ impl Past {
             return;
         }
         question.stage = Stage::Waits;
-        (question.cut, question.unread, question.place) = (None, None, None);
+        (question.cut, question.unread, question.permit) = (None, None, None);
         self.returned.names.push_back(name);
     }
 
@@ -391,12 +391,16 @@ fn stays(cut: RetainedCut) -> bool {
 impl ChannelsGateway {
     /// Whether the history has the newest messages of a name of the kept feed.
     pub(super) fn past_of(&self, core: &Core, name: &TopicName) -> PastOf {
+        // Only a stream has messages that the history lacks.
         if !self.has_stream() {
             return PastOf::Here(None);
         }
+        // The history is still being filled.
         if !self.statuses.has_filled(core) {
             return PastOf::Missing;
         }
+        // A stream that answers no questions was read whole. Of an exact name, the history has the newest message if it
+        // has any.
         let is_exact = !self.syntax().is_pattern(name.as_str());
         if !self.past.answers || is_exact && core.has_kept(name) {
             return PastOf::Here(None);
@@ -486,7 +490,7 @@ impl ChannelsGateway {
         let Turn {
             name,
             client,
-            place,
+            permit,
         } = turn;
         let past = self.past_of(core, &name);
         let question = self.past.questions.get_mut(&name);
@@ -499,7 +503,7 @@ impl ChannelsGateway {
             return;
         }
         question.stage = Stage::Asked;
-        (question.place, question.kept_for) = (Some(place), client.group());
+        (question.permit, question.kept_for) = (Some(permit), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);
     }

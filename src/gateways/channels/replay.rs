@@ -700,6 +700,7 @@ impl ChannelsGateway {
         let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
         // A question that ended in a page is asked again: what the bus knew of this page is gone with it.
         let is_asked = is_asked || replay.is_in_page && !replay.is_over;
+        // A client without a position first gets what the stream has from before the history.
         let may_be_there = replay.cursor.position().is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
@@ -805,6 +806,7 @@ impl ChannelsGateway {
             if !replay.get().is_asked {
                 continue;
             }
+            // Taken out, because the waiter counts the bytes that are sent to it.
             let (replayed, mut replay) = replay.remove_entry();
             let has = replay.cursor.stored();
             let names = replay.names.iter_mut();

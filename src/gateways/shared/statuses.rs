@@ -102,6 +102,7 @@ impl Statuses {
             BusNotice::Up | BusNotice::Down => {
                 self.is_up = *notice == BusNotice::Up;
                 self.has_been_up |= self.is_up;
+                // A round that is under way has sent the previous status: all clients get the new one.
                 self.round = None;
                 now_us
             }
@@ -179,6 +180,7 @@ impl Statuses {
         if self.round.is_none() {
             core.note_losses_known(losses);
             self.due_us = match (core.is_notifying(), has_history) {
+                // There were losses since the round began.
                 (true, _) => Some(now_us + LOSS_US),
                 (false, true) => Some(now_us + interval_us(core)),
                 (false, false) => None,

@@ -230,6 +230,7 @@ impl TradesGateway {
         if let (Some(NotRecovered::Large), Some(requests)) = (missed_why, requests) {
             requests.charge_search(core.now());
         }
+        // Before the history is filled, what the bus stored before the start is missing.
         let asks_newest = last.is_some() && !new.is_empty() && core.has_history();
         let cut = match asks_newest && !self.statuses.has_filled(core) {
             true => Some(RetainedCut::Away),

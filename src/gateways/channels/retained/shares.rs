@@ -175,6 +175,7 @@ impl Retained {
             if let Some(wanted) = takes
                 && let ValuesState::Takes(number) = wanted.state
             {
+                // The client goes on with the question that it is a member of.
                 wanted.state = ValuesState::Asked(number);
                 self.questions.ready(number, now_us);
                 continue;
