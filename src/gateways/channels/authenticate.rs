@@ -28,7 +28,7 @@ const COUNTED_US: u64 = 1_000_000;
 pub(super) struct Authenticated {
     pub(super) identity: Identity,
     pub(super) rights: Rights,
-    /// For operators.
+    /// The properties of the token by which an operator may cut the client off.
     pub(super) marks: Arc<TokenMarks>,
 }
 

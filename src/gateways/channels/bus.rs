@@ -339,7 +339,7 @@ impl ChannelsGateway {
                 client.held.note_moved(false);
             }
             if self.retained.has_values {
-                // The answer has gone: the client is a member.
+                // The answer was sent: the client is a member.
                 self.retained.want(name, key, 0);
                 self.retained.client_up(key);
             }

@@ -10,7 +10,7 @@ use super::replay::Last;
 use super::rights::GrantedName;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
-/// How a client stands to a name that a request grants to it.
+/// Whether a client held a name before a request granted it, and when the client joins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// It has not held the name: it joins now, or with the answer if it resumes.
@@ -73,7 +73,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// How the client stands to a name. `resumes`: the name brings messages of the time before.
+    /// Returns the standing of a client for a granted name. `resumes`: the name brings messages of the time before.
     fn standing(
         &self,
         core: &Core,

@@ -122,7 +122,7 @@ impl DropLater {
         self.cleared.extend(others.cleared);
     }
 
-    /// The names that are left.
+    /// How many names are still to be dropped.
     pub(super) fn names_len(&self) -> usize {
         let sets: usize = self.sets.iter().map(ExactSizeIterator::len).sum();
         let names: usize = self.names.iter().map(Vec::len).sum();

@@ -36,7 +36,7 @@ use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 #[derive(Debug)]
 pub(super) struct Answer {
     prefix: &'static str,
-    /// Of `subscribed`: its first members.
+    /// The first members of `subscribed`; `None` for other answers.
     entries: Option<Box<Entries>>,
     body: ObjectWriter,
     /// The frame, while it is put together.
@@ -57,7 +57,7 @@ pub(super) struct Entries {
     pub(super) errors: ListWriter,
     /// The granted names, if the answer says what each of them brings.
     pub(super) names: Option<Vec<TopicName>>,
-    /// What they bring, as far as it is known.
+    /// What the granted names bring, added name by name.
     brings: Option<ObjectWriter>,
     recovered: Option<ObjectWriter>,
     why: Option<ObjectWriter>,
@@ -102,7 +102,7 @@ impl Recovered {
         }
     }
 
-    /// The same for a name of which not all of the newest messages follow, for this reason.
+    /// As [`push`](Self::push), for a name of which not all of the newest messages follow, for this reason.
     pub(super) fn push_cut(&mut self, name: &TopicName, cut: RetainedCut) {
         self.recovered.boolean(name.as_str(), false);
         self.why.string(name.as_str(), cut.label());
@@ -361,7 +361,7 @@ pub(super) struct FollowUp {
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// The number of the answer, if last values of its names go to the client after it.
     pub(super) retained: Option<u64>,
-    /// The client is told when the last values of a name have ended.
+    /// The client gets a message when the last values of a name have ended.
     pub(super) wants_end: bool,
     /// `None`: none of the names wants what the stream has and the history may lack.
     pub(super) past: Option<Box<WantedPast>>,
@@ -384,7 +384,7 @@ pub(super) struct WantedPast {
 /// What is known of the newest messages of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PastFound {
-    /// Not all are to be had, for this reason.
+    /// Some are missing, for this reason.
     Cut(RetainedCut),
     /// The history has all of them, but for those that it has forgotten since its count of forgotten newest messages
     /// was this one, which is above [`WantedPast::forgotten`].

@@ -181,7 +181,7 @@ pub struct ChannelsGateway {
     /// After the stream has got other subjects, or the bus has refused or accepted names of the feed: the number of the
     /// next held name to check, which may move to or from the feed, or be refused. `None`: all names are checked.
     moving: Option<u32>,
-    /// Clients that are to be told that messages of a name are lost.
+    /// Clients that are to be notified that messages of a name are lost.
     lost_names: LostNames,
     /// Errors of the bus about a name, and the clients that still have to get them.
     name_errors: VecDeque<NameErrors>,

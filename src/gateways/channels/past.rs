@@ -363,7 +363,7 @@ impl Past {
         self.returned.reached = next;
     }
 
-    /// A question on its way.
+    /// The question with this number, while it is open.
     fn asked(&mut self, number: u64) -> Option<&mut PastQuestion> {
         self.questions.get_mut(self.open.get(&number)?)
     }

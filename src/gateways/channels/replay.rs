@@ -50,7 +50,8 @@ const PAUSES_MAX: u32 = 1_500;
 /// several pages brings the client so much that another one may follow.
 const SHORT_READS_MAX: u32 = 100;
 
-/// With less than one such part of the memory of names free for an address, its clients get no kept messages.
+/// A client gets no kept messages if they would leave less than one such part of the memory of names, an eighth, free for
+/// its address.
 const ROOM_OF_NAMES: u64 = 8;
 
 /// All kept messages that a client gets.
@@ -59,9 +60,9 @@ pub(super) type Replays = BTreeMap<TopicName, Replay>;
 /// The names of which a client gets all kept messages (`"last":"all"`), and how far a round over them is.
 #[derive(Debug, Default)]
 pub(super) struct ReplayProgress {
-    /// By name; those of an event stream with several names have an empty one.
+    /// By name; the replay of an event stream with several names has the empty name.
     pub(super) replays: Replays,
-    /// Those that are still to be looked for in the history in this round, the next one last.
+    /// The names of replays that still have their turn at the history in this round, the next one last.
     round: Vec<TopicName>,
     /// Whether the history has more for one of this round.
     has_more: bool,

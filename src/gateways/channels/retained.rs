@@ -58,8 +58,9 @@ pub(super) struct Retained {
     pub(super) has_values: bool,
     /// Whether the bus gives all messages of the stream that is the kept feed.
     pub(super) has_pages: bool,
-    /// Clients whose kept messages go on a little later, and when.
+    /// Clients that pause before they get further kept messages.
     pub(super) paused: Vec<SessionKey>,
+    /// The end of their pause, microseconds.
     pub(super) paused_until_us: u64,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
@@ -76,7 +77,7 @@ pub(super) struct Retained {
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report a drained send queue.
     pub(super) undrained: Vec<SessionKey>,
-    /// Clients with an end to be told.
+    /// Clients to which the end of a name's values is to be sent.
     ending: VecDeque<SessionKey>,
     /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,

@@ -370,7 +370,8 @@ impl Resuming {
         true
     }
 
-    /// Counts the outcomes, and moves the messages to those of the other answers. The names are left to be dropped.
+    /// Counts the outcomes, and moves the messages to those of the other answers. The names stay here, to be dropped
+    /// later.
     fn settle(&mut self, core: &mut Core, follow: &mut Follow, replayed: &mut Replayed) {
         if self.has_since {
             let off = self.off.iter().map(|_| NotRecovered::Off);
@@ -692,8 +693,8 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Requests the last values of the next name that turned out not to be of the stream. The answers have gone. Returns
-    /// false if there is none.
+    /// Requests the last values of the next name that turned out not to be of the stream. The answers were sent before.
+    /// Returns false if there is none.
     fn want_next_moved(&mut self, core: &mut Core, key: SessionKey, sending: &mut Sending) -> bool {
         let Some((names, wants_end)) = sending.moved.last_mut() else {
             return false;

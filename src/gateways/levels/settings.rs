@@ -148,7 +148,7 @@ pub(super) enum Market {
     Off,
 }
 
-/// What the settings say of the market. Without a relay there is nothing else to read, so `auto` means `on`.
+/// Whether the market is read, by the settings. Without a relay there is nothing else to read, so `auto` means `on`.
 pub(super) fn market(own: &LevelsSettings) -> Market {
     match own.market.as_str() {
         AUTO if !own.relays.is_empty() => Market::IfThere,

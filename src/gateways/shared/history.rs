@@ -333,8 +333,8 @@ pub(in crate::gateways) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<s
     Some(short(&id).into())
 }
 
-/// Whether it is a name for the last event id: `lastEventId` of EventSource polyfills, `lastEventID` and `Last-Event-ID` of
-/// Mercure, `last_event_id`.
+/// Whether a parameter of the query has a name for the last event id: `lastEventId` of EventSource polyfills,
+/// `lastEventID` and `Last-Event-ID` of Mercure, `last_event_id`.
 fn names_last_event_id(name: &str) -> bool {
     let letters = name.bytes().filter(|byte| !b"-_".contains(byte));
     letters

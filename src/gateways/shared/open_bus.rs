@@ -71,7 +71,7 @@ impl BusReading<'_> {
 pub(in crate::gateways) struct OpenBus {
     source: Box<dyn Source>,
     status: Arc<BusStatus>,
-    /// By this the source learns which names clients want. `None` for a stream with nothing beside it.
+    /// Tells the source which names clients want. `None` for a stream with nothing beside it.
     pub(in crate::gateways) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
     question: StartQuestion,

@@ -125,7 +125,7 @@ impl AclFile {
         (file, Inputs::new(receiver, wake))
     }
 
-    /// Where the gateway leaves a table that is no longer in force.
+    /// By this the gateway sends tables that are no longer in force to the thread that frees them.
     pub(in crate::gateways) fn old_tables(&self) -> Sender<Acl> {
         self.old_tables.0.clone()
     }

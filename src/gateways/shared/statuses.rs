@@ -130,9 +130,9 @@ impl Statuses {
         }
     }
 
-    /// Whether clients get a message of this place. While kept names are subscribed again after a loss, messages have
-    /// no position. They are not sent, because a client that resumes on another instance from its older position would
-    /// get them twice.
+    /// Whether clients get a message with this place in the feed. While kept names are subscribed again after a loss,
+    /// messages have no position. They are not sent, because a client that resumes on another instance from its older
+    /// position would get them twice.
     pub(in crate::gateways) fn passes(&self, place: Place) -> bool {
         self.is_up || place != Place::Kept(None)
     }

@@ -25,7 +25,7 @@ const PASSED_OVER_MAX: usize = 8;
 pub(super) struct KnownNames {
     hasher: RandomState,
     names: ExtendibleMap<u64, Known>,
-    /// The same, the next to be forgotten first.
+    /// The hashes in `names`, the next one to be forgotten first.
     order: ChunkedQueue<u64>,
     /// How many newest messages the history had forgotten when `names` was filled. With another count nothing is known.
     forgotten: u64,

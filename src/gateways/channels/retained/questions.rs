@@ -54,10 +54,11 @@ struct OpenQuestion {
     begins: u64,
     /// The end of the last page.
     cursor: QuestionCursor,
-    /// Of all messages from the beginning of the stream, before the end of a page: the first one that the question brought.
+    /// The first message that the question has brought, if it reads all messages from the beginning of the stream, and
+    /// no page has ended yet.
     first: Option<StoredId>,
     members: BTreeSet<SessionKey>,
-    /// Of all messages: which members get a message.
+    /// What the members of a question for all messages wait for.
     sought: Sought,
     state: PageState,
 }

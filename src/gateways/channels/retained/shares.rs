@@ -98,7 +98,7 @@ impl Retained {
             .min()
     }
 
-    /// Lets the clients that keep the others of their question waiting go on with a question of their own.
+    /// Moves the clients that keep the others of their question waiting to a question of their own.
     pub(super) fn split_slow(&mut self, now_us: u64) {
         loop {
             let clients = &self.clients;

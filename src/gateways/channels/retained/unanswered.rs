@@ -37,7 +37,7 @@ pub(super) struct Unanswered {
     dues: BTreeSet<(u64, TopicName)>,
     /// How many more names may be asked for again before this time, microseconds.
     left: (usize, u64),
-    /// Whether clients may go on that wait for a name that is no longer in a pause.
+    /// Whether the pause of a name has ended since the last call of [`Retained::release_unanswered`].
     is_released: bool,
 }
 
@@ -49,7 +49,7 @@ pub(in crate::gateways::channels) struct ClearedNames {
 }
 
 impl ClearedNames {
-    /// The names and times that are left.
+    /// How many names and times are still to be dropped.
     pub(in crate::gateways::channels) fn len(&self) -> usize {
         self.names.len() + self.dues.len()
     }
@@ -64,7 +64,7 @@ impl ClearedNames {
 }
 
 impl Unanswered {
-    /// Whether a client that has been told has to wait.
+    /// Whether the name is in a pause: a client that knows of the missing answer has to wait.
     pub(super) fn waits(&self, name: &TopicName) -> bool {
         let name = self.names.get(name);
         name.is_some_and(|name| name.due_us.is_some())
@@ -185,7 +185,7 @@ impl Retained {
         true
     }
 
-    /// Ends the pauses that are over. Returns true if clients that wait may go on.
+    /// Ends the pauses that are over. Returns whether names may be asked for again, so that their clients need a turn.
     pub(in crate::gateways::channels) fn release_unanswered(&mut self, now_us: u64) -> bool {
         self.unanswered.release_due(now_us);
         mem::take(&mut self.unanswered.is_released)

@@ -33,7 +33,7 @@ enum Link {
     Up { since_us: u64, echo_us: u64 },
 }
 
-/// What ends a push's wait.
+/// Whether instances are to blame for the end of a push's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
     Nobody,
