@@ -140,7 +140,8 @@ impl HeldPatterns {
         of_cover.map(|pattern| &pattern.name)
     }
 
-    /// Brings the answer for a name up to date.
+    /// Brings the answer for a name up to date: compares the name with the patterns that are new since. Those over a
+    /// limit go to `over`.
     fn compare(&mut self, name: &str) {
         let known = self.answers.get(name).map(std::mem::take);
         let Matching {

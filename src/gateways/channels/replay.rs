@@ -50,8 +50,8 @@ const PAUSES_MAX: u32 = 1_500;
 /// several pages brings the client so much that another one may follow.
 const SHORT_READS_MAX: u32 = 100;
 
-/// A client gets no kept messages if they would leave less than one such part of the memory of names, an eighth, free for
-/// its address.
+/// A client gets no kept messages if they would leave less than one such part of the memory of names, an eighth, free
+/// for its address.
 const ROOM_OF_NAMES: u64 = 8;
 
 /// All kept messages that a client gets.

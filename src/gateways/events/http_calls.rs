@@ -358,9 +358,9 @@ impl ServiceClient {
         let mut job = None;
         if !is_whole.map_err(|error| self.failure(&error))? {
             let mut whole = decoding.rewound();
-            let free = JobPermit::acquire().await.ok_or(CallFailure::Unreachable)?;
+            let acquired = JobPermit::acquire().await.ok_or(CallFailure::Unreachable)?;
             let decode = move || (whole.advance(usize::MAX), whole);
-            let done = free.run(decode).await.ok_or(CallFailure::Unreachable)?;
+            let done = acquired.run(decode).await.ok_or(CallFailure::Unreachable)?;
             let (kept, (is_whole, decoded)) = done;
             is_whole.map_err(|error| self.failure(&error))?;
             (job, decoding) = (Some(kept), decoded);

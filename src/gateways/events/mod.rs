@@ -210,6 +210,7 @@ impl EventsGateway {
                 return core.set_idle(key);
             };
             if !self.admit_work(core, key, connection) {
+                // This message; the others that waited are counted.
                 self.stats.messages_forgotten.add(1);
                 return;
             }
