@@ -55,7 +55,7 @@ impl ChannelsGateway {
             && !client.is_sending()
             && let Some(ready) = client.answers.pop_ready(next, now.mono_us)
         {
-            self.send_on(core, key, client, Sending::new(ready));
+            self.continue_sending(core, key, client, Sending::new(ready));
         }
         if !client.answers.are_too_many() {
             core.resume_reading(key);

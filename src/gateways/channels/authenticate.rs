@@ -28,7 +28,7 @@ const COUNTED_US: u64 = 1_000_000;
 pub(super) struct Authenticated {
     pub(super) identity: Identity,
     pub(super) rights: Rights,
-    /// For operators.
+    /// The properties of the token by which an operator may cut the client off.
     pub(super) marks: Arc<TokenMarks>,
 }
 
@@ -123,7 +123,8 @@ impl ChannelsGateway {
     }
 
     /// Replaces the token of a client, and judges every name of the client again by the rights of the new token. If the
-    /// new token is refused, the old token stays.
+    /// new token is refused, the old token stays. Returns the answer; `None` if names are still to be judged in a later
+    /// turn.
     pub(super) fn authenticate(
         &mut self,
         core: &mut Core,
@@ -153,6 +154,7 @@ impl ChannelsGateway {
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
+        // Then all names of the client have been judged by these rights.
         let is_same = client.rights.have_same_names(&rights) && client.names_table == self.table;
         keep_apart(core, key, &rights);
         client.rights = rights;

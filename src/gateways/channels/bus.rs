@@ -47,8 +47,9 @@ impl ChannelsGateway {
         number: u64,
     ) {
         self.settle_kept(name, false);
-        let asked = &mut self.names.asked;
-        let Some(before) = asked.record_answer(name, number, BusAnswer::Confirmed) else {
+        let requests = &mut self.names.requests;
+        let Some(before) = requests.record_answer(name, number, BusAnswer::Confirmed) else {
+            // An answer to an earlier request for the name.
             return;
         };
         let names = self.with_covered(name);
@@ -77,8 +78,8 @@ impl ChannelsGateway {
         number: u64,
     ) {
         self.settle_kept(name, true);
-        let asked = &mut self.names.asked;
-        let Some(before) = asked.record_answer(name, number, BusAnswer::Refused) else {
+        let requests = &mut self.names.requests;
+        let Some(before) = requests.record_answer(name, number, BusAnswer::Refused) else {
             return;
         };
         let names = self.with_covered(name);
@@ -93,7 +94,7 @@ impl ChannelsGateway {
             BusAnswer::Confirmed => {
                 let members = names.iter().flat_map(|name| core.members(name));
                 let members: Vec<_> = members.collect();
-                self.misses(core, &members);
+                self.skip_numbers(core, &members);
             }
             // After a refused cover, each pattern within it waits for its own request.
             BusAnswer::Waits => self.settle_members(core, clients, &names[..1]),
@@ -114,12 +115,13 @@ impl ChannelsGateway {
     /// The name, and the names whose messages come by the request for it.
     fn with_covered(&self, name: &TopicName) -> Vec<TopicName> {
         let mut names = vec![name.clone()];
-        if self.names.asked.covers(name) {
+        if self.names.requests.covers(name) {
             names.extend(self.patterns.within(name));
         }
         names
     }
 
+    /// Tells the core whether messages of these names come.
     fn show_active(&self, core: &mut Core, names: &[TopicName]) {
         for name in names {
             core.set_active(name, self.names.active(name));
@@ -164,14 +166,15 @@ impl ChannelsGateway {
         let Some(round) = self.settling else {
             return;
         };
+        // The round that is due is this one, if it begins only now.
         let begins = round.next_slot == 0 && round.is_another_due;
         let next = core.walk(clients, round.next_slot, |core, key, client| {
             self.settle_client(core, key, client);
         });
         // Names that were confirmed after a round began get a round of their own.
         let is_another_due = round.is_another_due && !begins;
-        let goes_on = next.is_some() || is_another_due;
-        self.settling = goes_on.then_some(SettlingRound {
+        let has_more = next.is_some() || is_another_due;
+        self.settling = has_more.then_some(SettlingRound {
             next_slot: next.unwrap_or(0),
             is_another_due,
         });
@@ -233,7 +236,7 @@ impl ChannelsGateway {
     /// Handles a refused pattern that covers others: requests each pattern within it, because the bus may grant these.
     fn ask_for_each(&mut self, cover: &TopicName, within: &[TopicName]) {
         if !within.is_empty() {
-            let refused = &mut self.names.asked.refused_covers;
+            let refused = &mut self.names.requests.refused_covers;
             refused.insert(cover.clone());
         }
         for name in within {
@@ -336,7 +339,7 @@ impl ChannelsGateway {
                 client.held.note_moved(false);
             }
             if self.retained.has_values {
-                // The answer has gone: the client is a member.
+                // The answer was sent: the client is a member.
                 self.retained.want(name, key, 0);
                 self.retained.client_up(key);
             }
@@ -358,7 +361,7 @@ impl ChannelsGateway {
     /// Handles the loss of a connection to the bus. The members of confirmed names lose the messages published
     /// meanwhile: the core makes each such client miss a number.
     pub(super) fn lost(&mut self) {
-        self.names.asked.lost();
+        self.names.requests.lost();
         self.retained.lost();
     }
 
@@ -369,6 +372,7 @@ impl ChannelsGateway {
         core: &mut Core,
         clients: &mut ByClient<ChannelsClient>,
     ) {
+        // A copy, because the closure needs the gateway.
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {
             match self.statuses.is_up() {
@@ -418,15 +422,16 @@ impl ChannelsGateway {
             .chain(&patterns)
             .flat_map(|topic| core.members(topic))
             .collect();
-        self.misses(core, &members);
+        self.skip_numbers(core, &members);
     }
 
-    pub(super) fn misses(&self, core: &mut Core, members: &[SessionKey]) {
+    /// Makes each of these clients miss a number, because a message for it was lost, and counts them.
+    pub(super) fn skip_numbers(&self, core: &mut Core, members: &[SessionKey]) {
         members.iter().for_each(|&key| core.skip_number(key));
         self.stats.gaps_notified.add(members.len() as u64);
     }
 
-    /// Lets answers wait for no confirmation of the bus.
+    /// Ends the wait of a client's answers for the bus, and sends those that wait for nothing else.
     fn wait_not_for_bus(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if !client.answers.is_empty() {
             client.answers.wait_not_for_bus();

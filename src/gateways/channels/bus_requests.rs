@@ -124,8 +124,8 @@ impl BusRequests {
         self.changes.pop_front()
     }
 
-    /// Records the bus's response to the request `number`, and returns the state before. A response to an earlier
-    /// request is ignored, because the name may have been given up since.
+    /// Records the bus's response to the request `number`, and returns the state before. `None`: it is the response to
+    /// an earlier request, which is ignored, because the name may have been given up since.
     pub(super) fn record_answer(
         &mut self,
         name: &TopicName,

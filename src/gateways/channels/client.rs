@@ -15,7 +15,7 @@ pub struct ChannelsClient {
     pub(super) rights: Rights,
     /// The number of the table of roles that the rights come from.
     pub(super) rights_table: u32,
-    /// The number of a table of roles by which all names of the client have been judged; some have been by a later one.
+    /// Every name of the client was judged by the table of roles with this number, or by a later one.
     pub(super) names_table: u32,
     pub(super) token_end: TokenEnd,
     /// The names that the client holds: its topics in the hub, and the names that it joins with a waiting answer.
@@ -93,7 +93,7 @@ impl ChannelsClient {
         self.rare.get_or_insert_default().authenticated_us = Some(now_us);
     }
 
-    /// Whether a request goes on in a later turn.
+    /// Whether the rest of a request is for a later turn.
     pub(super) fn has_rest(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.rest.is_some())
     }
@@ -106,33 +106,33 @@ impl ChannelsClient {
         (rest, sending, self.answers)
     }
 
-    /// Takes the rest of a request, which goes on now.
+    /// Takes the rest of a request, which is continued now.
     pub(super) fn take_rest(&mut self) -> Option<PendingRequest> {
         self.rare.as_mut()?.rest.take()
     }
 
-    /// Sets the rest of a request, which goes on in a later turn.
+    /// Keeps the rest of a request for a later turn.
     pub(super) fn set_rest(&mut self, rest: PendingRequest) {
         self.rare.get_or_insert_default().rest = Some(rest);
     }
 
-    /// Whether answers go on in a later turn.
+    /// Whether answers are continued in a later turn.
     pub(super) fn is_sending(&self) -> bool {
         let rare = self.rare.as_ref();
         rare.is_some_and(|rare| rare.sending.is_some())
     }
 
-    /// Takes answers that go on now.
+    /// Takes the answers that are continued now.
     pub(super) fn take_sending(&mut self) -> Option<Sending> {
         self.rare.as_mut()?.sending.take()
     }
 
-    /// Sets answers that go on in a later turn.
+    /// Keeps answers for a later turn.
     pub(super) fn set_sending(&mut self, sending: Sending) {
         self.rare.get_or_insert_default().sending = Some(sending);
     }
 
-    /// The memory of what goes on in a later turn.
+    /// The memory of what is kept for a later turn.
     pub(super) fn later_bytes(&self) -> usize {
         let rare = self.rare.as_ref();
         let rest = rare.and_then(|rare| rare.rest.as_ref());

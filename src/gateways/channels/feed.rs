@@ -36,7 +36,7 @@ pub struct ChannelsFeed {
     alive: FrameBytes,
     /// Whether slow clients get only the newest message of a name.
     is_conflated: Box<dyn Fn(&str) -> bool + Send>,
-    /// Hashes a name and a pattern to a key.
+    /// Hashes a name to a key.
     keys: RandomState,
 }
 
@@ -71,6 +71,8 @@ impl ChannelsFeed {
             .then(|| ConflationKey(self.keys.hash_one(&message.subject)))
     }
 
+    /// Counts a message, and makes its publication; `None` if the message is too large. `request` is the number of the
+    /// question that has brought it.
     fn message(
         &mut self,
         now: Now,
@@ -124,7 +126,7 @@ impl ChannelsFeed {
     }
 }
 
-/// Finds out what clients get of a payload as text, unless it is too large to be relayed at all.
+/// Finds out what clients get of a payload as text; `Unread` if it is too large to be relayed at all.
 fn read(payload: &[u8], bytes_max: usize) -> PayloadText {
     if check_size(payload, bytes_max).is_err() {
         return PayloadText::Unread;
@@ -132,7 +134,7 @@ fn read(payload: &[u8], bytes_max: usize) -> PayloadText {
     if Json::check(payload).is_ok() {
         return PayloadText::Payload;
     }
-    // Most are so short that nobody has to look.
+    // Most are so short that the text of no payload of this length exceeds a limit.
     if RAW_GROWTH * payload.len() + RAW_BESIDE <= bytes_max.min(RAW_LATER_BYTES_MAX) {
         return PayloadText::Later;
     }

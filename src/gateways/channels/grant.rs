@@ -10,7 +10,7 @@ use super::replay::Last;
 use super::rights::GrantedName;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
-/// How a client stands to a name that a request grants to it.
+/// Whether a client held a name before a request granted it, and when the client joins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// It has not held the name: it joins now, or with the answer if it resumes.
@@ -47,6 +47,7 @@ impl ChannelsGateway {
         match standing {
             Standing::JoinsLater => return,
             Standing::Replayed => {
+                // The earlier request brings all kept messages; this one resumes nothing.
                 if let Some(resumed) = &mut follow_up.resumed {
                     resumed.off.insert(name);
                 }
@@ -72,7 +73,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// How the client stands to a name. `resumes`: the name brings messages of the time before.
+    /// Returns the standing of a client for a granted name. `resumes`: the name brings messages of the time before.
     fn standing(
         &self,
         core: &Core,
@@ -111,6 +112,7 @@ impl ChannelsGateway {
         if asks_again {
             resumed.held.insert(name.clone());
         }
+        // Only newest messages may have to come from the stream before the answer.
         if !matches!(resumed.last, Some(Last::Newest(_))) {
             return;
         }
@@ -205,7 +207,7 @@ impl ChannelsGateway {
         }
         client.answers.settle(&topic);
         client.answers.forget_past(&topic);
-        self.past.leave(&topic, key);
+        self.past.stop_waiting(&topic, key);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true

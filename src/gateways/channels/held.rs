@@ -29,7 +29,7 @@ enum Ids {
     Many(Box<ExtendibleMap<u32, ()>>),
 }
 
-/// A count that is wrong must not become a very high one.
+/// Reduces a count if `is_one`. A count that is wrong stops at 0: it must not become a very high one.
 fn count_less(count: &mut u32, is_one: bool) {
     debug_assert!(*count >= u32::from(is_one), "every name is counted once");
     *count = count.saturating_sub(u32::from(is_one));

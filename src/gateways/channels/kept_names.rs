@@ -14,8 +14,9 @@ pub(super) struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
-    /// The names that the bus refuses, and the matcher of the others while there are any.
+    /// The names that the bus refuses.
     refused: HashSet<String, RandomState>,
+    /// The matcher of the names that the bus does not refuse. `None` while it refuses none.
     accepted: Option<NamePatterns>,
     /// The feed is a stream, which weirgate reads whole. The names are then its subjects, once these are known.
     is_stream: bool,
@@ -101,8 +102,8 @@ impl KeptNames {
         new.and_then(|new| NamePatterns::new(self.syntax, &new).ok())
     }
 
-    /// Takes the subjects of the stream that is the kept feed. Returns false if they are no names of this bus: nothing
-    /// has changed then.
+    /// Takes the subjects of the stream that is the kept feed. Returns false, and changes nothing, if there are none,
+    /// if they are no names of this bus, or if the feed is no stream.
     pub(super) fn set_subjects(&mut self, subjects: &[String]) -> bool {
         let patterns = NamePatterns::new(self.syntax, subjects).ok();
         let patterns = patterns.filter(|_| self.is_stream && !subjects.is_empty());

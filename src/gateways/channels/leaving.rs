@@ -22,19 +22,21 @@ pub(super) struct Leaving {
     /// Names whose last values it waited for.
     wanted: WaitedNames,
     replays: Replays,
-    spent: Spent,
+    to_drop: DropLater,
     /// The permit for the names and messages of its answers.
     _permit: Option<Permit>,
 }
 
-/// Names and messages that are dropped, most of them of requests and answers: very many take time.
+/// Names and messages to be dropped over several turns, because dropping very many takes longer than a turn may. Most
+/// are those of requests and answers.
 #[derive(Debug, Default)]
-pub(super) struct Spent {
+pub(super) struct DropLater {
     sets: Vec<btree_set::IntoIter<TopicName>>,
     names: Vec<Vec<TopicName>>,
     past: Vec<btree_map::IntoIter<TopicName, PastFound>>,
     messages: Vec<Follow>,
-    /// Names whose newest messages the client still waits for.
+    /// Names whose newest messages the client still waits for: [`Self::next_wait`] returns them, so that the caller
+    /// ends each wait.
     waits: Vec<btree_map::IntoIter<TopicName, PastWait>>,
     /// Names of all clients that the bus was to be asked for again.
     cleared: Vec<ClearedNames>,
@@ -51,13 +53,13 @@ impl Leaving {
     ) -> Self {
         let (address, ids) = (client.held.address(), client.held.ids());
         let (rest, sending, answers) = client.into_requests();
-        let mut spent = Spent::default();
-        let permit = answers.spend(&mut spent);
+        let mut to_drop = DropLater::default();
+        let permit = answers.drop_later(&mut to_drop);
         if let Some(sending) = sending {
-            sending.spend(&mut spent);
+            sending.drop_later(&mut to_drop);
         }
         if let Some(rest) = rest {
-            rest.spend(&mut spent);
+            rest.drop_later(&mut to_drop);
         }
         Self {
             key,
@@ -65,13 +67,13 @@ impl Leaving {
             ids,
             wanted,
             replays,
-            spent,
+            to_drop,
             _permit: permit,
         }
     }
 }
 
-impl Spent {
+impl DropLater {
     pub(super) fn add_set(
         &mut self,
         set: impl IntoIterator<IntoIter = btree_set::IntoIter<TopicName>>,
@@ -120,7 +122,7 @@ impl Spent {
         self.cleared.extend(others.cleared);
     }
 
-    /// The names that are left.
+    /// How many names are still to be dropped.
     pub(super) fn names_len(&self) -> usize {
         let sets: usize = self.sets.iter().map(ExactSizeIterator::len).sum();
         let names: usize = self.names.iter().map(Vec::len).sum();
@@ -130,7 +132,7 @@ impl Spent {
         sets + names + past + waits + cleared
     }
 
-    /// Whether nothing is left to be dropped.
+    /// Whether nothing is left for [`Self::drop_next`].
     pub(super) fn is_empty(&self) -> bool {
         let is_without_names = self.sets.is_empty() && self.names.is_empty();
         is_without_names
@@ -186,9 +188,9 @@ impl ChannelsGateway {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);
                 }
-            } else if let Some(name) = leaving.spent.next_wait() {
-                self.past.leave(&name, leaving.key);
-            } else if !leaving.spent.drop_next() {
+            } else if let Some(name) = leaving.to_drop.next_wait() {
+                self.past.stop_waiting(&name, leaving.key);
+            } else if !leaving.to_drop.drop_next() {
                 self.leaving.pop_front();
                 continue;
             }
@@ -196,7 +198,7 @@ impl ChannelsGateway {
                 break;
             }
         }
-        while self.spent.drop_next() && core.has_time() {}
+        while self.to_drop.drop_next() && core.has_time() {}
         self.names.update_stats(&self.stats, core.memberships());
     }
 }
@@ -235,25 +237,27 @@ pub(super) mod tests {
     }
 
     /// Checks that so many names are dropped, only some of them in a step.
-    pub(in super::super) fn assert_drops(mut spent: Spent, names: usize) {
-        let mut left = spent.names_len();
+    pub(in super::super) fn assert_drops(mut to_drop: DropLater, names: usize) {
+        let mut left = to_drop.names_len();
         assert_eq!(left, names);
-        while spent.drop_next() {
-            assert!(left - spent.names_len() <= DROPPED_AT_ONCE);
-            left = spent.names_len();
+        while to_drop.drop_next() {
+            assert!(left - to_drop.names_len() <= DROPPED_AT_ONCE);
+            left = to_drop.names_len();
         }
-        assert!(left == 0 && spent.is_empty());
+        assert!(left == 0 && to_drop.is_empty());
     }
 
     #[test]
     fn no_set_of_very_many_names_is_dropped_in_one_step() {
         for is_sending in [false, true] {
-            let mut spent = Spent::default();
+            let mut to_drop = DropLater::default();
             match is_sending {
-                false => follow_up().spend(&mut spent),
-                true => Sending::new(vec![(Answer::pong("1"), follow_up())]).spend(&mut spent),
+                false => follow_up().drop_later(&mut to_drop),
+                true => {
+                    Sending::new(vec![(Answer::pong("1"), follow_up())]).drop_later(&mut to_drop)
+                }
             }
-            assert_drops(spent, 5 * NAMES);
+            assert_drops(to_drop, 5 * NAMES);
         }
     }
 }

@@ -11,12 +11,12 @@ use weirgate_core::{ByClient, Core, SessionKey, TopicName};
 /// The time between two rounds, microseconds.
 const ROUND_US: u64 = 1_000_000;
 
-/// The clients that are to be told.
+/// The clients that are still to be notified of a loss.
 #[derive(Debug, Default)]
 pub(super) struct LostNames {
-    /// Those of the round under way.
+    /// The clients of the round under way.
     round: BTreeSet<SessionKey>,
-    /// Those of the next round.
+    /// The clients of the next round.
     next: BTreeSet<SessionKey>,
     /// The time of the next round, microseconds.
     from_us: u64,
@@ -53,7 +53,7 @@ impl ChannelsGateway {
         while let Some(key) = self.lost_names.pop(now_us) {
             if let Some(client) = clients.get(key) {
                 self.statuses.send_loss(core, key, client.held.has_kept());
-                self.misses(core, &[key]);
+                self.skip_numbers(core, &[key]);
             }
             if !core.has_time() {
                 return;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat};
 use foldhash::fast::FixedState;
 
-use super::leaving::Spent;
+use super::leaving::DropLater;
 use super::past::{PAST_CLIENT_BYTES, PAST_NAME_BYTES, PastEnd, PastWait};
 use super::raw_text::{raw_text, raw_text_bytes};
 use super::replay::Last;
@@ -36,7 +36,7 @@ use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 #[derive(Debug)]
 pub(super) struct Answer {
     prefix: &'static str,
-    /// Of `subscribed`: its first members.
+    /// The first members of `subscribed`; `None` for other answers.
     entries: Option<Box<Entries>>,
     body: ObjectWriter,
     /// The frame, while it is put together.
@@ -57,7 +57,7 @@ pub(super) struct Entries {
     pub(super) errors: ListWriter,
     /// The granted names, if the answer says what each of them brings.
     pub(super) names: Option<Vec<TopicName>>,
-    /// What they bring, as far as it is known.
+    /// What the granted names bring, added name by name.
     brings: Option<ObjectWriter>,
     recovered: Option<ObjectWriter>,
     why: Option<ObjectWriter>,
@@ -102,7 +102,7 @@ impl Recovered {
         }
     }
 
-    /// The same for a name of which not all of the newest messages follow, for this reason.
+    /// As [`push`](Self::push), for a name of which not all of the newest messages follow, for this reason.
     pub(super) fn push_cut(&mut self, name: &TopicName, cut: RetainedCut) {
         self.recovered.boolean(name.as_str(), false);
         self.why.string(name.as_str(), cut.label());
@@ -127,9 +127,9 @@ impl Answer {
         answer.to(request_id)
     }
 
-    pub(super) fn unsubscribed(left: &ListWriter, request_id: &str) -> Self {
+    pub(super) fn unsubscribed(gone: &ListWriter, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"unsubscribed","seq":"#);
-        answer.body.raw("channels", &left.finish());
+        answer.body.raw("channels", &gone.finish());
         answer.to(request_id)
     }
 
@@ -289,11 +289,12 @@ impl Answer {
         parts
     }
 
-    /// Puts the next bytes of an answer that is known into its frame: an answer may have many megabytes. Returns whether
-    /// bytes are left.
+    /// Copies the next [`ASSEMBLED_AT_ONCE`] bytes of a complete answer into its frame: an answer may have many
+    /// megabytes. Returns whether bytes may be left.
     pub(super) fn assemble_next(&mut self, core: &Core) -> bool {
         let assembled = self.assembled.take();
         let mut assembled = assembled.unwrap_or_else(|| self.begin_frame(core));
+        // `before`: bytes from the next part on that the frame has already.
         let (mut before, mut room) = (assembled.bytes, ASSEMBLED_AT_ONCE);
         for part in self.parts() {
             let rest = &part.as_bytes()[before.min(part.len())..];
@@ -360,7 +361,7 @@ pub(super) struct FollowUp {
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// The number of the answer, if last values of its names go to the client after it.
     pub(super) retained: Option<u64>,
-    /// The client is told when the last values of a name have ended.
+    /// The client gets a message when the last values of a name have ended.
     pub(super) wants_end: bool,
     /// `None`: none of the names wants what the stream has and the history may lack.
     pub(super) past: Option<Box<WantedPast>>,
@@ -371,21 +372,22 @@ pub(super) struct FollowUp {
 /// The names of an answer whose newest messages the history lacks, or may lack by the time of the answer.
 #[derive(Debug, Default)]
 pub(super) struct WantedPast {
-    /// Those that the answer waits for.
+    /// The names that the answer waits for.
     pub(super) waits: BTreeMap<TopicName, PastWait>,
-    /// What is known of names beside, or after the wait.
+    /// What is known of names that the answer does not wait for, or no longer.
     pub(super) found: BTreeMap<TopicName, PastFound>,
-    /// How many newest messages the history had forgotten when the first name was asked for: what it has forgotten
-    /// since may be missing. `None`: no name was asked for.
+    /// How many newest messages the history had forgotten ([`Core::newest_forgotten_count`]) when the first name was
+    /// asked for: what it has forgotten since may be missing. `None`: no name was asked for.
     forgotten: Option<u64>,
 }
 
 /// What is known of the newest messages of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PastFound {
-    /// Not all are to be had, for this reason.
+    /// Some are missing, for this reason.
     Cut(RetainedCut),
-    /// The history has got them since it had forgotten so many newest messages, later than [`WantedPast::forgotten`].
+    /// The history has all of them, but for those that it has forgotten since its count of forgotten newest messages
+    /// was this one, which is above [`WantedPast::forgotten`].
     Since(u64),
 }
 
@@ -421,8 +423,8 @@ impl WantedPast {
         }
     }
 
-    /// Why messages of a name are missing. `has_forgotten`: whether the history has forgotten its newest message since it
-    /// had forgotten so many.
+    /// Why messages of a name are missing; `None` if none are. `has_forgotten` returns whether the history has
+    /// forgotten a newest message of the name since its count of forgotten newest messages was the given one.
     pub(super) fn cut(
         &self,
         name: &TopicName,
@@ -447,11 +449,12 @@ pub(super) struct Resumed {
     pub(super) last: Option<Last>,
     /// Names of the kept feed, joined with the answer.
     pub(super) names: BTreeSet<TopicName>,
-    /// Those that the client has joined before, and of which it asks for the newest messages.
+    /// The names among `names` that the client has joined before, and of which it asks for the newest messages.
     pub(super) held: BTreeSet<TopicName>,
-    /// The request has no other names. Decided with the whole request: names may leave while the answer waits.
+    /// All of `names` are in `held`. Decided when the answer is queued, because the client may give names up while it
+    /// waits.
     pub(super) has_held_alone: bool,
-    /// Granted names without a resume.
+    /// Granted names that this request does not resume.
     pub(super) off: BTreeSet<TopicName>,
 }
 
@@ -475,7 +478,7 @@ impl Resumed {
         self.since.is_none() && matches!(self.last, Some(Last::Newest(_)))
     }
 
-    /// Whether it asks for those of a name that it holds, and that is not new with this request.
+    /// Whether the client asks for the newest messages of this name, which it holds, and not only since this request.
     pub(super) fn asks_again(&self, name: &TopicName) -> bool {
         let is_new = self.names.contains(name) && !self.held.contains(name);
         !is_new && self.asks_newest_alone()
@@ -483,14 +486,14 @@ impl Resumed {
 }
 
 impl FollowUp {
-    /// Moves all names to `spent`, which drops them over several turns: very many at once would take too long.
-    pub(super) fn spend(self, spent: &mut Spent) {
+    /// Moves all names to `to_drop`, which drops them over several turns: very many at once would take too long.
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) {
         let resumed = self.resumed.into_iter();
         let resumed = resumed.flat_map(|resumed| [resumed.names, resumed.held, resumed.off]);
         let sets = resumed.chain([self.unconfirmed]);
-        sets.for_each(|set| spent.add_set(set));
+        sets.for_each(|set| to_drop.add_set(set));
         if let Some(past) = self.past {
-            spent.add_past(*past);
+            to_drop.add_past(*past);
         }
     }
 
@@ -514,7 +517,7 @@ impl FollowUp {
         past.is_some_and(|past| past.waits.contains_key(name))
     }
 
-    /// Ends a wait for the newest messages of a name from the stream, unless it is another wait.
+    /// Ends the wait for the newest messages of a name from the stream, unless the answer waits for the name anew.
     pub(super) fn settle_past(&mut self, name: &TopicName, end: PastEnd) {
         if let Some(past) = &mut self.past
             && past.waits.get(name) == Some(&end.wait)
@@ -535,9 +538,9 @@ struct WaitingAnswer {
 /// The latest times at which an answer goes out, microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct AnswerDue {
-    /// Of one that waits for the bus to confirm its names.
+    /// Of an answer that waits only for the bus to confirm its names.
     pub(super) confirmed_us: u64,
-    /// Of one that waits for the stream, too.
+    /// Of an answer that waits for the stream, too.
     pub(super) past_us: u64,
 }
 
@@ -763,11 +766,11 @@ impl Answers {
         }
     }
 
-    /// Moves all names of the answers to `spent`, as [`FollowUp::spend`] does. Returns the permit for them.
-    pub(super) fn spend(self, spent: &mut Spent) -> Option<Permit> {
+    /// Moves all names of the answers to `to_drop`, as [`FollowUp::drop_later`] does. Returns the permit for them.
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) -> Option<Permit> {
         let mut queue = self.0?;
         for waiting in queue.waiting.drain(..) {
-            waiting.follow_up.spend(spent);
+            waiting.follow_up.drop_later(to_drop);
         }
         queue.permit.take()
     }
@@ -859,7 +862,8 @@ pub(super) fn iso_utc(unix_ms: i64) -> String {
 /// The data of a deletion, which has no payload.
 const NULL: &[u8] = b"null";
 
-/// What of the message is its payload as a JSON value; `None` without a payload.
+/// Which part of the message has the payload as a JSON value; `None` without a payload. Makes the text of a payload
+/// that is not JSON, unless it was made before.
 fn text_of(message: &Message) -> Option<Part> {
     match message.content {
         _ if message.payload().is_empty() => None,

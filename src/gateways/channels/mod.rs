@@ -64,7 +64,7 @@ use self::bus::{NameErrors, SettlingRound};
 use self::client::ChannelsClient;
 use self::held::HeldNames;
 use self::kept_names::KeptNames;
-use self::leaving::{Leaving, Spent};
+use self::leaving::{DropLater, Leaving};
 use self::lost_names::LostNames;
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
@@ -176,11 +176,12 @@ pub struct ChannelsGateway {
     old_tables: VecDeque<Acl>,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
+    /// The round over the clients whose answers may no longer have to wait for a name.
     settling: Option<SettlingRound>,
-    /// The stream has got other subjects, or the bus refuses other names of the feed: the number of the next held name
-    /// that may move to or from the feed, or that may be refused.
+    /// After the stream has got other subjects, or the bus has refused or accepted names of the feed: the number of the
+    /// next held name to check, which may move to or from the feed, or be refused. `None`: all names are checked.
     moving: Option<u32>,
-    /// Clients that are to be told that messages of a name are lost.
+    /// Clients that are to be notified that messages of a name are lost.
     lost_names: LostNames,
     /// Errors of the bus about a name, and the clients that still have to get them.
     name_errors: VecDeque<NameErrors>,
@@ -190,8 +191,8 @@ pub struct ChannelsGateway {
     giving_up: Option<GivingUp>,
     /// Clients that have ended, and whose names are given up one after the other.
     leaving: ChunkedQueue<Leaving>,
-    /// What is dropped beside: very many names take time.
-    spent: Spent,
+    /// What is dropped over several turns, beside what the clients in `leaving` hold.
+    to_drop: DropLater,
 }
 
 /// Work for other threads.
@@ -222,6 +223,7 @@ impl ChannelsGateway {
         let of_pattern = AllClientsLimits::pattern_bytes_max(settings.name_bytes_max);
         let bytes = settings.channels_max.saturating_mul(of_name);
         let bytes = bytes.saturating_add(settings.patterns_max.saturating_mul(of_pattern));
+        // What one client may hold, in the order of the sums of [`Names`].
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
@@ -245,7 +247,7 @@ impl ChannelsGateway {
             gap_notified: None,
             giving_up: None,
             leaving: ChunkedQueue::default(),
-            spent: Spent::default(),
+            to_drop: DropLater::default(),
         }
     }
 
@@ -365,7 +367,7 @@ impl ChannelsGateway {
     }
 
     /// Carries out a request. Returns the answer with the names that it waits for and what follows it; `None` if the
-    /// request goes on in a later turn.
+    /// rest of the request is for a later turn.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -421,7 +423,8 @@ impl ChannelsGateway {
     }
 }
 
-/// Lets no message to a client refer to another if its token lists names: they may be the user's own.
+/// If the token of a client lists names, lets no compressed message to it refer to another: these names may be the
+/// user's own.
 fn keep_apart(core: &mut Core, key: SessionKey, rights: &Rights) {
     if rights.lists_names() {
         core.leave_window(key);
@@ -540,14 +543,14 @@ impl Gateway for ChannelsGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut ChannelsClient) {
         if let Some(sending) = client.take_sending()
-            && self.send_on(core, key, client, sending)
+            && self.continue_sending(core, key, client, sending)
         {
             self.send_ready(core, key, client);
         }
-        // Answers go on first: the rest of a later request may give up names of theirs.
+        // Answers first: the rest of a later request may give up names that they are about.
         if !client.is_sending()
             && let Some(rest) = client.take_rest()
-            && let Some((answer, follow_up)) = self.go_on(core, key, client, rest)
+            && let Some((answer, follow_up)) = self.continue_request(core, key, client, rest)
         {
             self.answer(core, key, client, answer, follow_up);
         }
@@ -585,7 +588,7 @@ impl Gateway for ChannelsGateway {
             || self.retained.has_ends()
             || self.has_past_work()
             || !self.leaving.is_empty()
-            || !self.spent.is_empty();
+            || !self.to_drop.is_empty();
         let at_once = has_work.then_some(0);
         let dues = [
             self.retained.due_us(),
@@ -625,6 +628,7 @@ impl Gateway for ChannelsGateway {
         {
             message.set_common();
         }
+        // The answer to a question is for the history, for clients that get all kept messages, or a last value.
         if publication
             .request
             .is_some_and(|number| self.past.has(number))
@@ -656,7 +660,7 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => {
-                self.retained.down(&mut self.spent);
+                self.retained.down(&mut self.to_drop);
                 self.past_down();
             }
             BusNotice::Gap if self.has_stream() => self.past_lost(),
@@ -741,7 +745,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn poll_output(&mut self) -> Option<ChannelsOutput> {
-        if let Some(change) = self.names.asked.next_change() {
+        if let Some(change) = self.names.requests.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
         let cover_of = |name: &TopicName| self.names.cover_of(name);

@@ -129,13 +129,14 @@ pub(super) struct Names {
     syntax: NameSyntax,
     /// In the order of [`ALL`].
     sums: [Quota; 3],
-    /// What one client may hold: an address that holds less may also hold the names of other addresses, even if little
-    /// is free.
+    /// What one client may hold, in the order of [`ALL`]. An address that holds less may also hold the names of other
+    /// addresses, even if little is free.
     least: [u64; 3],
     entries: ChunkedSlab<NameEntry>,
     ids: ExtendibleMap<TopicName, u32>,
     addresses: ExtendibleMap<ClientAddr, OfAddress>,
-    pub(super) asked: BusRequests,
+    /// The requests to the bus for these names.
+    pub(super) requests: BusRequests,
     /// The names with [`Route::RequestedBesideCover`].
     beside_covers: usize,
     /// Bytes of the texts.
@@ -162,7 +163,7 @@ struct NameEntry {
 struct OfAddress {
     /// In the order of [`ALL`].
     permits: [Permit; 3],
-    /// The clients of the address that hold a name.
+    /// By the number of a name: how many clients of the address hold the name.
     clients: ExtendibleMap<u32, u32>,
 }
 
@@ -215,8 +216,8 @@ impl OfAddress {
         }
     }
 
-    /// Charges a name for a client; `least` is given if another client holds it already. On an error nothing is
-    /// charged.
+    /// Charges a name for a client. `least` is given if another client holds it already: an address that holds less
+    /// gets the name even if little is free. On an error nothing is charged.
     fn grant(&mut self, amounts: &Amounts, least: Option<[u64; 3]>) -> Result<(), Full> {
         for (at, full) in ALL.into_iter().enumerate() {
             let least = least.map_or(0, |least| least[at]);
@@ -253,7 +254,7 @@ impl Names {
             entries: ChunkedSlab::default(),
             ids: ExtendibleMap::default(),
             addresses: ExtendibleMap::default(),
-            asked: BusRequests::default(),
+            requests: BusRequests::default(),
             beside_covers: 0,
             text_bytes: 0,
         }
@@ -361,12 +362,12 @@ impl Names {
         };
         match &route {
             Route::Kept => {}
-            Route::Requested => self.asked.want(name),
+            Route::Requested => self.requests.want(name),
             Route::RequestedBesideCover => {
                 self.beside_covers += 1;
-                self.asked.want(name);
+                self.requests.want(name);
             }
-            Route::Within(cover) => self.asked.want_cover(cover),
+            Route::Within(cover) => self.requests.want_cover(cover),
         }
         let before = std::mem::replace(&mut self.entries[*id].route, route);
         self.end_route(name, before);
@@ -419,12 +420,12 @@ impl Names {
     fn end_route(&mut self, name: &TopicName, route: Route) {
         match route {
             Route::Kept => {}
-            Route::Requested => self.asked.give_up(name),
+            Route::Requested => self.requests.give_up(name),
             Route::RequestedBesideCover => {
                 self.beside_covers -= 1;
-                self.asked.give_up(name);
+                self.requests.give_up(name);
             }
-            Route::Within(cover) => self.asked.give_up_cover(&cover),
+            Route::Within(cover) => self.requests.give_up_cover(&cover),
         }
     }
 
@@ -495,8 +496,8 @@ impl Names {
         let id = self.ids.get(name);
         id.is_some_and(|id| match &self.entries[*id].route {
             Route::Kept => true,
-            Route::Requested | Route::RequestedBesideCover => is(&self.asked, name),
-            Route::Within(cover) => is(&self.asked, cover),
+            Route::Requested | Route::RequestedBesideCover => is(&self.requests, name),
+            Route::Within(cover) => is(&self.requests, cover),
         })
     }
 
@@ -510,12 +511,14 @@ impl Names {
         }
     }
 
-    /// Returns true if the bus has confirmed or refused the newest request for the name.
+    /// Returns true if the bus has confirmed or refused the newest request for the name, and for a name of the kept
+    /// feed.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
         self.of_route(name, BusRequests::is_settled)
     }
 
-    /// Returns true if the bus has refused the newest request for the name.
+    /// Returns true if the bus has refused the newest request for the name, and for every name of the kept feed:
+    /// whether it refuses one of these is in [`super::kept_names`].
     pub(super) fn is_refused(&self, name: &TopicName) -> bool {
         self.of_route(name, BusRequests::is_refused)
     }

@@ -39,7 +39,7 @@ use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
 /// Memory of a name that waits, beside the text.
 pub(super) const PAST_NAME_BYTES: usize = 384;
-/// The most messages of addresses without clients that go in one step for a message that has no room.
+/// The most messages, kept for addresses without clients, that are forgotten in one step to make room for another one.
 const FORGOTTEN_AT_ONCE: usize = 64;
 /// Memory of a client with names that wait for their turn.
 pub(super) const PAST_CLIENT_BYTES: usize = 384;
@@ -51,43 +51,45 @@ pub(super) struct Past {
     answers: bool,
     /// The names that clients wait for.
     questions: ExtendibleMap<TopicName, PastQuestion>,
-    /// Those that wait for their turn.
+    /// The names among these that wait for their turn.
     waiting: Waiting,
-    /// Those that wait again, until their clients have their turns.
+    /// The names that wait again, until their clients have their turns.
     returned: Returned,
-    /// Those on their way, by the number of the question.
+    /// The names that the stream is asked for, by the number of the question.
     open: BTreeMap<u64, TopicName>,
-    /// Those whose answers have come, with messages that the reader of the stream has not reached: in its order.
-    /// Answers from before a loss come first.
+    /// The names whose answers have come, with messages that the reader of the stream has not reached: in the order in
+    /// which it reaches them. Answers from before a loss come first.
     ahead: BTreeSet<(Ahead, TopicName)>,
     /// How often the stream has lost messages.
     losses: u64,
-    /// Names of which nothing more is to be had from the stream.
+    /// Names that the stream was asked for, while asking again would bring nothing.
     known: KnownNames,
-    /// Clients whose answers wait no longer for a name.
+    /// Questions that have ended, with the clients that do not know it yet.
     ended: ChunkedQueue<Ended>,
-    /// The newest wait for a name.
+    /// The number of the newest wait.
     newest: PastWait,
 }
 
-/// The wait of answers for a name, until the question has ended. It may be waited for anew before all clients are told of
-/// the end.
+/// The number of a wait for a name, which lasts until the question has ended. Clients may wait for the name anew before
+/// all clients of the wait before are told of its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PastWait(u64);
 
+/// A name that clients wait for: the question about it, asked or still to be asked.
 #[derive(Debug)]
 struct PastQuestion {
     wait: PastWait,
     stage: Stage,
-    /// What the history had forgotten when the name was asked for.
+    /// How many newest messages the history had forgotten ([`Core::newest_forgotten_count`]) when the name was asked
+    /// for.
     forgotten: u64,
-    /// A message that did not come.
+    /// Why a message did not come.
     cut: Option<RetainedCut>,
     /// The newest message that the reader of the stream has not reached.
     unread: Option<StoredId>,
-    /// While it is on its way.
-    place: Option<Permit>,
-    /// The address for which the history keeps what it brings.
+    /// The permit for one of the questions that may be open at once, while this one is.
+    permit: Option<Permit>,
+    /// The address for which the history keeps what the question brings.
     kept_for: ClientAddr,
     clients: BTreeSet<SessionKey>,
 }
@@ -100,7 +102,7 @@ impl PastQuestion {
             forgotten: 0,
             cut: None,
             unread: None,
-            place: None,
+            permit: None,
             kept_for: client.group(),
             clients: BTreeSet::new(),
         }
@@ -125,7 +127,7 @@ impl PastQuestion {
                 kept = core.keep_newest(message, other, self.forgotten);
             }
         }
-        // If all who waited have left, the answer displaces nothing.
+        // For an address that has no clients any more, the answer displaces nothing.
         if !has_clients(self.kept_for) {
             return kept;
         }
@@ -180,7 +182,8 @@ pub(super) struct PastEnd {
     pub(super) wait: PastWait,
     /// Why messages are missing.
     pub(super) cut: Option<RetainedCut>,
-    /// What the history had forgotten when the name was asked for, or when the history turned out to have its messages.
+    /// How many newest messages the history had forgotten when the name was asked for, or when the history turned out
+    /// to have its messages.
     pub(super) forgotten: u64,
 }
 
@@ -224,8 +227,8 @@ impl Past {
         self.has_lost() || !self.returned.names.is_empty()
     }
 
-    /// Whether another name can be asked for. First all who wait get their turns: before, an address could come after all
-    /// names of another one.
+    /// Whether another name can be asked for. While clients of names that wait again have no turns yet, none can: their
+    /// addresses would come after all names of others.
     fn has_next(&self) -> bool {
         !self.questions.is_empty() && !self.has_returned() && self.waiting.has_next()
     }
@@ -244,7 +247,7 @@ impl Past {
     }
 
     /// A client waits no longer for a name. Without clients, a name is not asked for.
-    pub(super) fn leave(&mut self, name: &TopicName, key: SessionKey) {
+    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
         self.waiting.remove(key, name);
         let Some(question) = self.questions.get_mut(name) else {
             return;
@@ -268,8 +271,9 @@ impl Past {
         }
     }
 
-    /// Ends a question: its clients wait no longer. With a `cut`, messages are missing; the next client asks again,
-    /// unless it would find the same.
+    /// Handles the end of a question. If it brought a message that the reader of the stream has not reached, its
+    /// clients wait for the reader; otherwise they wait no longer. With a `cut`, messages are missing; the next client
+    /// asks again, unless it would find the same.
     fn end(&mut self, number: u64, cut: Option<RetainedCut>) {
         let Some(name) = self.open.remove(&number) else {
             return;
@@ -282,7 +286,7 @@ impl Past {
             let losses = self.losses;
             let ahead = Ahead { losses, id };
             (question.stage, question.cut) = (Stage::Ahead(ahead), cut.or(question.cut));
-            question.place = None;
+            question.permit = None;
             match question.clients.is_empty() {
                 true => drop(self.questions.remove(&name)),
                 false => drop(self.ahead.insert((ahead, name))),
@@ -313,7 +317,7 @@ impl Past {
         });
     }
 
-    /// A question gets no answer.
+    /// Handles a question that gets no answer: its name waits again.
     fn ask_again(&mut self, number: u64) {
         if let Some(name) = self.open.remove(&number) {
             self.wait_again(name);
@@ -330,7 +334,7 @@ impl Past {
             return;
         }
         question.stage = Stage::Waits;
-        (question.cut, question.unread, question.place) = (None, None, None);
+        (question.cut, question.unread, question.permit) = (None, None, None);
         self.returned.names.push_back(name);
     }
 
@@ -359,7 +363,7 @@ impl Past {
         self.returned.reached = next;
     }
 
-    /// A question on its way.
+    /// The question with this number, while it is open.
     fn asked(&mut self, number: u64) -> Option<&mut PastQuestion> {
         self.questions.get_mut(self.open.get(&number)?)
     }
@@ -387,12 +391,16 @@ fn stays(cut: RetainedCut) -> bool {
 impl ChannelsGateway {
     /// Whether the history has the newest messages of a name of the kept feed.
     pub(super) fn past_of(&self, core: &Core, name: &TopicName) -> PastOf {
+        // Only a stream has messages that the history lacks.
         if !self.has_stream() {
             return PastOf::Here(None);
         }
+        // The history is still being filled.
         if !self.statuses.has_filled(core) {
             return PastOf::Missing;
         }
+        // A stream that answers no questions was read whole. Of an exact name, the history has the newest message if it
+        // has any.
         let is_exact = !self.syntax().is_pattern(name.as_str());
         if !self.past.answers || is_exact && core.has_kept(name) {
             return PastOf::Here(None);
@@ -400,8 +408,8 @@ impl ChannelsGateway {
         self.past.known.past_of(name, core.newest_forgotten_count())
     }
 
-    /// How many newest messages the history has forgotten, or had when the question about the name was asked whose answer a
-    /// client will share; `None` if the stream answers no questions.
+    /// How many newest messages the history has forgotten; if a question about the name is open, whose answer a client
+    /// will share, how many it had forgotten when the question was asked. `None` if the stream answers no questions.
     pub(super) fn forgotten_for(&self, core: &Core, name: &TopicName) -> Option<u64> {
         let question = self.past.questions.get(name);
         let asked = question.filter(|question| question.stage != Stage::Waits);
@@ -410,7 +418,8 @@ impl ChannelsGateway {
         Some(forgotten).filter(|_| self.past.answers)
     }
 
-    /// Whether the history has forgotten a newest message of a name since it had forgotten so many. The stream has it still.
+    /// Whether the history has forgotten a newest message of a name since its count of forgotten newest messages was
+    /// `forgotten`. The stream still has the message.
     pub(super) fn has_forgotten(&self, core: &Core, name: &TopicName, forgotten: u64) -> bool {
         core.newest_forgotten_count() > forgotten && {
             let patterns = matcher(self.syntax(), name.as_str()).map(Arc::new);
@@ -431,7 +440,8 @@ impl ChannelsGateway {
         wait
     }
 
-    /// Why a client whose answer waits no longer lacks the newest messages of a name; `None` if they have come meanwhile.
+    /// Ends the wait of a client for a name, because its answer waits no longer. Returns why the newest messages are
+    /// missing; `None` if they have come meanwhile.
     pub(super) fn leave_past(
         &mut self,
         core: &Core,
@@ -441,7 +451,7 @@ impl ChannelsGateway {
     ) -> Option<RetainedCut> {
         // Another answer to the client may still wait for the name.
         if !client.waits_for_past(name) {
-            self.past.leave(name, key);
+            self.past.stop_waiting(name, key);
         }
         match self.past_of(core, name) {
             PastOf::Here(cut) => cut,
@@ -480,7 +490,7 @@ impl ChannelsGateway {
         let Turn {
             name,
             client,
-            place,
+            permit,
         } = turn;
         let past = self.past_of(core, &name);
         let question = self.past.questions.get_mut(&name);
@@ -493,7 +503,7 @@ impl ChannelsGateway {
             return;
         }
         question.stage = Stage::Asked;
-        (question.place, question.kept_for) = (Some(place), client.group());
+        (question.permit, question.kept_for) = (Some(permit), client.group());
         let number = self.retained.ask_newest(&name, client);
         self.past.open.insert(number, name);
     }

@@ -140,7 +140,8 @@ impl HeldPatterns {
         of_cover.map(|pattern| &pattern.name)
     }
 
-    /// Brings the answer for a name up to date.
+    /// Brings the answer for a name up to date: compares the name with the patterns that are new since. Those over a
+    /// limit go to `over`.
     fn compare(&mut self, name: &str) {
         let known = self.answers.get(name).map(std::mem::take);
         let Matching {
@@ -163,6 +164,7 @@ impl HeldPatterns {
                 let other = self.patterns.get(other);
                 other.is_some_and(|other| other.address == pattern.address)
             };
+            // An address gets a further copy only while it has fewer than are free.
             let held = matching.iter().filter(is_theirs).count();
             if held > 0 && held + matching.len() >= COPIES_MAX {
                 self.over.insert(*number, (Full::Copies, COPIES_MAX));
@@ -240,7 +242,7 @@ impl ChannelsGateway {
         let topic = &publication.topic;
         self.publish_newest(core, publication, topic);
         if let Some(subject) = &publication.subject
-            && self.names.asked.covers(topic)
+            && self.names.requests.covers(topic)
         {
             let within = self.patterns.matching(subject, Some(topic));
             let within: Vec<TopicName> = within.cloned().collect();
@@ -252,7 +254,8 @@ impl ChannelsGateway {
 
     /// Publishes a live message of a name to its members, or of a subject to the members of the pattern `name`.
     fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
-        // The bus sent it before it heard that the stream has got the name, which brings the message too.
+        // The bus sent it before weirgate unsubscribed from the name. The stream has got the name, and brings the
+        // message too.
         if self.has_stream() && self.names.is_of_feed(name) {
             return;
         }

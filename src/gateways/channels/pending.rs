@@ -1,12 +1,12 @@
 //! Requests about names, one name at a time: a request may have so many names that the loop has no time for all of them
-//! in one turn. What is left of it goes on when the client has its next share. The client sends no other request
-//! meanwhile: it is not read.
+//! in one turn. The rest of it is carried out when the client has its next share. Until then, the client is not read,
+//! so no other request of it comes.
 
 use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::leaving::Spent;
+use super::leaving::DropLater;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
 use super::rights::Verdict;
 use crate::auth::{Rights, RightsCheck, Undecided};
@@ -50,9 +50,11 @@ pub(super) struct UnsubscribingNames {
 /// The names that a client's new token has not been compared with yet, and the answer to the token.
 #[derive(Debug)]
 pub(super) struct Reauthentication {
+    /// The numbers of the names.
     ids: Vec<u32>,
+    /// The check that the names share. `None` before the first name, and after a name that has used up the steps.
     check: Option<RightsCheck>,
-    /// In the order of the answer; then they are written to it.
+    /// The names that the token does not grant, sorted. After the comparison they are moved to `written`.
     revoked: BTreeSet<TopicName>,
     written: ListWriter,
     request_id: String,
@@ -87,19 +89,19 @@ impl PendingRequest {
         }
     }
 
-    /// Moves all names to these lists.
-    pub(super) fn spend(self, spent: &mut Spent) {
+    /// Moves all names to `to_drop`, as [`FollowUp::drop_later`] does.
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) {
         match self {
             Self::Subscribe(request) => {
-                request.follow_up.spend(spent);
-                spent.add_names(request.entries.names.unwrap_or_default());
+                request.follow_up.drop_later(to_drop);
+                to_drop.add_names(request.entries.names.unwrap_or_default());
             }
             Self::Unsubscribe(_) => {}
-            Self::Authenticate(request) => spent.add_set(request.revoked),
+            Self::Authenticate(request) => to_drop.add_set(request.revoked),
         }
     }
 
-    /// Judges the names that are left by these rights, made by another table of roles.
+    /// Has the names that are left judged by these rights, which were made by a newer table of roles.
     fn renew_check(&mut self, rights: &Rights) {
         let check = match self {
             Self::Subscribe(request) => Some(&mut request.check),
@@ -111,7 +113,7 @@ impl PendingRequest {
         }
     }
 
-    /// What the answer will wait for.
+    /// What the answer will wait for; `None` if it waits for nothing.
     pub(super) fn follow_up(&mut self) -> Option<&mut FollowUp> {
         match self {
             Self::Subscribe(request) => Some(&mut request.follow_up),
@@ -168,7 +170,7 @@ impl ChannelsGateway {
     }
 
     /// Begins with a request that was read just now, unless that has taken the client's share: a request may be long.
-    /// Returns what [`go_on`](Self::go_on) does.
+    /// Returns what [`continue_request`](Self::continue_request) does.
     pub(super) fn begin(
         &mut self,
         core: &mut Core,
@@ -177,15 +179,15 @@ impl ChannelsGateway {
         request: PendingRequest,
     ) -> Option<(Answer, FollowUp)> {
         if core.has_share() {
-            return self.go_on(core, key, client, request);
+            return self.continue_request(core, key, client, request);
         }
         put_off(core, key, client, request);
         None
     }
 
-    /// Goes on with a request while the client has a share. Returns the answer, with the names that it waits for;
-    /// `None`: the rest is for a later turn.
-    pub(super) fn go_on(
+    /// Continues a request while the client has a share. Returns the answer, with the names that it waits for; `None`:
+    /// the rest is for a later turn, or the client is closed.
+    pub(super) fn continue_request(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -295,6 +297,7 @@ impl ChannelsGateway {
         let is_first = request.check.is_none();
         let mut check = request.check.take().unwrap_or_else(|| self.check(client));
         match self.settings.acl.grants(&mut check, name.as_str()) {
+            // The names before this one have used up the steps: it is judged again, with new ones.
             Err(Undecided::Request) if !is_first => request.ids.push(id),
             Ok(true) => request.check = Some(check),
             _ => {

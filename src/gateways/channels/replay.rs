@@ -50,7 +50,8 @@ const PAUSES_MAX: u32 = 1_500;
 /// several pages brings the client so much that another one may follow.
 const SHORT_READS_MAX: u32 = 100;
 
-/// With less than one such part of the memory of names free for an address, its clients get no kept messages.
+/// A client gets no kept messages if they would leave less than one such part of the memory of names, an eighth, free
+/// for its address.
 const ROOM_OF_NAMES: u64 = 8;
 
 /// All kept messages that a client gets.
@@ -59,9 +60,9 @@ pub(super) type Replays = BTreeMap<TopicName, Replay>;
 /// The names of which a client gets all kept messages (`"last":"all"`), and how far a round over them is.
 #[derive(Debug, Default)]
 pub(super) struct ReplayProgress {
-    /// By name; those of an event stream with several names have an empty one.
+    /// By name; the replay of an event stream with several names has the empty name.
     pub(super) replays: Replays,
-    /// Those that are still to be looked for in the history in this round, the next one last.
+    /// The names of replays that still have their turn at the history in this round, the next one last.
     round: Vec<TopicName>,
     /// Whether the history has more for one of this round.
     has_more: bool,
@@ -179,22 +180,23 @@ impl Name {
 
 /// How a replay goes on after a look at the history.
 enum AfterLook {
-    /// There is no more now.
+    /// It waits: the history has no more now.
     Waits,
-    /// With another page, when the client has taken this one.
+    /// It sends another page when the client has taken this one.
     Page,
-    /// With another look: nothing was found so far.
+    /// It looks at the history again: nothing was found so far.
     Look,
 }
 
 /// How a replay goes on for which the history has no page.
 enum WithoutPage {
-    /// The bus brings what the history lacks.
+    /// It waits for the bus, which brings what the history lacks.
     Waits,
-    /// At once, with what the history has.
+    /// It goes on at once, with what the history has.
     Again,
-    /// A little later.
+    /// It pauses for [`PAUSE_US`].
     Rests,
+    /// It ends.
     Ends,
 }
 
@@ -291,17 +293,18 @@ impl Replay {
         !self.is_paused && !self.is_over
     }
 
-    /// Where the stream is read from: before a message of which the client may lack a copy.
+    /// The message after which the stream is read. `None`: it is read from its beginning, because the client has no
+    /// message of it, or may lack a copy of the last one.
     fn after(&self) -> Option<StoredId> {
         let (id, copy) = self.cursor.stored()?;
         let has_all_copies = self.names.last().is_none_or(|name| name.rank() <= copy);
         has_all_copies.then_some(id)
     }
 
-    /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A question
-    /// that is refused, perhaps only because the answer was late, is asked again once, from where the bus knows that nothing
-    /// was missing. Returns whether it is.
-    fn read(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
+    /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A
+    /// question that is refused, perhaps only because the answer was late, is asked again once, from where the bus
+    /// knows that nothing was missing. Returns whether it is. `is_short`: the question had no page before its end.
+    fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
         self.is_in_page = false;
         let has_no_answer = cut == Some(RetainedCut::Refused);
         let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
@@ -318,6 +321,7 @@ impl Replay {
             Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed) => {
                 self.is_over = true;
             }
+            // `read_all` moves the cursor, and returns whether messages were lost after the position of the question.
             _ if self.cursor.read_all() => self.cut.note(RetainedCut::Window),
             _ => {}
         }
@@ -368,8 +372,9 @@ impl RetainedClient {
         replays.filter(|replay| replay.is_asked)
     }
 
-    /// Chooses what the next question is for: the same as the one before that has not come to its end; or names of which the
-    /// client has come equally far. Returns from where another one reads.
+    /// Chooses what the next question is for: the same as the one before that has not come to its end; or names of
+    /// which the client has come equally far. Returns after which message another one reads (`Some(None)`: from the
+    /// beginning of the stream); `None`: the one before goes on, or there is nothing to ask for.
     pub(super) fn begin_reading(
         &mut self,
         scope: &TopicName,
@@ -504,7 +509,8 @@ impl Retained {
         }
     }
 
-    /// Lets a client go on, also while the bus is away: the history may have the rest.
+    /// Gives a client its turn as [`Self::client_up`] does, but also while the bus is away: the history may have the
+    /// rest.
     fn wake(&mut self, key: SessionKey) {
         if let Some(waiter) = self.clients.get_mut(&key)
             && !waiter.is_busy
@@ -537,7 +543,7 @@ impl Retained {
     }
 
     /// Handles the end of a question for all messages: the rest is in the history.
-    pub(super) fn replay_is_read(
+    pub(super) fn end_question_of_replays(
         &mut self,
         scope: &TopicName,
         key: SessionKey,
@@ -546,7 +552,7 @@ impl Retained {
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {
-                replay.is_asked = replay.read(cut, !had_page);
+                replay.is_asked = replay.question_ended(cut, !had_page);
             }
         }
         self.wait_again(scope, key, Some(cursor));
@@ -638,8 +644,8 @@ impl ChannelsGateway {
         has_room.then(|| name_bytes.grant(address, bytes))?
     }
 
-    /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns whether the
-    /// client is to take it, or to wait, before others.
+    /// Sends a client the next page that the history has: of one name, and then of the next, in rounds. Returns true if
+    /// the client has to take a page, or the round goes on later; false if the client is ready for what the bus brings.
     pub(super) fn replay_kept(
         &mut self,
         core: &mut Core,
@@ -695,6 +701,7 @@ impl ChannelsGateway {
         let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
         // A question that ended in a page is asked again: what the bus knew of this page is gone with it.
         let is_asked = is_asked || replay.is_in_page && !replay.is_over;
+        // A client without a position first gets what the stream has from before the history.
         let may_be_there = replay.cursor.position().is_some() || replay.is_read || replay.is_over;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
@@ -800,6 +807,7 @@ impl ChannelsGateway {
             if !replay.get().is_asked {
                 continue;
             }
+            // Taken out, because the waiter counts the bytes that are sent to it.
             let (replayed, mut replay) = replay.remove_entry();
             let has = replay.cursor.stored();
             let names = replay.names.iter_mut();

@@ -58,12 +58,14 @@ pub(super) struct Retained {
     pub(super) has_values: bool,
     /// Whether the bus gives all messages of the stream that is the kept feed.
     pub(super) has_pages: bool,
-    /// Clients whose kept messages go on a little later, and when.
+    /// Clients that pause before they get further kept messages.
     pub(super) paused: Vec<SessionKey>,
+    /// The end of their pause, microseconds.
     pub(super) paused_until_us: u64,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     pub(super) clients: ExtendibleMap<SessionKey, RetainedClient>,
+    /// The clients that wait for the last values of a name.
     waiting: ExtendibleMap<TopicName, BTreeSet<SessionKey>>,
     pub(super) questions: Questions,
     unanswered: Unanswered,
@@ -71,11 +73,11 @@ pub(super) struct Retained {
     /// subject, by a hash of the subject, which takes less memory than the text.
     live: ExtendibleMap<TopicName, ExtendibleMap<u64, u64>>,
     hasher: RandomState,
-    /// Clients with room.
+    /// Clients that have room for values and wait for a share; addresses take turns.
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report a drained send queue.
     pub(super) undrained: Vec<SessionKey>,
-    /// Clients with an end to be told.
+    /// Clients to which the end of a name's values is to be sent.
     ending: VecDeque<SessionKey>,
     /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,
@@ -135,7 +137,7 @@ impl Retained {
         self.questions.ask_newest(name, client)
     }
 
-    /// Says something of a question of [`Self::ask_newest`].
+    /// Sends the bus a request about a question of [`Self::ask_newest`].
     pub(super) fn request(&mut self, request: RetainedRequest) {
         self.questions.requests.push_back(request);
     }
@@ -220,6 +222,7 @@ impl Retained {
         self.remove(name, key);
     }
 
+    /// Ends the wait of a client for a name. What the client is still to be told of the name stays queued.
     pub(super) fn remove(&mut self, name: &TopicName, key: SessionKey) {
         self.leave_question(name, key);
         if let Some(waiter) = self.clients.get_mut(&key) {
@@ -345,7 +348,8 @@ impl Retained {
         }
     }
 
-    /// Handles a client with a name less in questions.
+    /// Counts one name less of a client in questions. After the last one, the share of the client shrinks to what was
+    /// sent, and the hub reports when the client has taken that.
     fn unasked(&mut self, key: SessionKey) {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return;
@@ -359,7 +363,7 @@ impl Retained {
         }
     }
 
-    /// Handles a name that a client of before has waited for.
+    /// Ends the wait for a name of a client that has ended.
     pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey, wanted: &WaitedName) {
         self.leave_as(name, key, wanted);
         self.no_longer_waits(name, key);

@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     Granted(GrantedName),
     /// An error for this entry; the next entries are still checked.
     Refused(NameRefusal, String),
-    /// An error for this entry, because the client may not hold the name, also if it does.
+    /// An error for this entry: the client may not hold the name, and loses it if it does.
     Denied(NameRefusal, String),
     /// An error for this entry, because the client holds as many names as it may; the next entries are not checked.
     Full(String),
@@ -117,7 +117,7 @@ impl ChannelsGateway {
             Ok(true) => self.hold_name(client, name, check),
             Ok(false) => {
                 let error = match settings.acl.fault(check, name) {
-                    Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
+                    Some((placeholder, fault)) => format!("{} ({placeholder}: {fault})", denied()),
                     None => denied(),
                 };
                 Verdict::Denied(Denied, error)
@@ -166,7 +166,7 @@ impl ChannelsGateway {
             _ => None,
         };
         let cover = cover.map(TopicName::from);
-        let cover = cover.filter(|cover| !self.names.asked.refused_covers.contains(cover));
+        let cover = cover.filter(|cover| !self.names.requests.refused_covers.contains(cover));
         let route = match &cover {
             _ if is_kept => Route::Kept,
             None => Route::Requested,

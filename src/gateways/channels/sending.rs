@@ -14,7 +14,7 @@ use std::{mem, vec};
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
-use super::leaving::Spent;
+use super::leaving::DropLater;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPast};
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
@@ -35,14 +35,14 @@ pub(super) struct Sending {
     answers: Vec<Prepared>,
     /// How many of the answers are prepared.
     prepared: usize,
-    /// Messages were postponed since an earlier turn.
+    /// Live messages for the client have been postponed since an earlier turn.
     is_late: bool,
     /// Names that turned out not to be of the stream, of answers that were sent: their last values are still to be
     /// requested. With each list, whether the client wants to know when they have ended.
     moved: Vec<(Vec<TopicName>, bool)>,
     /// Answers that were sent, and the names of answers: dropping very many takes time, too.
-    said: Vec<Answer>,
-    spent: Spent,
+    sent: Vec<Answer>,
+    to_drop: DropLater,
 }
 
 /// An answer, until all that it says is known.
@@ -62,34 +62,34 @@ struct Prepared {
 #[derive(Debug)]
 struct Resuming {
     since: Option<String>,
-    /// Whether the request has a position; of all kept messages, one that is of no use is left out.
+    /// Whether the request has a position. It stays true if `since` is removed because the position is not valid.
     has_since: bool,
     last: Option<usize>,
     /// The client gets all kept messages of the names, and then joins them.
     is_all: bool,
     /// Names that the client still has to join, in the order of the answer.
     names: btree_set::IntoIter<TopicName>,
-    /// Those that it has joined before: it may have left them meanwhile.
+    /// The names among these that it has joined before; it may have given them up meanwhile.
     held: BTreeSet<TopicName>,
     /// All names are held, and get their newest messages again. Their live messages come meanwhile, so nothing is postponed.
     asks_again: bool,
     /// The names joined so far, and their outcomes.
     joined: Vec<TopicName>,
     outcomes: Vec<Outcome>,
-    /// Granted names without a resume, in the order of the answer.
+    /// Granted names that this request does not resume, in the order of the answer.
     off: Vec<TopicName>,
     /// Names that the stream turned out not to have while the answer waited: their last values follow the answer.
     moved: Vec<TopicName>,
-    /// What the history lacks; the answer waits no longer.
+    /// What is known of messages that the history lacks.
     past: Box<WantedPast>,
     /// The missed messages, and the newest messages of names whose missed messages are not all there.
     missed: Follow,
     newest: Follow,
     /// Messages that were found and are not sent, until they are dropped.
-    spent: Vec<Follow>,
+    unsent: Vec<Follow>,
     /// The missed messages are too many: none is sent.
     is_large: bool,
-    /// Newest messages of names whose missed messages do not all come do not come either: the answer says so.
+    /// Some names get neither all missed messages nor the newest ones: the answer says so.
     lacks_newest: bool,
     /// The client has got newer messages already: it gets no older ones.
     has_got_newer: bool,
@@ -98,37 +98,37 @@ struct Resuming {
     /// How many of the joined names and of the names without a resume the answer has.
     written: (usize, usize),
     recovered: Recovered,
-    /// The answer has what is recovered.
-    is_said: bool,
+    /// `recovered` was moved to the answer.
+    is_reported: bool,
 }
 
 impl Sending {
     /// Answers of which none is prepared yet: one, or all of an event stream.
     pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
-        let mut spent = Spent::default();
+        let mut to_drop = DropLater::default();
         let prepared = answers.into_iter();
         let prepared =
-            prepared.map(|(answer, follow_up)| Prepared::new(answer, follow_up, &mut spent));
+            prepared.map(|(answer, follow_up)| Prepared::new(answer, follow_up, &mut to_drop));
         Self {
             answers: prepared.collect(),
             prepared: 0,
             is_late: false,
             moved: Vec::new(),
-            said: Vec::new(),
-            spent,
+            sent: Vec::new(),
+            to_drop,
         }
     }
 
-    /// Moves all names and messages to these lists.
-    pub(super) fn spend(self, spent: &mut Spent) {
-        spent.add_all(self.spent);
+    /// Moves all names and messages to `to_drop`, as [`FollowUp::drop_later`] does.
+    pub(super) fn drop_later(self, to_drop: &mut DropLater) {
+        to_drop.add_all(self.to_drop);
         for (names, _) in self.moved {
-            spent.add_names(names);
+            to_drop.add_names(names);
         }
         for prepared in self.answers {
-            spent.add_names(prepared.brings.collect());
+            to_drop.add_names(prepared.brings.collect());
             if let Some(resuming) = prepared.resuming {
-                resuming.spend(spent);
+                resuming.drop_later(to_drop);
             }
         }
     }
@@ -136,17 +136,17 @@ impl Sending {
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
         let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
-        let said: usize = self.said.iter().map(Answer::bytes).sum();
+        let sent: usize = self.sent.iter().map(Answer::bytes).sum();
         let moved: usize = self.moved.iter().map(|(names, _)| names.len()).sum();
-        answers + said + (moved + self.spent.names_len()) * NAME_BYTES
+        answers + sent + (moved + self.to_drop.names_len()) * NAME_BYTES
     }
 
     /// Drops an answer that was sent, or names of one. Returns whether there are more.
     fn drop_next(&mut self) -> bool {
-        if self.said.pop().is_none() {
-            self.spent.drop_next();
+        if self.sent.pop().is_none() {
+            self.to_drop.drop_next();
         }
-        !(self.said.is_empty() && self.spent.is_empty())
+        !(self.sent.is_empty() && self.to_drop.is_empty())
     }
 
     /// Sends the answers, which are whole. Returns the number of the last answer that last values follow.
@@ -169,7 +169,7 @@ impl Sending {
             core.send(key, &frame);
             // Answers go out in order: the last number covers those before.
             retained = prepared.retained.or(retained);
-            self.said.push(prepared.answer);
+            self.sent.push(prepared.answer);
         }
         retained
     }
@@ -182,9 +182,10 @@ impl Sending {
         resuming.flatten()
     }
 
-    /// Checks what was found in earlier turns; returns whether it still holds. A loss of the bus may have come since, or
-    /// so many messages that they could not be postponed any longer.
-    fn still_holds(&mut self, core: &Core, key: SessionKey) -> bool {
+    /// Checks again what was found in earlier turns: there may have been a loss of the bus since, or so many messages
+    /// that they could not be postponed any longer. Returns false if something is no longer true: then the answers are
+    /// prepared again.
+    fn recheck(&mut self, core: &Core, key: SessionKey) -> bool {
         let is_late = self.is_late;
         let has_got_newer = is_late && !core.postpones(key);
         let mut holds = true;
@@ -211,9 +212,9 @@ impl Sending {
 }
 
 impl Prepared {
-    /// The names that the answer has waited for go to `spent`.
-    fn new(mut answer: Answer, follow_up: FollowUp, spent: &mut Spent) -> Self {
-        spent.add_set(follow_up.unconfirmed);
+    /// The names that the answer has waited for go to `to_drop`.
+    fn new(mut answer: Answer, follow_up: FollowUp, to_drop: &mut DropLater) -> Self {
+        to_drop.add_set(follow_up.unconfirmed);
         let (resumed, past) = (follow_up.resumed, follow_up.past.unwrap_or_default());
         Self {
             brings: answer.take_names().into_iter(),
@@ -252,14 +253,14 @@ impl Resuming {
             past,
             missed: Follow::default(),
             newest: Follow::default(),
-            spent: Vec::new(),
+            unsent: Vec::new(),
             is_large: false,
             lacks_newest: false,
             has_got_newer: false,
             newest_loss: None,
             written: (0, 0),
             recovered: Recovered::default(),
-            is_said: false,
+            is_reported: false,
         }
     }
 
@@ -270,13 +271,13 @@ impl Resuming {
         names * NAME_BYTES + self.recovered.bytes()
     }
 
-    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs. Without a position, sends no
-    /// newest messages: the reason is said of all names.
+    /// Discards the missed messages, and reports this reason for each name that has no other. Without a position,
+    /// discards the newest messages too.
     fn fail(&mut self, why: NotRecovered) {
-        self.spent.push(mem::take(&mut self.missed));
+        self.unsent.push(mem::take(&mut self.missed));
         self.lacks_newest = true;
         if !self.has_since {
-            self.spend_newest();
+            self.discard_newest();
         }
         self.is_large |= why == NotRecovered::Large;
         for outcome in &mut self.outcomes {
@@ -285,20 +286,20 @@ impl Resuming {
         self.write_again();
     }
 
-    /// What the answer has of the names is not true any more.
+    /// Has the outcomes of all names written again, because those in the answer are not true any more.
     fn write_again(&mut self) {
         self.written = (0, 0);
         self.recovered = Recovered::default();
-        self.is_said = false;
+        self.is_reported = false;
     }
 
-    /// Sends no newest messages that were found before a loss. Returns false if there was none.
+    /// Discards the newest messages if there was a loss since they were found. Returns whether it did so.
     fn note_loss(&mut self, core: &Core) -> bool {
         let newest = core.newest_loss();
         let known = self.newest_loss.replace(newest);
         let is_new = self.last.is_some() && known.is_some_and(|known| known != newest);
         if is_new && self.has_since {
-            self.spend_newest();
+            self.discard_newest();
             self.write_again();
         } else if is_new {
             self.fail(NotRecovered::Window);
@@ -306,12 +307,13 @@ impl Resuming {
         is_new
     }
 
-    /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
+    /// Discards all older messages, because the client has got newer ones. Returns false if it has done so before,
+    /// or if the client gets all kept messages.
     fn give_up(&mut self) -> bool {
         // All kept messages come from the client's position on, whatever it has got of other names.
         let is_new = !self.is_all && !mem::replace(&mut self.has_got_newer, true);
         if is_new {
-            self.spend_newest();
+            self.discard_newest();
             self.last = None;
             self.fail(NotRecovered::Large);
         }
@@ -323,10 +325,10 @@ impl Resuming {
         self.missed.has_unmade() || self.newest.has_unmade()
     }
 
-    /// Finds the next messages, or makes the next frames. `others` are the bytes of those of other answers.
+    /// Finds the next messages, or makes the next frames. `others` are the bytes of the messages of other answers.
     ///
     /// # Errors
-    /// The messages are not sent.
+    /// Why these messages are discarded.
     fn make_next(&mut self, core: &mut Core, key: SessionKey, others: usize) -> Outcome {
         let (missed, newest) = (self.missed.bytes(), self.newest.bytes());
         let is_missed = self.missed.has_unmade();
@@ -337,38 +339,39 @@ impl Resuming {
         if let Err(why) = made {
             match is_missed || !self.has_since {
                 true => self.fail(why),
-                false => self.spend_newest(),
+                false => self.discard_newest(),
             }
         }
         made
     }
 
-    /// Notes of which names the newest messages are not whole: the answer says so. The last step has found some hundred names
-    /// at most.
+    /// Notes of which names some of the newest messages are missing, for the answer. These are few hundred names at
+    /// most: those of the last step.
     fn note_cuts(&mut self) {
         for (name, cut) in self.newest.take_cuts() {
             self.past.note_found_cut(name, cut);
         }
     }
 
-    /// Sends no newest messages.
-    fn spend_newest(&mut self) {
+    /// Discards the newest messages.
+    fn discard_newest(&mut self) {
         self.lacks_newest = true;
-        self.spent.push(mem::take(&mut self.newest));
+        self.unsent.push(mem::take(&mut self.newest));
     }
 
     /// Drops the next messages that are not sent. Returns false if there were none.
     fn drop_next(&mut self) -> bool {
-        let Some(spent) = self.spent.last_mut() else {
+        let Some(messages) = self.unsent.last_mut() else {
             return false;
         };
-        if !spent.drop_some(DROPPED_AT_ONCE) {
-            self.spent.pop();
+        if !messages.drop_some(DROPPED_AT_ONCE) {
+            self.unsent.pop();
         }
         true
     }
 
-    /// Counts the outcomes, and moves the messages to those of the other answers. The names are left to be dropped.
+    /// Counts the outcomes, and moves the messages to those of the other answers. The names stay here, to be dropped
+    /// later.
     fn settle(&mut self, core: &mut Core, follow: &mut Follow, replayed: &mut Replayed) {
         if self.has_since {
             let off = self.off.iter().map(|_| NotRecovered::Off);
@@ -387,16 +390,16 @@ impl Resuming {
         }
     }
 
-    /// Moves all names and messages to these lists.
-    fn spend(self, spent: &mut Spent) {
-        spent.add_set(self.held);
-        spent.add_set(self.names);
+    /// Moves all names and messages to `to_drop`, as [`FollowUp::drop_later`] does.
+    fn drop_later(self, to_drop: &mut DropLater) {
+        to_drop.add_set(self.held);
+        to_drop.add_set(self.names);
         for names in [self.joined, self.off, self.moved] {
-            spent.add_names(names);
+            to_drop.add_names(names);
         }
-        spent.add_past(*self.past);
-        let found = self.spent.into_iter().chain([self.missed, self.newest]);
-        spent.add_messages(found);
+        to_drop.add_past(*self.past);
+        let found = self.unsent.into_iter().chain([self.missed, self.newest]);
+        to_drop.add_messages(found);
     }
 
     /// Adds a name without a resume.
@@ -413,6 +416,7 @@ impl Resuming {
             (Some(name), next) if next.is_none_or(|off| name < off) => {
                 let outcome = self.outcomes[*joined];
                 let is_whole = self.has_since && outcome.is_ok();
+                // Then neither missed nor newest messages follow.
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
                 let gets_newest_of = self.last.is_some() && !is_whole && !is_none;
                 let is_gone = |count| gets_newest_of && has_forgotten(name, count);
@@ -447,8 +451,8 @@ impl Resuming {
 }
 
 impl ChannelsGateway {
-    /// Goes on with answers while the client has a share. Returns false if the rest is for a later turn.
-    pub(super) fn send_on(
+    /// Continues answers while the client has a share. Returns false if the rest is for a later turn.
+    pub(super) fn continue_sending(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -483,14 +487,16 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
         sending: &mut Sending,
     ) -> bool {
-        if self.prepare_next(core, key, client, sending) || !sending.still_holds(core, key) {
+        if self.prepare_next(core, key, client, sending) || !sending.recheck(core, key) {
             return true;
         }
         self.finish(core, key, client, sending);
+        // What was sent is dropped in further steps.
         true
     }
 
-    /// Takes the next step towards the answers. Returns whether there are more.
+    /// Takes the next step towards the answers: finds messages, joins names, or writes a part of an answer. Returns
+    /// whether there are more steps before the answers can be sent.
     fn prepare_next(
         &mut self,
         core: &mut Core,
@@ -528,7 +534,7 @@ impl ChannelsGateway {
             if resuming.write_next(|name, count| self.has_forgotten(core, name, count)) {
                 return true;
             }
-            if !mem::replace(&mut resuming.is_said, true) {
+            if !mem::replace(&mut resuming.is_reported, true) {
                 let recovered = mem::take(&mut resuming.recovered);
                 match resuming.has_since {
                     true => prepared.answer.set_recovered(recovered),
@@ -572,8 +578,8 @@ impl ChannelsGateway {
                 resuming.past.note_found(name.clone(), cut, forgotten);
             }
         }
-        // A name that the client holds gets nothing beside new ones: their live messages are postponed, and its own would
-        // come twice.
+        // If the request also has new names, a held name gets no older messages: the live messages of new names are
+        // postponed, and those of the held name would come twice.
         let (held, asks_again) = (&resuming.held, resuming.asks_again);
         let is_found =
             |name: &TopicName| !held.contains(name) || asks_again && core.is_member(key, name);
@@ -613,7 +619,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Finds the messages of names that the client has not joined. Returns the outcome of each.
+    /// Finds the missed messages of these names, and the newest messages of those whose missed messages are not all
+    /// there. Returns the outcome of each.
     fn find(
         &self,
         core: &mut Core,
@@ -672,7 +679,7 @@ impl ChannelsGateway {
                     sending.moved.push((moved, prepared.wants_end));
                 }
                 resuming.settle(core, &mut follow, &mut replayed);
-                resuming.spend(&mut sending.spent);
+                resuming.drop_later(&mut sending.to_drop);
             }
         }
         let has_kept = client.held.has_kept();
@@ -686,8 +693,8 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Requests the last values of the next name that turned out not to be of the stream. The answers have gone. Returns
-    /// false if there is none.
+    /// Requests the last values of the next name that turned out not to be of the stream. The answers were sent before.
+    /// Returns false if there is none.
     fn want_next_moved(&mut self, core: &mut Core, key: SessionKey, sending: &mut Sending) -> bool {
         let Some((names, wants_end)) = sending.moved.last_mut() else {
             return false;

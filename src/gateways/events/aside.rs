@@ -11,14 +11,14 @@ const PLACES: usize = 2;
 
 static FREE: Semaphore = Semaphore::const_new(PLACES);
 
-/// A place for jobs on other threads, one after the other.
-pub(super) struct Place {
+/// The permit for a job on another thread, and for further jobs after it, one at a time.
+pub(super) struct JobPermit {
     _permit: SemaphorePermit<'static>,
 }
 
-impl Place {
-    /// Waits for a place.
-    pub(super) async fn free() -> Option<Self> {
+impl JobPermit {
+    /// Waits until fewer than [`PLACES`] jobs run. Always returns a permit.
+    pub(super) async fn acquire() -> Option<Self> {
         // The semaphore is never closed.
         let permit = FREE.acquire().await.ok()?;
         Some(Self { _permit: permit })
@@ -29,12 +29,12 @@ impl Place {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<(Self, T)> {
-        // The work holds the place even if the caller stops waiting.
-        let placed = move || {
+        // The work holds the permit even if the caller stops waiting.
+        let permitted = move || {
             let done = work();
             (self, done)
         };
-        spawn_blocking(placed).await.ok()
+        spawn_blocking(permitted).await.ok()
     }
 }
 
@@ -47,6 +47,6 @@ pub(super) async fn aside<T: Send + 'static>(
     if bytes <= HERE_BYTES_MAX {
         return Some(work());
     }
-    let (_, done) = Place::free().await?.run(work).await?;
+    let (_, done) = JobPermit::acquire().await?.run(work).await?;
     Some(done)
 }

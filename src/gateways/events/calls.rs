@@ -173,6 +173,7 @@ impl CallSlots {
             return Permission::Unreachable;
         }
         let Some(slot) = called.slots_for(client).grant(client, 1) else {
+            // While the circuit is open for a client, its calls do not wait.
             return match called.circuit.is_open_for(client) {
                 true => Permission::Unreachable,
                 false => Permission::Wait,

@@ -57,6 +57,7 @@ impl Circuit {
     /// Whether a call of this client may begin.
     pub(super) fn permits(&self, now_us: u64, client: ClientAddr) -> bool {
         let failed = self.failed.get(&client.group());
+        // After the pause, an open circuit permits each address one probe at a time.
         let may_probe =
             |failed: &Failed| failed.last == Last::Failure && now_us >= failed.since_us + PAUSE_US;
         !self.is_open_for(client) || now_us >= self.paused_until_us && failed.is_none_or(may_probe)
@@ -82,6 +83,7 @@ impl Circuit {
         let failed = self.failed.get(&client.group());
         let since_us = failed.map_or(0, |failed| failed.since_us);
         if begun_us < self.answered_us.max(since_us) {
+            // The call says nothing new: since it began, the service has answered, or the address has failed or probed.
             return;
         }
         self.note(client, now_us, Last::Failure);

@@ -263,8 +263,8 @@ impl Connection {
         }
     }
 
-    /// Whether the client may still be here, or what it has left may still be done: its token has not ended, and no
-    /// operator has cut it off. A client that may not is closed.
+    /// Whether the client may stay, or the messages of an ended client may still be forwarded: its token has not ended,
+    /// and no operator has cut it off. A client that may not stay is closed.
     pub(super) fn admit(&self, core: &mut Core, key: SessionKey) -> bool {
         match &self.ended_client {
             None => !self.token_end.close(core, key) && core.check_or_close(key),

@@ -37,7 +37,7 @@ pub(super) struct Decoding {
     coded: Coded,
     plain: Vec<u8>,
     bytes_max: usize,
-    /// The body has no such coding.
+    /// The body does not have the coding that its head names.
     is_wrong: bool,
 }
 
@@ -76,6 +76,7 @@ impl Decoding {
         self.grow(from + step);
         self.plain.resize(from + step, 0);
         let read = self.coded.fill(&mut self.plain[from..]);
+        // Decoding ends at an error: `finish` then returns the body as it came.
         self.is_wrong = read.is_err();
         let read = read.unwrap_or_default();
         self.plain.truncate(from + read);

@@ -4,7 +4,7 @@
 //! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers.
 
-use crate::gateways::events::aside::{HERE_BYTES_MAX, Place, aside};
+use crate::gateways::events::aside::{HERE_BYTES_MAX, JobPermit, aside};
 use crate::gateways::events::call::{
     AnswerReader, CALL_PATH, Call, CallFailure, Reply, ServiceAnswer,
 };
@@ -117,15 +117,15 @@ async fn reply(reader: AnswerReader, id: u64, outcome: Result<HeldAnswer, CallFa
     let HeldAnswer {
         answer,
         permit: _permit,
-        place,
+        job,
     } = match outcome {
         Ok(held) => held,
         Err(failure) => return reader.reply(id, Err(failure)),
     };
     let (bytes, again) = (answer.body.len(), reader.clone());
     let read = move || reader.reply(id, Ok(answer));
-    let reply = match place {
-        Some(place) => place.run(read).await.map(|(_, reply)| reply),
+    let reply = match job {
+        Some(job) => job.run(read).await.map(|(_, reply)| reply),
         None => aside(bytes, read).await,
     };
     reply.unwrap_or_else(|| again.reply(id, Err(CallFailure::Unreachable)))
@@ -138,10 +138,10 @@ struct HeldAnswer {
     permit: Permit,
     /// If the body was decoded on another thread, it is read there too, before the next one is decoded: the bodies would
     /// otherwise be decoded much faster than they are read, and lie there together.
-    place: Option<Place>,
+    job: Option<JobPermit>,
 }
 
-/// The limit of hyper.
+/// Bytes of the read buffer of a connection: the default of hyper.
 const BUFFER_BYTES_MAX: usize = 408 * 1024;
 
 /// Limits of time and size.
@@ -304,6 +304,7 @@ impl ServiceClient {
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = read.await.ok_or(CallFailure::Timeout)?;
         let body = body.map_err(|error| self.failure(&error))?;
+        // A whole body counts as making progress from here on: bodies that are still being read are evicted first.
         permit.set(body.len() as u64, u64::MAX);
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -340,7 +341,7 @@ impl ServiceClient {
                 return Ok(HeldAnswer {
                     answer,
                     permit,
-                    place: None,
+                    job: None,
                 });
             }
         };
@@ -349,29 +350,31 @@ impl ServiceClient {
             permit,
             clock: self.limits.clock,
         };
+        // A body that is probably small is decoded here. If it turns out to be larger, decoding begins anew on another
+        // thread.
         let is_small = coded_bytes.saturating_mul(COMMON_RATIO) <= HERE_BYTES_MAX;
         let here_bytes = if is_small { HERE_BYTES_MAX } else { 0 };
         let is_whole = decoding.advance(here_bytes);
-        let mut place = None;
+        let mut job = None;
         if !is_whole.map_err(|error| self.failure(&error))? {
             let mut whole = decoding.rewound();
-            let free = Place::free().await.ok_or(CallFailure::Unreachable)?;
+            let acquired = JobPermit::acquire().await.ok_or(CallFailure::Unreachable)?;
             let decode = move || (whole.advance(usize::MAX), whole);
-            let done = free.run(decode).await.ok_or(CallFailure::Unreachable)?;
+            let done = acquired.run(decode).await.ok_or(CallFailure::Unreachable)?;
             let (kept, (is_whole, decoded)) = done;
             is_whole.map_err(|error| self.failure(&error))?;
-            (place, decoding) = (Some(kept), decoded);
+            (job, decoding) = (Some(kept), decoded);
         }
         let permit;
         (answer.body, permit) = decoding.finish();
         Ok(HeldAnswer {
             answer,
             permit,
-            place,
+            job,
         })
     }
 
-    /// Why a call has no answer whose body cannot be had.
+    /// Why a call fails whose answer's body cannot be read or decoded. Logs that there was no room for the body.
     fn failure(&self, error: &ReadBodyError) -> CallFailure {
         match error {
             ReadBodyError::TooLarge => CallFailure::TooLarge,

@@ -116,7 +116,8 @@ pub enum Input {
     Reply(Reply),
     /// An event for devices.
     Push(Push),
-    /// Pushes of other instances were lost. `true`: from here on all pushes come.
+    /// Pushes of other instances were lost, so no earlier position is valid. `true`: from here on all pushes come.
+    /// `false`: further ones may be lost until the next of these inputs.
     Others(bool),
 }
 
@@ -184,7 +185,7 @@ impl EventsGateway {
 
     /// Handles waiting messages, then pauses or resumes reading, depending on the room for the client's messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        self.check_waiting(core, key, connection);
+        self.handle_waiting(core, key, connection);
         if connection.is_gone() {
             return;
         }
@@ -200,7 +201,7 @@ impl EventsGateway {
 
     /// Handles waiting messages until a message waits for a service, until the client must read first, or until the time
     /// is over: then the others follow in a later turn.
-    fn check_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+    fn handle_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             if connection.has_waiting() && core.has_to_take_answers(key, UNSENT_BYTES_MAX) {
                 return;
@@ -209,10 +210,11 @@ impl EventsGateway {
                 return core.set_idle(key);
             };
             if !self.admit_work(core, key, connection) {
+                // This message; the others that waited are counted.
                 self.stats.messages_forgotten.add(1);
                 return;
             }
-            if let Some(answer) = self.check_waiting_client(core, key, connection, waiting) {
+            if let Some(answer) = self.begin_answer(core, key, connection, waiting) {
                 core.send(key, &answer);
                 if connection.has_waiting() && !core.has_share() {
                     return self.late.push(connection.client, key);
@@ -221,8 +223,9 @@ impl EventsGateway {
         }
     }
 
-    /// Begins to answer a message. Returns the answer; `None` if a service gives it.
-    fn check_waiting_client(
+    /// Begins to answer a message. Returns the answer. `None`: a service answers, or the answer to `identify` is sent
+    /// already.
+    fn begin_answer(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -320,6 +323,7 @@ impl EventsGateway {
         }
     }
 
+    /// Takes a connection out of the line of its service, if the message that waited there was dropped.
     fn leave_line(&mut self, key: SessionKey, left_line: Option<Calling>) {
         if let Some(Calling { service, .. }) = left_line {
             self.calls.leave_line(key, service);
@@ -403,7 +407,7 @@ impl EventsGateway {
                 }
             });
             if !core.has_time() {
-                // If a service's circuit opens, its whole line leaves.
+                // If a service's circuit opens, its whole line is answered, which may take several turns.
                 self.lines_due_us = Some(now_us);
                 return;
             }

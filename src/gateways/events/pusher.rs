@@ -37,7 +37,7 @@ impl Pusher {
             let _ = sent.send(count);
         };
         let (bytes, to_loop, whole) = (body.len(), self.to_loop.clone(), body.clone());
-        match aside(bytes, move || to_loop.read(&body, report)).await {
+        match aside(bytes, move || to_loop.parse_push(&body, report)).await {
             // After the end of the loop the push is dropped, and `sent` with it.
             Some(Ok(parts)) => self.to_loop.send(parts.into_iter().map(Input::Push)),
             Some(Err(wrong)) => {

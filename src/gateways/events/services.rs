@@ -19,7 +19,7 @@ impl EventsService {
     /// `SIMULATION_URL`.
     pub const SIMULATION: Self = Self(2);
 
-    /// The place of its row in the table.
+    /// The index of its row in the table.
     pub const fn number(self) -> usize {
         self.0
     }
@@ -97,8 +97,8 @@ impl Events {
         (words.split('.').all(is_word) && !is_own).then(|| Self(text.to_owned()))
     }
 
-    /// Whether these are some of them.
-    fn have(&self, event: &str) -> bool {
+    /// Whether `event` is one of these events.
+    fn contain(&self, event: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => event.starts_with(beginning),
             None => self.0 == event,
@@ -111,7 +111,7 @@ impl Events {
     }
 }
 
-/// As it is read.
+/// The text that [`Events::parse`] reads.
 impl fmt::Display for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -207,7 +207,7 @@ impl Services {
     pub fn service_for(&self, event: &str) -> Option<EventsService> {
         let mut routes = self.routes.iter();
         routes
-            .find(|(events, _)| events.have(event))
+            .find(|(events, _)| events.contain(event))
             .map(|(_, service)| *service)
     }
 

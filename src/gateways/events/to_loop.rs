@@ -37,7 +37,7 @@ impl ToLoop {
     ///
     /// # Errors
     /// All errors in the body.
-    pub(super) fn read(
+    pub(super) fn parse_push(
         &self,
         body: &[u8],
         report: impl FnOnce(u64) + Send + 'static,

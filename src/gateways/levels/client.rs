@@ -157,12 +157,14 @@ pub(crate) struct DemoGateway {
 #[derive(Debug, Default)]
 pub(crate) struct DemoClient {
     topic: Option<TopicName>,
+    /// The name of the tab. `None`: it has given none, or another connection has the name.
     name: Option<String>,
     /// The tab is on the slow line.
     is_paced: bool,
 }
 
-/// Asks for the figures of the connection with this name: `None` if there is no such connection.
+/// The name of a tab, and a callback for the figures of its connection. The callback gets `None` if no connection has
+/// the name.
 pub(crate) type TabQuestion = (String, Box<dyn FnOnce(Option<ClientSnapshot>) + Send>);
 
 /// Returns the tab's name in a query; `None` without a name, or if the name is too long.

@@ -29,13 +29,13 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
         line.set_pace(query);
         let (tell, outcome) = oneshot::channel();
         // The browser may have disconnected.
-        let tell = move |look| drop(tell.send(look));
+        let tell = move |snapshot| drop(tell.send(snapshot));
         let _ = asks.send((tab_name(query).unwrap_or_default(), Box::new(tell)));
         wake.wake();
         async move {
             // After the end of the loop, the question is dropped.
             let answer = match outcome.await {
-                Ok(Some(look)) => Answer::client(&look),
+                Ok(Some(snapshot)) => Answer::client(&snapshot),
                 // The tab has not sent its name yet. The request is not wrong.
                 Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
                 Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),

@@ -58,7 +58,7 @@ impl RelaySettings {
 pub(super) fn parse(text: &str) -> Result<Vec<RelaySettings>, RefusedValue> {
     let mut relays = Vec::new();
     for item in text.split_whitespace() {
-        let relay = parse_one(item).and_then(|relay| relay.beside(&relays));
+        let relay = parse_one(item).and_then(|relay| relay.checked_against(&relays));
         relays.push(relay.map_err(|allowed| RefusedValue::new(item, allowed))?);
     }
     Ok(relays)
@@ -89,7 +89,7 @@ fn parse_one(item: &str) -> Result<RelaySettings, String> {
 impl RelaySettings {
     /// Returns this relay. If its subject, key or consumer is in use, by one of `others` or by a permanent subject,
     /// returns what is allowed.
-    fn beside(self, others: &[Self]) -> Result<Self, String> {
+    fn checked_against(self, others: &[Self]) -> Result<Self, String> {
         let taken = |own: fn(&Self) -> &str, always: &[&str]| {
             let mine = own(&self);
             always.contains(&mine) || others.iter().any(|other| own(other) == mine)

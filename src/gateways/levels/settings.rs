@@ -129,6 +129,7 @@ pub(super) const OF_DEMO: &[Setting] = &Heading("Simulated market").of([
     ),
 ]);
 
+/// The demo listens on this machine only, and its help of `--listen` says so.
 pub(super) const DEMO_CHANGES: &[RowChange] = &[("listen", |row| {
     row.more(
             "May be repeated. By default only this machine reaches the demo, also at [::1]; 0.0.0.0 opens the demo to the \
@@ -147,7 +148,7 @@ pub(super) enum Market {
     Off,
 }
 
-/// What the settings say of the market. Without a relay there is nothing else to read, so `auto` means `on`.
+/// Whether the market is read, by the settings. Without a relay there is nothing else to read, so `auto` means `on`.
 pub(super) fn market(own: &LevelsSettings) -> Market {
     match own.market.as_str() {
         AUTO if !own.relays.is_empty() => Market::IfThere,

@@ -51,8 +51,8 @@ pub(super) struct SlowLine(Arc<Mutex<HashMap<String, Weak<AtomicU32>>>>);
 
 impl SlowLine {
     /// If the request is for the slow line, such as `GET /page/slow/ws/stream?name=a&bytes_per_second=2000`, starts a
-    /// relay for it and returns `None`. Any other connection is returned, and so is one without a name, with a name in
-    /// use, or over [`TABS_MAX`].
+    /// relay for it and returns `None`; if the relay cannot start, the connection ends. Any other connection is
+    /// returned, and so is one without a name, with a name in use, or over [`TABS_MAX`].
     pub(super) fn take(
         &self,
         mut handover: Handover,
@@ -73,7 +73,8 @@ impl SlowLine {
         None
     }
 
-    /// Puts the tab of this request on the line. The tab leaves when the returned pace is dropped.
+    /// Puts the tab of this request on the line, until the returned pace is dropped. `None`: the request is not for the
+    /// line, or the line does not take it.
     fn join(&self, read: &[u8]) -> Option<Arc<AtomicU32>> {
         let line = read.split(|byte| *byte == b'\r').next()?;
         let target = str::from_utf8(line).ok()?.strip_prefix("GET ")?;

@@ -142,6 +142,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let DemoSettings { market, rate_hz } = checked.get();
     let mut plan = LevelsPlan::new(DEMO.name, checked, Market::On);
+    // A browser may take `localhost` for 127.0.0.1 or for [::1].
     if !checked.is_set(flag!("listen")) {
         let addrs = &mut plan.common.reactor.listen.addrs;
         let other = addrs.first().and_then(|addr| addr.other_loopback());
@@ -218,7 +219,7 @@ fn subscriptions(streams: &[StreamSpec], plan: &LevelsPlan) -> Vec<SubscriptionS
     targets.map(subscription).collect()
 }
 
-/// Waits until the subscriptions are confirmed, then prints the last line of the banner.
+/// Starts a thread that waits until the subscriptions are confirmed, and then prints the last line of the banner.
 fn announce_subscribed(status: Arc<BusStatus>) {
     let wait = move || {
         while !status.subscribed() {

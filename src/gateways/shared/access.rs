@@ -50,7 +50,8 @@ impl TokenEnd {
         Self(identity.expires_unix_ms)
     }
 
-    /// Returns when to check again, microseconds of the monotonic clock.
+    /// Returns when to check again, microseconds of the monotonic clock: at the end of the token, or after
+    /// [`LOOK_AT_END_EVERY_MS`] if that is earlier. `None` if the token has no end.
     pub(in crate::gateways) fn due_us(self, now: Now) -> Option<u64> {
         self.0.map(|at| {
             let left_ms = at
@@ -85,6 +86,7 @@ impl TokenEnd {
 #[derive(Debug)]
 pub(in crate::gateways) struct RequestRate {
     bucket: TokenBucket,
+    /// When the client last got an error, microseconds of the monotonic clock. `None`: it has got none.
     reported_us: Option<NonZeroU64>,
 }
 

@@ -46,7 +46,8 @@ pub(in crate::gateways) fn check_size(payload: &[u8], bytes_max: usize) -> Resul
     Ok(())
 }
 
-/// A message that is over the limit as the text that clients get of it.
+/// The payload of a message is within the limit, but the text that clients without `payload=binary` get of it is over
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "as text it has {bytes} bytes, more than the allowed {bytes_max}: clients without payload=binary miss it"
@@ -95,6 +96,7 @@ pub(in crate::gateways) const EXCERPT_BYTES_MAX: usize = 200;
 #[derive(Debug)]
 pub(in crate::gateways) struct BadMessageLog {
     budget: LogBudget,
+    /// The lines of earlier seconds that were over the budget, until a line reports their number.
     left_out: Option<u64>,
     bad_message: Option<FeedLine>,
 }
@@ -149,7 +151,7 @@ impl BadMessageLog {
     }
 }
 
-/// The id by which an operator finds a message in its stream.
+/// The id by which an operator finds a message in its stream. `None` if no stream stores it.
 fn id_of(message: &BusMessage) -> Option<String> {
     if let Some(position) = message.position {
         return Some(position.sequence.to_string());

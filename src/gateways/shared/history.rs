@@ -48,8 +48,8 @@ pub(in crate::gateways) enum Since {
 }
 
 impl Since {
-    /// The position from which the client resumes. A request without `since` resumes from the position of its event
-    /// stream.
+    /// The position from which the client resumes; `None`: it does not resume. A request without `since` resumes from
+    /// the position of its event stream.
     pub(in crate::gateways) fn or(self, last_event_id: Option<&str>) -> Option<String> {
         match self {
             Self::Absent => last_event_id.map(str::to_owned),
@@ -59,7 +59,7 @@ impl Since {
     }
 }
 
-/// Ends a JSON object that lacks its `}`, with the position as the last member.
+/// Ends a JSON object that lacks its `}`; a position, if given, becomes the last member.
 pub(in crate::gateways) fn append_end(
     frame: &mut FrameBuilder,
     position: Option<Position>,
@@ -203,11 +203,11 @@ impl Follow {
         Ok(())
     }
 
-    /// Adds the newest messages of each of these few names, if the client asks for any. Returns why those of one of the
-    /// names are not whole.
+    /// Adds the newest messages of each of these few names, if the client asks for any (`last`). Returns why messages
+    /// of one of the names are missing; `None` if none are.
     ///
     /// # Errors
-    /// None are added.
+    /// The reason why no message was added.
     pub(in crate::gateways) fn all_newest(
         &mut self,
         core: &mut Core,
@@ -256,6 +256,7 @@ impl Follow {
         core.position().filter(|_| is_reported)
     }
 
+    /// Whether neither these messages nor postponed ones follow the answer.
     fn nothing_follows(&self, core: &Core, key: SessionKey) -> bool {
         self.messages.is_empty() && !core.sends_postponed(key)
     }
@@ -315,8 +316,9 @@ pub(in crate::gateways) fn gets_newest(missed: Option<Outcome>) -> bool {
 }
 
 /// The position that an event stream sends when it reconnects (`Last-Event-ID`, WHATWG HTML §9.2.5): the `since` of
-/// each request in the query without a `since`. A program that can set no header has it as the last parameter of such
-/// a name in the query. The header is newer: who sets it may come back to an address of before.
+/// each request in the query without a `since`. A program that can set no header sends it as a parameter of the query,
+/// of which the last one counts. The header overrides the parameter: a client that sets the header may reconnect to the
+/// URL of its first connection, which still has the older position.
 pub(in crate::gateways) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
     if !head.asks_event_stream() {
         return None;
@@ -331,8 +333,8 @@ pub(in crate::gateways) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<s
     Some(short(&id).into())
 }
 
-/// Whether it is a name for the last event id: `lastEventId` of EventSource polyfills, `lastEventID` and `Last-Event-ID` of
-/// Mercure, `last_event_id`.
+/// Whether a parameter of the query has a name for the last event id: `lastEventId` of EventSource polyfills,
+/// `lastEventID` and `Last-Event-ID` of Mercure, `last_event_id`.
 fn names_last_event_id(name: &str) -> bool {
     let letters = name.bytes().filter(|byte| !b"-_".contains(byte));
     letters

@@ -46,7 +46,7 @@ pub(in crate::gateways) fn text_of(value: &LazyValue<'_>) -> Option<String> {
 /// Reads `max_hz` of a request for the client's own rate; `null` ends the rate.
 ///
 /// # Errors
-/// What is wrong, for the client.
+/// The text of the error for the client.
 pub(in crate::gateways) fn read_max_rate(
     value: Option<&LazyValue<'_>>,
 ) -> Result<Option<MaxRate>, &'static str> {

@@ -20,7 +20,7 @@ use weirgate_wire::auth::{NameError, NameSyntax};
 pub(in crate::gateways) struct BusReading<'a> {
     /// Bytes of a message; a larger message is cut.
     pub(in crate::gateways) payload_bytes_max: usize,
-    /// The stream that is read: in place of pub/sub; on NATS, names that it does not hold are read beside it.
+    /// The stream that is read instead of pub/sub. On NATS, names that the stream does not hold are read beside it.
     pub(in crate::gateways) stream: Option<StreamSettings>,
     /// Names that are read from the start.
     pub(in crate::gateways) names: Vec<Subscription>,
@@ -28,8 +28,9 @@ pub(in crate::gateways) struct BusReading<'a> {
     pub(in crate::gateways) needs_names: bool,
     /// The channel of the marks, if the messages of these names are kept.
     pub(in crate::gateways) marks_channel: Option<String>,
-    /// The table of what clients may request.
+    /// The table of what clients may request. `None`: clients choose no names.
     pub(in crate::gateways) acl: Option<&'a Acl>,
+    /// Whether clients get last values (`--retained`).
     pub(in crate::gateways) has_last_values: bool,
     /// When a name counts as confirmed on NATS.
     pub(in crate::gateways) settle: Settle,
@@ -70,7 +71,7 @@ impl BusReading<'_> {
 pub(in crate::gateways) struct OpenBus {
     source: Box<dyn Source>,
     status: Arc<BusStatus>,
-    /// By this the source learns which names clients want. `None` for a stream with nothing beside it.
+    /// Tells the source which names clients want. `None` for a stream with nothing beside it.
     pub(in crate::gateways) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
     question: StartQuestion,

@@ -125,7 +125,7 @@ impl AclFile {
         (file, Inputs::new(receiver, wake))
     }
 
-    /// Where the gateway leaves a table that is no longer in force.
+    /// By this the gateway sends tables that are no longer in force to the thread that frees them.
     pub(in crate::gateways) fn old_tables(&self) -> Sender<Acl> {
         self.old_tables.0.clone()
     }
@@ -137,6 +137,7 @@ impl Reload for AclFile {
     }
 
     fn poll_change(&mut self) -> bool {
+        // Called once a second, so old tables are freed here. A changed file is read only at a signal.
         self.old_tables.1.try_iter().for_each(drop);
         false
     }

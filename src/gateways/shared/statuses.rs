@@ -102,6 +102,7 @@ impl Statuses {
             BusNotice::Up | BusNotice::Down => {
                 self.is_up = *notice == BusNotice::Up;
                 self.has_been_up |= self.is_up;
+                // A round that is under way has sent the previous status: all clients get the new one.
                 self.round = None;
                 now_us
             }
@@ -129,9 +130,9 @@ impl Statuses {
         }
     }
 
-    /// Whether clients get a message of this place. While kept names are subscribed again after a loss, messages have
-    /// no position. They are not sent, because a client that resumes on another instance from its older position would
-    /// get them twice.
+    /// Whether clients get a message with this place in the feed. While kept names are subscribed again after a loss,
+    /// messages have no position. They are not sent, because a client that resumes on another instance from its older
+    /// position would get them twice.
     pub(in crate::gateways) fn passes(&self, place: Place) -> bool {
         self.is_up || place != Place::Kept(None)
     }
@@ -179,6 +180,7 @@ impl Statuses {
         if self.round.is_none() {
             core.note_losses_known(losses);
             self.due_us = match (core.is_notifying(), has_history) {
+                // There were losses since the round began.
                 (true, _) => Some(now_us + LOSS_US),
                 (false, true) => Some(now_us + interval_us(core)),
                 (false, false) => None,
@@ -198,7 +200,8 @@ impl Statuses {
         // follows. While there is none, as of an empty stream, the client still has to know that no more messages follow.
         if follow.send(core, key) && holds {
             let position = core.position();
-            // Without a position it would not wait behind those that do: the status of a round comes after them.
+            // Only a status with a position waits behind postponed messages. Without one it would overtake them, so the
+            // client gets the status of the next round instead.
             if position.is_some() || !core.sends_postponed(key) {
                 self.send(core, key, position);
             }

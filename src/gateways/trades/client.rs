@@ -12,6 +12,7 @@ use weirgate_wire::RequestHead;
 use weirgate_wire::base::Now;
 use weirgate_wire::json::{ListWriter, TextList};
 
+/// The gateway's state of a client.
 #[derive(Debug)]
 pub struct TradesClient {
     pub(super) held: HeldSymbols,
@@ -23,7 +24,7 @@ pub struct TradesClient {
     /// The requests in the query of an event stream, until the last of them has come.
     pub(super) together: Vec<Result<TradesRequest, BadRequest>>,
     pub(super) waiting: Option<Box<PendingSubscribe>>,
-    /// A request to unsubscribe from very many symbols, which goes on in a later turn.
+    /// A request to unsubscribe from very many symbols, whose rest is for a later turn.
     pub(super) unsubscribing: Option<Box<UnsubscribingSymbols>>,
 }
 

@@ -26,6 +26,7 @@ pub(super) struct UnsubscribingSymbols {
     content: Result<Content, BadRequest>,
     /// The symbols to check: nothing is done before the last is right.
     unchecked: TextList,
+    /// The symbols still to be given up.
     asked: TextList,
     /// The symbols that the client no longer holds.
     gone: Vec<TopicName>,
@@ -125,7 +126,7 @@ impl TradesGateway {
 
     /// Ends the candles that nobody watches any more, among those that ended clients have watched, as many as there is
     /// time for.
-    pub(super) fn unwatch_left(&mut self, core: &mut Core) {
+    pub(super) fn unwatch_of_ended(&mut self, core: &mut Core) {
         while let Some((interval, symbols)) = self.ended_watches.front_mut() {
             let interval = *interval;
             match symbols.next() {

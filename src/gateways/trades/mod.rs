@@ -230,6 +230,7 @@ impl TradesGateway {
         if let (Some(NotRecovered::Large), Some(requests)) = (missed_why, requests) {
             requests.charge_search(core.now());
         }
+        // Before the history is filled, what the bus stored before the start is missing.
         let asks_newest = last.is_some() && !new.is_empty() && core.has_history();
         let cut = match asks_newest && !self.statuses.has_filled(core) {
             true => Some(RetainedCut::Away),
@@ -420,6 +421,7 @@ impl Gateway for TradesGateway {
     ) {
         match client.take_request(core.now(), &self.stats.access) {
             Rated::Taken => {}
+            // After the last request of an event stream, the requests before it are due, even if it is dropped itself.
             Rated::Dropped => return self.carry_out(core, key, client, None),
             Rated::DroppedAndTold => {
                 return self.carry_out(core, key, client, Some(Err(BadRequest::RateLimit)));
@@ -474,7 +476,7 @@ impl Gateway for TradesGateway {
         self.held -= count;
         self.stats.subscriptions.set(self.held);
         self.ended_watches.extend(client.held.into_candles());
-        self.unwatch_left(core);
+        self.unwatch_of_ended(core);
     }
 
     /// Relays the trade to the symbol's members, then publishes the candles that it changes.
@@ -519,7 +521,7 @@ impl Gateway for TradesGateway {
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<TradesClient>) {
         let holds = |_: &mut Core, _, client: &mut TradesClient| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
-        self.unwatch_left(core);
+        self.unwatch_of_ended(core);
         self.users.ping_next(core);
         self.close_dead(core);
         if let Some(candles) = &mut self.candles {

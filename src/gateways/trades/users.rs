@@ -18,6 +18,7 @@ use weirgate_wire::base::ExtendibleMap;
 /// How long a request over its user's limit waits for signs of life of the user's other connections.
 const SIGN_OF_LIFE_US: u64 = 2_000_000;
 
+/// A user whose token has a symbol limit.
 #[derive(Debug, Default)]
 struct User {
     /// Each connection with symbols, and how many it holds.
@@ -26,8 +27,8 @@ struct User {
     symbols: usize,
     /// Connections whose request waits.
     waiting: BTreeSet<SessionKey>,
-    /// The next of them to judge before its time. They may be very many, so each one that was judged has the next one
-    /// judged, in as many turns as it takes.
+    /// The next connection of `waiting` whose request is judged before its deadline. `None`: no round is under way.
+    /// They may be very many, so each request that was judged has the next one judged, in as many turns as it takes.
     next_to_judge: Option<SessionKey>,
     search: Search,
 }
@@ -74,12 +75,13 @@ impl User {
         }
     }
 
-    /// Whether a connection may be dead: it is still to be pinged, or has given no sign of life since.
+    /// Whether a connection may be dead: it is still to be pinged, or has given no sign of life since. Removes the
+    /// connections before it in `silent` that have given one.
     fn may_be_dead(&mut self, core: &Core) -> bool {
         if self.search.rest.is_some() {
             return true;
         }
-        // A client that reads is alive too, and the gateway does not hear of that.
+        // A client that reads is alive too, and the core does not call the gateway for that.
         while let Some(key) = self.search.silent.first().copied() {
             if core.is_silent(key) {
                 return true;
@@ -103,6 +105,7 @@ impl User {
         }
     }
 
+    /// Has the request of `next` judged in this turn: its deadline is now.
     fn judge(&mut self, core: &mut Core, next: Option<SessionKey>) {
         self.next_to_judge = next;
         if let Some(key) = next {

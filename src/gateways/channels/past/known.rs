@@ -25,7 +25,7 @@ const PASSED_OVER_MAX: usize = 8;
 pub(super) struct KnownNames {
     hasher: RandomState,
     names: ExtendibleMap<u64, Known>,
-    /// The same, the next to be forgotten first.
+    /// The hashes in `names`, the next one to be forgotten first.
     order: ChunkedQueue<u64>,
     /// How many newest messages the history had forgotten when `names` was filled. With another count nothing is known.
     forgotten: u64,
@@ -35,7 +35,7 @@ pub(super) struct KnownNames {
 struct Known {
     /// Why the history does not have all.
     cut: Option<RetainedCut>,
-    /// It was asked for again since its place in the order.
+    /// It was asked for again since it was last put into `order`.
     is_wanted: Cell<bool>,
 }
 
@@ -85,8 +85,8 @@ impl KnownNames {
         self.hasher.hash_one(name.as_str())
     }
 
-    /// Forgets the oldest name (second chance, or CLOCK). Names that are asked for again and again stay, so a client that asks for one name after the
-    /// other does not make the stream answer for the names of others.
+    /// Forgets the oldest name (second chance, or CLOCK). Names that are asked for again and again stay, so a client
+    /// that asks for one name after the other does not make the stream answer for the names of others.
     fn forget_one(&mut self) {
         for passed_over in 0..=PASSED_OVER_MAX {
             let Some(hash) = self.order.pop_front() else {

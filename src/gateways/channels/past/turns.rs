@@ -2,9 +2,9 @@
 //! at once.
 //!
 //! A name that several clients wait for has a turn for each, so that it waits for none whose address wants very many;
-//! what has been asked for meanwhile is skipped. The places are a [`Quota`] by address: one that has none gets the next
-//! place that is given back before one that has some. Patterns have few places of their own, because the server reads
-//! for each.
+//! what has been asked for meanwhile is skipped. The permits are a [`Quota`] by address: one that has none gets the
+//! next permit that is given back before one that has some. Patterns have few permits of their own, because the server
+//! reads for each.
 
 use std::collections::BTreeSet;
 
@@ -26,22 +26,24 @@ pub(super) struct Waiting {
     patterns: Turns,
 }
 
+/// The names of one kind, exact names or patterns, that wait for their turn.
 #[derive(Debug)]
 struct Turns {
     /// The clients of `names`.
     clients: FairQueue<SessionKey>,
     names: ExtendibleMap<SessionKey, BTreeSet<TopicName>>,
-    places: Quota,
-    /// While so many places are held, no address in the queue has room for another.
+    /// How many names the stream is asked for at once, with a share for each address.
+    permits: Quota,
+    /// While so many permits are held, no address in the queue has room for another.
     full: Option<u64>,
 }
 
-/// A name whose turn it is, with the place of the client that wants it.
+/// A name whose turn it is, with the permit for the client that wants it.
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) name: TopicName,
     pub(super) client: ClientAddr,
-    pub(super) place: Permit,
+    pub(super) permit: Permit,
 }
 
 impl Default for Waiting {
@@ -79,18 +81,18 @@ impl Waiting {
         self.exact.next(core).or_else(|| self.patterns.next(core))
     }
 
-    /// Whether a name waits for which there is a place.
+    /// Whether a name waits for which there is a permit.
     pub(super) fn has_next(&self) -> bool {
         self.exact.has_next() || self.patterns.has_next()
     }
 }
 
 impl Turns {
-    fn new(places: u64) -> Self {
+    fn new(permits: u64) -> Self {
         Self {
             clients: FairQueue::default(),
             names: ExtendibleMap::default(),
-            places: Quota::new("newest_messages", places),
+            permits: Quota::new("newest_messages", permits),
             full: None,
         }
     }
@@ -115,18 +117,18 @@ impl Turns {
         if self.clients.is_empty() {
             return false;
         }
-        // Without a free place no address needs a look: a thousand may wait.
-        let held = self.places.held();
-        held < self.places.max() && self.full.is_none_or(|full| held < full)
+        // Without a free permit the addresses are not searched: a thousand may wait.
+        let held = self.permits.held();
+        held < self.permits.max() && self.full.is_none_or(|full| held < full)
     }
 
     fn next(&mut self, core: &Core) -> Option<Turn> {
         if !self.has_next() {
             return None;
         }
-        let places = &self.places;
-        let Some(key) = self.clients.pop_of(|client| places.has_room_for(client)) else {
-            self.full = Some(self.places.held());
+        let permits = &self.permits;
+        let Some(key) = self.clients.pop_of(|client| permits.has_room_for(client)) else {
+            self.full = Some(self.permits.held());
             return None;
         };
         // Others may have room since.
@@ -139,16 +141,16 @@ impl Turns {
         } else {
             self.clients.push(client, key);
         }
-        let (name, place) = (name?, self.places.hold(client, 1, 0));
+        let (name, permit) = (name?, self.permits.hold(client, 1, 0));
         Some(Turn {
             name,
             client,
-            place,
+            permit,
         })
     }
 }
 
-/// The address of a client. Those that have left share turns until their names are released.
+/// The address of a client. Clients that have ended share turns until their names are released.
 pub(super) fn address_of(core: &Core, key: SessionKey) -> ClientAddr {
     core.client_addr(key).unwrap_or(ClientAddr::Unix)
 }

@@ -21,16 +21,16 @@ pub(in super::super) struct WaitedName {
     pub(in super::super) since: u64,
     /// The values sent so far.
     pub(in super::super) count: u64,
-    /// Whether the client wants to be told of the end.
+    /// Whether the client wants a message at the end of the values.
     pub(in super::super) wants_end: bool,
-    /// Why some have not come.
+    /// Why some values have not come.
     pub(in super::super) cut: Option<RetainedCut>,
     /// Whether the client knows that the bus did not give the values, and that others may come later.
     pub(in super::super) is_told: bool,
 }
 
 impl WaitedName {
-    /// What the client is told of the values so far.
+    /// Returns the end for the client: how many values it has got so far, and why others are missing.
     pub(super) fn end(&self, name: &TopicName, cut: Option<RetainedCut>) -> RetainedEnd {
         RetainedEnd {
             answer: match self.state {
@@ -60,7 +60,7 @@ impl WaitedName {
 /// The end of a name's values for a client.
 #[derive(Debug)]
 pub(in super::super) struct RetainedEnd {
-    /// The number of the answer that goes out before; 0 if it has gone out.
+    /// The number of the answer that must be sent before; 0 if it was sent.
     pub(super) answer: u64,
     pub(in super::super) name: TopicName,
     /// The values sent.
@@ -72,7 +72,7 @@ pub(in super::super) struct RetainedEnd {
 /// The progress of a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum ValuesState {
-    /// The client's turn has not come, or the answer with this number has not gone out.
+    /// The client's turn has not come, or the answer with this number has not been sent.
     Waits(u64),
     /// The name is in the question with this number, and the bus brings a page of values, or gets the question next.
     Asked(u64),
@@ -96,15 +96,15 @@ pub(in super::super) struct RetainedClient {
     pub(in super::super) replay: ReplayProgress,
     /// The names of which the client takes a page.
     pub(super) taking: BTreeSet<TopicName>,
-    /// The ends that the client is still to be told.
+    /// The ends that are still to be sent to the client.
     pub(super) ends: VecDeque<RetainedEnd>,
-    /// The number of the last answer that has gone out.
+    /// The number of the last answer that was sent.
     pub(super) answered: u64,
     /// Names in questions.
     pub(super) asked: usize,
     /// The client's part of the bytes of all clients.
     pub(super) share: Option<Share>,
-    /// Known once the client has had room.
+    /// The client's address; known once the client has had room.
     pub(super) address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
     pub(super) sent: usize,
@@ -141,14 +141,14 @@ impl RetainedClient {
         wanted.is_some_and(|wanted| wanted.state == ValuesState::Asked(number))
     }
 
-    /// Adds an end that the client is to be told. Returns true if its answer has gone out.
+    /// Adds an end that is to be sent. Returns true if its answer was sent before.
     pub(super) fn push_end(&mut self, end: RetainedEnd) -> bool {
         let is_due = end.answer <= self.answered;
         self.ends.push_back(end);
         is_due
     }
 
-    /// Takes the next end whose answer has gone out.
+    /// Takes the next end whose answer was sent.
     pub(super) fn next_end(&mut self) -> Option<RetainedEnd> {
         let is_due = |end: &RetainedEnd| end.answer <= self.answered;
         let at = self.ends.iter().position(is_due)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::leaving::Spent;
+use super::super::leaving::DropLater;
 use super::Retained;
 use super::client::ValuesState;
 use super::questions::{LeftMembers, Member};
@@ -12,11 +12,11 @@ use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
     /// Handles the bus going away: open questions get no response.
-    pub(in crate::gateways::channels) fn down(&mut self, spent: &mut Spent) {
+    pub(in crate::gateways::channels) fn down(&mut self, to_drop: &mut DropLater) {
         self.is_up = false;
-        self.unanswered.clear(spent);
+        self.unanswered.clear(to_drop);
         for left in self.questions.end_all(None) {
-            self.go_on_later(left);
+            self.requeue(left);
         }
     }
 
@@ -25,7 +25,7 @@ impl Retained {
     pub(in crate::gateways::channels) fn refused(&mut self, name: &TopicName) {
         self.unanswered.forget(name);
         for left in self.questions.end_all(Some(name)) {
-            self.go_on_later(left);
+            self.requeue(left);
         }
     }
 
@@ -49,7 +49,7 @@ impl Retained {
         self.unanswered.answered(&left.0);
         match is_open {
             true => self.take_page(number, left),
-            false => self.go_on_later(left),
+            false => self.requeue(left),
         }
         if let Some((name, cursor_id)) = start {
             self.ask_next(&name, cursor_id);
@@ -142,8 +142,8 @@ impl Retained {
         }
     }
 
-    /// Handles clients whose question does not go on with them: another goes on from this cursor.
-    pub(super) fn go_on_later(&mut self, (name, clients, cursor): LeftMembers) {
+    /// Queues clients whose question does not go on with them for another one, from this cursor.
+    pub(super) fn requeue(&mut self, (name, clients, cursor): LeftMembers) {
         for key in clients {
             self.wait_again(&name, key, Some(cursor.clone()));
         }
@@ -175,7 +175,7 @@ impl Retained {
         }
         for key in &clients {
             match reads_all {
-                true => self.replay_is_read(name, *key, cut, (cursor.clone(), had_page)),
+                true => self.end_question_of_replays(name, *key, cut, (cursor.clone(), had_page)),
                 false => self.end(name, *key, cut),
             }
         }

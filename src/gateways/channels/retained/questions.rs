@@ -54,10 +54,11 @@ struct OpenQuestion {
     begins: u64,
     /// The end of the last page.
     cursor: QuestionCursor,
-    /// Of all messages from the beginning of the stream, before the end of a page: the first one that the question brought.
+    /// The first message that the question has brought, if it reads all messages from the beginning of the stream, and
+    /// no page has ended yet.
     first: Option<StoredId>,
     members: BTreeSet<SessionKey>,
-    /// Of all messages: which members get a message.
+    /// What the members of a question for all messages wait for.
     sought: Sought,
     state: PageState,
 }
@@ -80,10 +81,11 @@ pub(super) enum Member {
 }
 
 impl OpenQuestion {
-    /// From where its members go on, in another question. That one must not begin at the beginning of the stream again: if
-    /// what the members have is gone by then, messages between may be gone with it, and the bus sees that only of a question
-    /// that begins after a message. Nothing is missing before the first one.
-    fn goes_on_from(&mut self, cursors: &mut u64) -> QuestionCursor {
+    /// Returns the cursor from which its members go on, in another question. That one must not begin at the beginning
+    /// of the stream again: if what the members have is gone by then, messages between may be gone with it, and the bus
+    /// sees that only of a question that begins after a message. So the cursor moves to the first message that the
+    /// question has brought, before which nothing is missing.
+    fn take_cursor(&mut self, cursors: &mut u64) -> QuestionCursor {
         if let Some(first) = self.first.take() {
             *cursors += 1;
             self.cursor.id = *cursors;
@@ -102,15 +104,16 @@ pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
     begun: ExtendibleMap<Start, BegunQuestion>,
-    /// How many of them wait among those of each address.
+    /// How many questions of `begun` wait among those of each address.
     begun_of: ExtendibleMap<ClientAddr, usize>,
-    /// The questions after those: their numbers, cursors and members.
+    /// The questions that are still to be asked, at once or when the one of `begun` with the same start has its first
+    /// page: number, cursor and members.
     next: ExtendibleMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>)>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest cursor.
     cursors: u64,
-    /// For the bus.
+    /// Requests that the bus has not got yet.
     pub(super) requests: VecDeque<RetainedRequest>,
 }
 
@@ -193,6 +196,7 @@ impl Questions {
         }
     }
 
+    /// How many questions without a page wait among those of the client's address.
     pub(super) fn begun_of(&self, client: ClientAddr) -> usize {
         self.begun_of.get(&client.group()).copied().unwrap_or(0)
     }
@@ -234,8 +238,8 @@ impl Questions {
     }
 
     /// Asks the next question about the name from this cursor, unless an earlier one has not brought its first page.
-    /// `address_of` says where a member comes from, and `sought_by` what the members of a question for all messages wait
-    /// for. Returns the clients of another question that ends for it.
+    /// `address_of` says where a member comes from, and `sought_by` what the members of a question for all messages
+    /// wait for. Returns the clients of another question if that had to end for this one.
     pub(super) fn ask(
         &mut self,
         name: &TopicName,
@@ -349,13 +353,13 @@ impl Questions {
             if !question.members.remove(&key) {
                 return None;
             }
-            let cursor = question.goes_on_from(&mut self.cursors);
+            let cursor = question.take_cursor(&mut self.cursors);
             if let PageState::Taken { ready, .. } = &mut question.state {
                 *ready -= usize::from(member == Member::Ready);
             }
             match question.members.is_empty() {
                 true => drop(self.end(number)),
-                false => self.go_on(number),
+                false => self.ask_more_if_ready(number),
             }
             return Some(cursor);
         }
@@ -368,7 +372,8 @@ impl Questions {
     }
 
     /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not
-    /// open, the bus has no more of this question. Returns the members, and the cursor.
+    /// open, the bus has no more of this question. Returns the members, and the cursor; `None` if the question has
+    /// ended before.
     pub(super) fn paged(
         &mut self,
         number: u64,
@@ -386,7 +391,7 @@ impl Questions {
         let left = (
             question.name.clone(),
             question.members.clone(),
-            question.goes_on_from(&mut self.cursors),
+            question.take_cursor(&mut self.cursors),
         );
         if is_open {
             question.state = PageState::Taken {
@@ -411,11 +416,11 @@ impl Questions {
             }
             *ready += 1;
         }
-        self.go_on(number);
+        self.ask_more_if_ready(number);
     }
 
     /// Asks for the next page if all members are ready.
-    fn go_on(&mut self, number: u64) {
+    fn ask_more_if_ready(&mut self, number: u64) {
         let Some(question) = self.open.get_mut(&number) else {
             return;
         };
@@ -435,8 +440,9 @@ impl Questions {
         self.first_due().map(|(due_us, _)| due_us)
     }
 
-    /// Takes the members that keep others waiting for too long out of a question; `is_ready` says which do not. Without
-    /// one that is ready, the question ends.
+    /// Takes the members that keep others waiting for too long out of a question, and returns them; `None` if no
+    /// question has such members. `is_ready` returns whether a member keeps nobody waiting. If none is ready, the
+    /// question ends.
     pub(super) fn split(
         &mut self,
         now_us: u64,
@@ -447,15 +453,15 @@ impl Questions {
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let cursor = question.goes_on_from(&mut self.cursors);
+        let cursor = question.take_cursor(&mut self.cursors);
         let left = (question.name.clone(), slow, cursor);
-        let goes_on = !ready.is_empty();
+        let has_ready = !ready.is_empty();
         question.members = ready;
         if let PageState::Taken { ready, .. } = &mut question.state {
             *ready = question.members.len();
         }
-        match goes_on {
-            true => self.go_on(number),
+        match has_ready {
+            true => self.ask_more_if_ready(number),
             false => drop(self.end(number)),
         }
         Some(left)
@@ -467,7 +473,7 @@ impl Questions {
         let name = question.name.clone();
         self.requests
             .push_back(RetainedRequest::Forget { name, number });
-        let cursor = question.goes_on_from(&mut self.cursors);
+        let cursor = question.take_cursor(&mut self.cursors);
         Some((question.name, question.members, cursor))
     }
 
@@ -475,7 +481,7 @@ impl Questions {
     pub(super) fn ended(&mut self, number: u64) -> Option<(LeftMembers, bool)> {
         let mut question = self.remove(number)?;
         let had_page = question.cursor.id != question.begins;
-        let cursor = question.goes_on_from(&mut self.cursors);
+        let cursor = question.take_cursor(&mut self.cursors);
         Some(((question.name, question.members, cursor), had_page))
     }
 

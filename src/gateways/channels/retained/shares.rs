@@ -27,8 +27,8 @@ struct ChosenNames {
     bytes: usize,
 }
 
-/// Chooses as many names as fit in a share. A name of which the client has a page goes before further names that come in
-/// pages, and the others before its next page.
+/// Chooses as many names as fit in a share. While the client takes pages of some names, these come after the names with
+/// a single value, and no further names that come in pages are chosen.
 fn choose_names(
     waiter: &RetainedClient,
     syntax: NameSyntax,
@@ -98,7 +98,7 @@ impl Retained {
             .min()
     }
 
-    /// Lets the clients that keep the others of their question waiting go on with a question of their own.
+    /// Moves the clients that keep the others of their question waiting to a question of their own.
     pub(super) fn split_slow(&mut self, now_us: u64) {
         loop {
             let clients = &self.clients;
@@ -109,7 +109,7 @@ impl Retained {
             let Some(left) = self.questions.split(now_us, is_ready) else {
                 return;
             };
-            self.go_on_later(left);
+            self.requeue(left);
         }
     }
 
@@ -175,6 +175,7 @@ impl Retained {
             if let Some(wanted) = takes
                 && let ValuesState::Takes(number) = wanted.state
             {
+                // The client goes on with the question that it is a member of.
                 wanted.state = ValuesState::Asked(number);
                 self.questions.ready(number, now_us);
                 continue;
@@ -209,7 +210,7 @@ impl Retained {
             sought
         };
         if let Some(left) = self.questions.ask(name, cursor_id, address_of, sought_by) {
-            self.go_on_later(left);
+            self.requeue(left);
         }
     }
 }

@@ -17,9 +17,9 @@ pub(in super::super) type Receiver = (SessionKey, TopicName);
 #[derive(Debug, Default)]
 pub(in super::super) struct Sought {
     exact: HashMap<TopicName, Vec<Receiver>, RandomState>,
-    /// Those with patterns.
+    /// The receivers that wait for a pattern.
     matching: Vec<Receiver>,
-    /// The names of these.
+    /// The names and patterns of these receivers.
     patterns: BTreeSet<TopicName>,
 }
 
@@ -43,7 +43,7 @@ impl Sought {
         exact.chain(&self.patterns).cloned().collect()
     }
 
-    /// Who may want a message of this name.
+    /// The receivers that may want a message of this name.
     pub(super) fn receivers(&self, name: &str) -> Vec<Receiver> {
         let exact = self.exact.get(name).into_iter().flatten();
         self.matching.iter().chain(exact).cloned().collect()

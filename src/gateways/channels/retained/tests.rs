@@ -1,4 +1,4 @@
-use super::super::leaving::Spent;
+use super::super::leaving::DropLater;
 use super::questions::OPEN_MAX;
 use super::*;
 use weirgate_core::KeptHead;
@@ -115,7 +115,7 @@ fn no_value_goes_behind_a_newer_message() {
     pass(&mut retained, &ALL, "a.z");
     assert_eq!(receivers(&mut retained, &ALL, "a.z", 1), [0; 0]);
     retained.lost();
-    retained.down(&mut Spent::default());
+    retained.down(&mut DropLater::default());
     assert_eq!(request(&mut retained), None);
     retained.is_up = true;
     (0..2).for_each(|slot| retained.client_up(client(slot)));

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, btree_set};
 use std::mem;
 
-use super::super::leaving::Spent;
+use super::super::leaving::DropLater;
 use super::Retained;
 use super::client::RetainedClient;
 use super::questions::LeftMembers;
@@ -35,9 +35,9 @@ struct UnansweredName {
 pub(super) struct Unanswered {
     names: ExtendibleMap<TopicName, UnansweredName>,
     dues: BTreeSet<(u64, TopicName)>,
-    /// How many may be asked for again before this time.
+    /// How many more names may be asked for again before this time, microseconds.
     left: (usize, u64),
-    /// Whether clients may go on that wait for a name that is no longer in a pause.
+    /// Whether the pause of a name has ended since the last call of [`Retained::release_unanswered`].
     is_released: bool,
 }
 
@@ -49,7 +49,7 @@ pub(in crate::gateways::channels) struct ClearedNames {
 }
 
 impl ClearedNames {
-    /// The names and times that are left.
+    /// How many names and times are still to be dropped.
     pub(in crate::gateways::channels) fn len(&self) -> usize {
         self.names.len() + self.dues.len()
     }
@@ -64,7 +64,7 @@ impl ClearedNames {
 }
 
 impl Unanswered {
-    /// Whether a client that has been told has to wait.
+    /// Whether the name is in a pause: a client that knows of the missing answer has to wait.
     pub(super) fn waits(&self, name: &TopicName) -> bool {
         let name = self.names.get(name);
         name.is_some_and(|name| name.due_us.is_some())
@@ -106,10 +106,11 @@ impl Unanswered {
         true
     }
 
-    /// The bus is away: once it is back, all names are asked for. They may be very many.
-    pub(super) fn clear(&mut self, spent: &mut Spent) {
+    /// Forgets all names, because the bus is away: once it is back, all are asked for. Very many are dropped over
+    /// several turns.
+    pub(super) fn clear(&mut self, to_drop: &mut DropLater) {
         let Self { names, dues, .. } = mem::take(self);
-        spent.add_cleared(ClearedNames {
+        to_drop.add_cleared(ClearedNames {
             names: names.into_iter(),
             dues: dues.into_iter(),
         });
@@ -148,8 +149,8 @@ impl Unanswered {
 }
 
 impl Retained {
-    /// Handles a question that the bus did not answer in time, or cannot answer for now: another goes on from this cursor,
-    /// later. Returns the name, and the clients that do not know yet.
+    /// Handles a question that the bus did not answer in time, or cannot answer for now: another goes on from this
+    /// cursor, later. Returns the name, and the clients that did not know it yet.
     pub(in crate::gateways::channels) fn unanswered(
         &mut self,
         left: LeftMembers,
@@ -160,7 +161,7 @@ impl Retained {
         let clients = left.1.iter().copied();
         let told = clients.filter(|key| self.tell_unanswered(&name, *key));
         let told = told.collect();
-        self.go_on_later(left);
+        self.requeue(left);
         (name, told)
     }
 
@@ -184,7 +185,7 @@ impl Retained {
         true
     }
 
-    /// Ends the pauses that are over. Returns true if clients that wait may go on.
+    /// Ends the pauses that are over. Returns whether names may be asked for again, so that their clients need a turn.
     pub(in crate::gateways::channels) fn release_unanswered(&mut self, now_us: u64) -> bool {
         self.unanswered.release_due(now_us);
         mem::take(&mut self.unanswered.is_released)
@@ -210,10 +211,10 @@ mod tests {
         let mut unanswered = Unanswered::default();
         let names = (0..NAMES).map(|n| (n, TopicName::from(n.to_string())));
         names.for_each(|(n, name)| unanswered.note(&name, n));
-        let mut spent = Spent::default();
-        unanswered.clear(&mut spent);
+        let mut to_drop = DropLater::default();
+        unanswered.clear(&mut to_drop);
         assert!(!unanswered.waits(&"1".into()) && unanswered.due_us().is_none());
         // Each name and its time.
-        assert_drops(spent, 2 * NAMES as usize);
+        assert_drops(to_drop, 2 * NAMES as usize);
     }
 }

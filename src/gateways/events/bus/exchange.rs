@@ -33,7 +33,7 @@ enum Link {
     Up { since_us: u64, echo_us: u64 },
 }
 
-/// What ends a push's wait.
+/// Whether instances are to blame for the end of a push's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
     Nobody,
@@ -46,14 +46,16 @@ enum Blame {
 struct PendingPush {
     /// The end of the wait for late instances.
     late_until_us: u64,
+    /// The end of the whole wait.
     until_us: u64,
+    /// Deliveries in the instances that have answered.
     sent: u64,
     answered: BTreeSet<InstanceId>,
     /// The other instances at the time of the publication; of those for which there is no room, one.
     expected: BTreeSet<InstanceId>,
     /// The expected instances that the push still waits for. An answer of one without room would be ignored.
     awaited: BTreeSet<InstanceId>,
-    /// The other instances are not known yet.
+    /// The push waits until `until_us` in any case, because other instances may not be known yet.
     waits_for_all: bool,
 }
 
@@ -138,7 +140,7 @@ impl Exchange {
         }
     }
 
-    /// Notes that there is none.
+    /// Notes that there is no such connection any more.
     pub fn disconnected(&mut self) {
         self.lose(Link::Away);
     }
@@ -198,7 +200,7 @@ impl Exchange {
         }
     }
 
-    /// Reports that the push `number` of `origin` could not be read.
+    /// Reports that a push of `origin` could not be read.
     pub fn unreadable(&mut self, now: Now, origin: &InstanceId) {
         self.ignore(now, Ignored::Bad, Some(origin));
     }
@@ -328,8 +330,8 @@ impl Exchange {
     /// Handles the announcement of an instance's newest push. On the bus it follows all parts of this push.
     fn handle_newest(&mut self, now: Now, from: &InstanceId, number: u64) {
         self.abandon(now, from, number);
-        let is_late = self.knows_all(now);
-        let missed = self.instances.note_announced(from, number, is_late);
+        let knows_all = self.knows_all(now);
+        let missed = self.instances.note_announced(from, number, knows_all);
         self.count_missed(now, from, missed);
     }
 
@@ -369,8 +371,8 @@ impl Exchange {
         let number = part.number;
         let before = number.saturating_sub(1);
         self.abandon(now, &origin, before);
-        let is_late = self.knows_all(now);
-        let missed = (self.instances).note_newest(&origin, (before, number), is_late);
+        let knows_all = self.knows_all(now);
+        let missed = (self.instances).note_newest(&origin, (before, number), knows_all);
         self.count_missed(now, &origin, missed);
         match self.instances.take_part(&origin, part) {
             Ok(Some(body)) => {

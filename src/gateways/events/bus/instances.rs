@@ -211,13 +211,14 @@ impl Instances {
     }
 
     /// Records that the instance has taken the push `newest`, and that every push up to `before` should have arrived.
-    /// Returns whether some of these did not; what arrives late is no longer missed. `is_late`: an instance without a sign
-    /// until now was not on the bus, or the bus did not carry its messages.
+    /// Returns whether some of these did not; what arrives late is no longer missed. `knows_all`: this instance knows
+    /// every instance on the bus by now, so one without an earlier sign was not on the bus, or the bus did not carry
+    /// its messages.
     pub(super) fn note_newest(
         &mut self,
         id: &InstanceId,
         (before, newest): (u64, u64),
-        is_late: bool,
+        knows_all: bool,
     ) -> Missed {
         let Some(instance) = self.known.get_mut(id) else {
             return Missed::Nothing;
@@ -225,19 +226,24 @@ impl Instances {
         let known = instance.newest;
         instance.newest = known.max(Some(newest));
         match known.map(|known| before.saturating_sub(known)) {
-            None if before > 0 && is_late => Missed::Perhaps,
+            None if before > 0 && knows_all => Missed::Perhaps,
             None | Some(0) => Missed::Nothing,
             Some(pushes) => Missed::Pushes(pushes),
         }
     }
 
     /// As [`note_newest`](Self::note_newest), for a push that the instance announces as its newest.
-    pub(super) fn note_announced(&mut self, id: &InstanceId, number: u64, is_late: bool) -> Missed {
+    pub(super) fn note_announced(
+        &mut self,
+        id: &InstanceId,
+        number: u64,
+        knows_all: bool,
+    ) -> Missed {
         if let Some(instance) = self.known.get_mut(id) {
             instance.says_newest = true;
-            instance.is_unsure = instance.newest.is_none() && number > 0 && !is_late;
+            instance.is_unsure = instance.newest.is_none() && number > 0 && !knows_all;
         }
-        self.note_newest(id, (number, number), is_late)
+        self.note_newest(id, (number, number), knows_all)
     }
 
     /// Records that the instance has connected to the bus. Returns whether it may have taken pushes before that, of which

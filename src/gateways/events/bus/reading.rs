@@ -17,8 +17,8 @@ use crate::gateways::events::bus::InstanceId;
 use crate::gateways::events::bus::thread::Command;
 use crate::gateways::events::to_loop::ToLoop;
 
-/// Bytes of the bodies that wait for the thread, at most the largest push; one of any size is accepted if there is less.
-/// With more, the bus is not read.
+/// The most bytes of bodies that wait for the thread, or those of the largest push if that is less. While there are
+/// more, the bus is not read; the body that came last may exceed the limit.
 const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A push of another instance.
@@ -54,7 +54,7 @@ impl Reader {
             // Fails only after the end of the bus thread.
             let _ = commands.send(delivered);
         };
-        let parts = self.to_loop.read(&body, tell);
+        let parts = self.to_loop.parse_push(&body, tell);
         let is_good = parts.is_ok();
         let parts = parts.unwrap_or_default().into_iter();
         self.to_loop.send(parts.map(Input::Push));

@@ -170,7 +170,7 @@ impl BusThread {
         }
     }
 
-    /// Until the next deadline of the exchange. While the bus is not read, no wait for others ends.
+    /// The time until the next deadline of the exchange. While the bus is not read, no wait for others ends.
     fn longest_wait(&self, is_full: bool) -> Duration {
         let now_us = self.to_loop.clock.now().mono_us;
         let others_us = match is_full && !self.connection.events.is_empty() {

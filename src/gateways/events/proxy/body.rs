@@ -88,7 +88,7 @@ impl ToService {
         Ok(Self { kind, stats })
     }
 
-    /// Sets the place of the request.
+    /// Sets the place of the request among the connections, which records the progress of a body in pieces.
     pub(super) fn set_place(&mut self, place: &Arc<ConnectionPlace>) {
         if let BodyKind::Pieces(_, held) = &mut self.kind {
             *held = Some(Arc::clone(place));
@@ -205,6 +205,7 @@ impl ToClient {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let last_received = self.lease.as_ref().map(|lease| lease.activity().last());
         let mut due = since.max(last_received.unwrap_or(since)) + self.silence;
+        // A service may wait for the rest of the request before it sends more.
         if self.upload.awaits_client() {
             due = due.max(Instant::now() + self.silence);
         }

@@ -252,7 +252,7 @@ impl ServiceStats {
         }
     }
 
-    /// Counts a request that has to wait for a place.
+    /// Counts a request that has to wait for a connection to the service.
     pub(super) fn count_wait(&self, reason: NoPlace) {
         let waits = match reason {
             NoPlace::AddressShare => &self.address_waits,

@@ -153,8 +153,12 @@ impl SubjectContent {
     }
 }
 
-/// Reads a message: the text of levels is their normalised form, and their payload becomes the viewport, or nothing without
-/// one. Any other payload is JSON and stays as it is. A bad message stays as it is, too. `bytes`: about those of the levels.
+/// Checks a message. For a message of levels, returns the normalised levels, and replaces the payload by the viewport,
+/// or by nothing if there is no viewport; `bytes` is about the size of the result. Any other payload must be JSON, and
+/// stays as it is.
+///
+/// # Errors
+/// The message is bad; its payload stays as it is.
 fn read(
     normaliser: &mut Normaliser,
     is_levels: bool,
@@ -304,6 +308,7 @@ impl LevelsFeed {
                 let value = (!is_null(payload)).then(|| mem::take(payload));
                 self.cache.set(part, value);
             }
+            // Does not occur: levels are `Made` or bad.
             (_, SubjectContent::Levels) => {}
         }
         Ok(())

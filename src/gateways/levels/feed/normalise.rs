@@ -141,6 +141,7 @@ impl<'a> LevelsMessage<'a> {
                 "spy" => spy = Some(value),
                 "levels" => levels = Some(value),
                 "viewport" => viewport = Some(value),
+                // Never an instrument: clients get `flow` from `market.flow`.
                 "flow" => {}
                 _ => instruments.read(key, value)?,
             }

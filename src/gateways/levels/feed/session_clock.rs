@@ -13,12 +13,12 @@ const OPEN_AFTER_MIDNIGHT_MS: i64 = 34_200_000;
 
 const MINUTE_MS: i64 = 60_000;
 
-/// Messages follow each other within a day, so the day of the last message is kept, and the common case is two
-/// comparisons.
+/// Finds the session context of a time. Messages follow each other within a day, so the day of the last message is
+/// kept, and the common case is two comparisons.
 #[derive(Clone, Debug)]
 pub(super) struct SessionClock {
     session_length_min: i64,
-    /// As [`day_of`].
+    /// The day of the last message ([`day_of`]); empty before the first message.
     day: Range<i64>,
 }
 

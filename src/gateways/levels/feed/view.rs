@@ -67,7 +67,7 @@ impl View {
         self.pending = Some(received);
     }
 
-    /// Updates the frame for new clients, now and then.
+    /// Updates the frame for new clients after quiet messages, at most every [`QUIET_PUBLISH_INTERVAL_US`].
     pub(super) fn publish_quietly(&mut self, now: Now, cache: &Cache, out: &mut Vec<Publication>) {
         if self.pending.is_none() {
             return;
@@ -119,13 +119,15 @@ impl View {
         }
     }
 
-    /// The state after quiet messages, as a frame, if new clients would not get that state yet.
+    /// Returns the state after quiet messages as a frame. `None`: there were none, or new clients get this state
+    /// already.
     fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
         let received = self.pending.take()?;
         let next = self.next_seq();
         let seq = if self.is_quiet { next } else { self.delivered };
         let is_known = match &self.frame {
             Some(published) => {
+                // With the number and the time of the published frame, so that only the states are compared.
                 let again = cache.frame(&self.parts, seq, published.received());
                 published.body() == again.body()
             }
