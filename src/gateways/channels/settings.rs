@@ -216,7 +216,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         field!(ChannelsGatewaySettings, all_clients.name_bytes_max),
         "Memory of the names and patterns that clients hold",
     )
-    .more("640 bytes and the text for each different name, 104 bytes for each client that holds a name, 704 bytes for each name whose kept messages a client waits for (a pattern: 32 bytes more for each byte), and answers that wait for the bus.")
+    .more("640 bytes and the text for each different name, 104 bytes for each client that holds a name, 736 bytes for each name whose kept messages a client waits for (a pattern: 32 bytes more for each byte), and answers that wait for the bus.")
     .share(40)
     .limit(
         ALL_BEYOND,

@@ -41,7 +41,7 @@ pub enum ListenAddr {
 
 /// The options of listening sockets.
 #[derive(Clone, Debug)]
-pub(crate) struct ListenOptions {
+pub struct ListenOptions {
     /// The most connections that may wait in the kernel to be accepted.
     pub backlog: i32,
     /// If an accepted TCP socket has more unsent bytes than this, the kernel accepts no more, because bytes in the

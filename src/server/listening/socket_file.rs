@@ -123,7 +123,7 @@ fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
 /// The owner of a unix socket: a user, a group, or both, as names of the system or as numbers. For an unset part the
 /// system decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub struct Owner {
     user: Option<String>,
     group: Option<String>,
 }
@@ -131,7 +131,7 @@ pub(crate) struct Owner {
 /// The error for a text other than `USER`, `USER:GROUP` and `:GROUP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("neither USER nor USER:GROUP nor :GROUP")]
-pub(crate) struct NoOwner;
+pub struct NoOwner;
 
 impl FromStr for Owner {
     type Err = NoOwner;

@@ -30,7 +30,7 @@ pub struct ListenerSettings {
     /// The proxies whose connections begin with a header of the PROXY protocol.
     pub headers_from: TrustedProxies,
     /// Backlog, port sharing, permissions of unix sockets, options of accepted sockets.
-    pub(crate) options: ListenOptions,
+    pub options: ListenOptions,
     /// When the sockets listen.
     pub(crate) gate: ListenGate,
 }

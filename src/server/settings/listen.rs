@@ -88,7 +88,7 @@ group! {
         /// Whether connections of trusted proxies begin with a PROXY protocol header.
         pub proxy_protocol: bool = false,
         /// The options of the sockets.
-        pub(crate) options: ListenOptions = ListenOptions {
+        pub options: ListenOptions = ListenOptions {
             notsent_lowat_bytes: 16 * 1024,
             ..ListenOptions::default()
         },

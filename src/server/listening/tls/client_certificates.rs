@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn verified(roots: RootCertStore, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
-        let verifier = asked(roots, provider()).expect("a verifier");
+        let verifier = verifier(roots, provider()).expect("a verifier");
         let outcome = verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now());
         outcome.map(drop)
     }
