@@ -302,9 +302,15 @@ impl View {
         let running_ms = now.unix_ms() - start_ms - market.grace_ms;
         let runs_us = now.mono_us.saturating_sub(1_000 * running_ms as u64);
         let changed_us = candle.changed_us.max(runs_us);
-        let due_us = match changed_us < self.since.mono_us {
+        // The candle before may have been about to close when the client subscribed.
+        let since_ms = self.since.unix_ms();
+        let was_closing = self.running.is_some_and(|(start_ms, _)| {
+            let closes_ms = market.closes_ms(pair.0, start_ms);
+            (closes_ms..=closes_ms + GRID_MS).contains(&since_ms)
+        });
+        let due_us = match changed_us < self.since.mono_us && !was_closing {
             true => self.since.mono_us,
-            false => changed_us + SPACING_US + 1_000 * GRID_MS as u64,
+            false => changed_us.max(self.since.mono_us) + SPACING_US + 1_000 * GRID_MS as u64,
         };
         let state = (start_ms, candle.trades.len());
         (now.mono_us >= due_us && self.running != Some(state)).then_some(state)
