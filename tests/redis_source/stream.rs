@@ -205,6 +205,49 @@ fn a_reconnection_to_a_stream_that_was_always_empty_is_no_loss() {
     assert_eq!(until(&events, 1).last().expect("a message"), "a: 1");
 }
 
+/// Redis ends connections with larger answers. Small entries do not show that large ones follow them.
+#[test]
+fn entries_are_asked_for_in_answers_that_redis_has_room_for() {
+    const LARGE: usize = 200_000;
+    let server = RedisServer::start();
+    let mut client = server.client();
+    (0..700).for_each(|_| add(&mut client, &[], "1"));
+    (0..60).for_each(|_| add(&mut client, &[], [b'2'; LARGE]));
+    add(&mut client, &[], "3");
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("client-output-buffer-limit");
+    let () = limit.arg("normal 8mb 0 0").query(&mut client).expect("set");
+    let rights = "resetchannels -@all +ping +xread +xrange +xrevrange ~ticks";
+    for (user, more, may_lose) in [("few", "", true), ("all", "+eval_ro", false)] {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(user).arg("on").arg(">p");
+        acl.arg(rights.split(' ').collect::<Vec<_>>());
+        acl.arg(more.split_terminator(' ').collect::<Vec<_>>());
+        let () = acl.query(&mut client).expect("a user");
+        let status = Arc::new(BusStatus::new(&[], 1));
+        let source = source(settings(&server.url_as(&format!("{user}:p"))), &status);
+        let (source, interest) = source.with_pages().expect("pages");
+        let events = run(source);
+        let seen = until(&events, 761);
+        assert!(!seen.contains(&"Gap".to_owned()), "{user}: no loss");
+        assert!(may_lose || status.reconnects() == 0, "{user}");
+        // A client asks for all messages of a name, which has none.
+        let names = Arc::from([TopicName::fixed("b")]);
+        let who = (1, ClientAddr::Unix);
+        interest.ask_all(Subscription::channel("b"), who, (Arc::default(), names));
+        let end = loop {
+            match events.recv_timeout(PATIENCE).expect("an end") {
+                end @ (BusEvent::RetainedEnd { .. } | BusEvent::RetainedPage { .. }) => break end,
+                _ => {}
+            }
+        };
+        assert!(
+            may_lose || matches!(end, BusEvent::RetainedEnd { cut: None, .. }),
+            "{end:?}"
+        );
+    }
+}
+
 #[test]
 fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
     const READERS: u64 = 80;

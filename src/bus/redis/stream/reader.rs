@@ -39,13 +39,12 @@ pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
 use super::ENTRY_FIELDS;
+use super::range::{ENTRIES_MAX, RangeSize};
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
-/// The most entries of an answer.
-const ENTRIES_MAX: usize = 512;
-/// The size of an answer that the reader aims at, by the size of the entries before, bytes.
-const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The most entries of an answer to `XREAD`, which are held until they are checked. More are read as a backlog.
+const HELD_MAX: usize = 16;
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// The shortest time between two questions for the count of writes, milliseconds.
@@ -87,6 +86,8 @@ pub struct RedisStreamReader {
     value_bytes_max: [usize; 2],
     /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,
+    /// The size of the answers with entries that are there already.
+    range: RangeSize,
     step: ReadStep,
     /// The number of missing answers; the answers that have come, with their bytes.
     missing: usize,
@@ -151,10 +152,6 @@ enum ReadStep {
     Inspect,
     /// Read the entries that are there already, beginning with the last read one.
     CatchUp {
-        /// The number of entries that were requested.
-        asked: usize,
-        /// The number of entries that have arrived so far.
-        arrived: usize,
         /// Whether the answer began with the last read entry, so that nothing was lost before it.
         is_proved: bool,
     },
@@ -162,11 +159,7 @@ enum ReadStep {
     Wait,
 }
 
-const CATCH_UP: ReadStep = ReadStep::CatchUp {
-    asked: 0,
-    arrived: 0,
-    is_proved: false,
-};
+const CATCH_UP: ReadStep = ReadStep::CatchUp { is_proved: false };
 
 /// The number of entries that were ever added, up to the entry of this id.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +195,7 @@ impl RedisStreamReader {
             history_ms,
             value_bytes_max: ENTRY_FIELDS
                 .map(|field| field.bytes_max.min(payload_bytes_max).saturating_add(1)),
-            held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
+            held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, HELD_MAX),
             may_ask_state: true,
             ..Self::default()
         }
@@ -210,6 +203,7 @@ impl RedisStreamReader {
 
     /// Handles a new connection.
     pub fn connected(&mut self) {
+        self.range = RangeSize::default();
         self.step = ReadStep::Inspect;
         self.missing = 0;
         self.answers.clear();
@@ -234,7 +228,7 @@ impl RedisStreamReader {
         self.asked_about = self.last_read;
         let was_read = self.last_read.is_some();
         let (mut asks_state, mut asks_entry) = (true, was_read);
-        let mut commands: Vec<Vec<String>> = match &mut self.step {
+        let mut commands: Vec<Vec<String>> = match self.step {
             ReadStep::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
@@ -242,16 +236,14 @@ impl RedisStreamReader {
                 // Whether this user may read on, before anything is handed over.
                 words(&["XREAD", "COUNT", "1", "STREAMS", key, "$"]),
             ],
-            ReadStep::CatchUp { asked, .. } => {
+            ReadStep::CatchUp { .. } => {
                 asks_entry = false;
-                let count = ANSWER_BYTES / self.entry_bytes.max(1);
-                *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(was_read);
                 let from = match was_read {
                     true => after.clone(),
                     false => id_text(next_id(self.after)),
                 };
-                let count = asked.to_string();
-                vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
+                self.range.may_script = self.may_ask_state;
+                vec![self.range.command((key, &from), was_read)]
             }
             ReadStep::Wait => {
                 asks_state = is_large || self.needs_counters || !was_read;
@@ -633,14 +625,10 @@ impl RedisStreamReader {
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         self.measure(bytes);
-        let ReadStep::CatchUp {
-            arrived, is_proved, ..
-        } = &mut self.step
-        else {
+        let ReadStep::CatchUp { is_proved } = &mut self.step else {
             return Ok(());
         };
-        *arrived += 1;
-        if *arrived > 1 {
+        if !self.range.arrived(bytes) {
             return match is_proved {
                 true => self.entry(entry, out),
                 false => Ok(()),
@@ -657,23 +645,19 @@ impl RedisStreamReader {
     }
 
     /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, or the
-    /// stream turns out to be another one, inspects the stream again. If the answer has fewer entries than were asked for, the
-    /// end of the stream is reached: reports that, and waits for new entries. Otherwise asks for more.
+    /// stream turns out to be another one, inspects the stream again. At the end of the stream, reports that, and waits for
+    /// new entries. Otherwise asks for more.
     fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
-        let ReadStep::CatchUp {
-            asked,
-            arrived,
-            is_proved,
-        } = self.step
-        else {
+        let ReadStep::CatchUp { is_proved } = self.step else {
             return;
         };
+        let may_follow = self.range.end();
         if (!is_proved || self.is_anew) && self.last_read.is_some() {
             self.step = ReadStep::Inspect;
             return;
         }
         self.count_from(state);
-        if arrived < asked {
+        if !may_follow {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
             self.known.pass_over_no_more();
