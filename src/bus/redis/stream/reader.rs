@@ -15,8 +15,9 @@
 //! would need more entries than the old stream had in its whole life, added within the time of an answer. So the counters
 //! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
 //!
-//! Before an entry was read, there is nothing to compare. The server counts the commands that can add entries, to any
-//! stream: if it has executed none since the stream was empty, nothing was lost.
+//! Before an entry was read, there is nothing to compare. On a connection that has seen the stream empty, the counters show
+//! how many entries were removed since. The server also counts the commands that can add entries, to any stream: if it has
+//! executed none since the stream was empty, or no more than there are entries, nothing was lost.
 //!
 //! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
 //! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice. A master
@@ -33,7 +34,7 @@ mod known;
 
 pub(in crate::redis) use self::answers::StreamProof;
 use self::answers::{
-    LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
+    Counters, LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
 };
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
@@ -115,8 +116,10 @@ pub struct RedisStreamReader {
     /// trimmed before the check.
     needs_counters: bool,
     /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
-    /// read, because until then a stream that is made anew loses nothing.
+    /// read, because until then it is enough to know how many were [removed](Self::removed).
     counted: Option<Counted>,
+    /// While no entry was read: how many entries had been removed from the stream when it was last seen.
+    removed: u64,
     /// While no entry was read: how many commands that can add entries the server had executed before it said that there is
     /// none.
     additions: Option<u64>,
@@ -255,6 +258,9 @@ impl RedisStreamReader {
                 if self.asks_written {
                     commands.push(words(&["INFO", "replication"]));
                 }
+                if !was_read {
+                    commands.push(words(&["INFO", "commandstats"]));
+                }
                 commands
             }
         };
@@ -357,8 +363,12 @@ impl RedisStreamReader {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
                     false => None,
                 };
+                let additions_then = match self.asks_additions {
+                    true => answers.next().and_then(|(stats, _)| answers::additions(&stats)),
+                    false => None,
+                };
                 let state = self.state(answers.next(), false)?;
-                self.read(entries, state, out)?;
+                self.read(entries, state, additions_then, out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
                     None => self.plan_written(now_ms),
@@ -512,6 +522,11 @@ impl RedisStreamReader {
         if self.old_until.is_none() {
             self.report_caught_up(out);
         }
+        if newest.is_none() && self.last_read.is_none() {
+            // What comes from now on is checked before it is handed over.
+            self.removed = state.counters.map_or(0, Counters::removed);
+            self.wait_at_end(out);
+        }
     }
 
     /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
@@ -526,15 +541,14 @@ impl RedisStreamReader {
         let (Some(counters), Some(counted)) = (state.counters, counted) else {
             return false;
         };
-        let is_gone = |id| counters.length == 0 || id < counters.first;
-        let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
-        let removed = counters.added.checked_sub(counters.length);
+        let is_gone = |id| counters.is_gone(id);
         // If the stream is empty, only the last id tells whether it is a new stream: a new stream soon has the same
         // counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
-        let was_trimmed = is_gone(self.after) && removed == Some(counted.added + gone);
+        let was_trimmed =
+            is_gone(self.after) && counters.removed() == counted.added + counters.gone(entries);
         let was_deleted = !is_gone(self.after) && counters.last_deleted == self.after;
         is_same && (was_deleted || is_last && was_trimmed)
     }
@@ -661,12 +675,9 @@ impl RedisStreamReader {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
             self.known.pass_over_no_more();
+            self.removed = state.counters.map_or(0, Counters::removed);
             self.report_caught_up(out);
-            self.step = ReadStep::Wait;
-            return out.push(KeptEvent::Lag {
-                messages: Some(0),
-                ms: 0,
-            });
+            return self.wait_at_end(out);
         }
         self.step = CATCH_UP;
         let newest_ms = state
@@ -680,11 +691,42 @@ impl RedisStreamReader {
         });
     }
 
+    /// Waits for new entries, as all that are there were read.
+    fn wait_at_end(&mut self, out: &mut Vec<KeptEvent>) {
+        self.step = ReadStep::Wait;
+        out.push(KeptEvent::Lag {
+            messages: Some(0),
+            ms: 0,
+        });
+    }
+
+    /// While no entry was read: whether entries may have been removed since the stream was last seen, in addition to these
+    /// `entries`, the first ones. `additions`: how many entries were added to any stream before the state was asked for.
+    fn may_lack_first(
+        &mut self,
+        entries: &[StreamEntry],
+        state: StreamProof,
+        additions: Option<u64>,
+    ) -> bool {
+        let Some(counters) = state.counters else {
+            self.removed = 0;
+            let added = additions.zip(self.additions);
+            let added = added.map(|(then, before)| then.saturating_sub(before));
+            let has_all = added.is_some_and(|added| added <= entries.len() as u64);
+            return !entries.is_empty() && !has_all;
+        };
+        let removed_before = std::mem::replace(&mut self.removed, counters.removed());
+        let gone = counters.gone(entries);
+        // It is the same stream, or one that was made anew.
+        self.removed != removed_before + gone && self.removed != gone
+    }
+
     /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.
     fn read(
         &mut self,
         entries: Vec<Value>,
         state: StreamProof,
+        additions: Option<u64>,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
@@ -705,6 +747,9 @@ impl RedisStreamReader {
             }
             out.push(KeptEvent::Lost);
             self.counted = None;
+        }
+        if !was_read && self.may_lack_first(&entries, state, additions) {
+            out.push(KeptEvent::Lost);
         }
         self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);

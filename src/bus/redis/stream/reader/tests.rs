@@ -145,8 +145,8 @@ proptest! {
         for _ in 0..200 {
             log.take(&mut reader, &mut server);
         }
-        // `None`: until it has read an entry, the reader cannot see that entries came and were trimmed; only a
-        // reconnection counts that as a loss.
+        // `None`: until it has read an entry, the reader cannot see that the stream was made anew; only a reconnection
+        // counts that as a loss.
         check_reports(&log.events, &log.unreadable, None, server.next_serial);
         // Not even after a loss.
         let mut serials = serials(&log.events);
@@ -363,6 +363,53 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
         assert_eq!(events[..2], [KeptEvent::Lost, KeptEvent::CaughtUp]);
         assert_eq!(events.len(), 2 + usize::from(entries));
     }
+}
+
+/// A transaction adds and trims, on a connection that has seen the stream empty.
+#[test]
+fn what_was_trimmed_before_the_first_entry_was_read_is_a_loss() {
+    for variant in 0..16 {
+        let [has_counters, had_entries, is_trimmed, is_large] =
+            [1, 2, 4, 8].map(|bit| variant & bit > 0);
+        let case = format!("{has_counters} {had_entries} {is_trimmed} {is_large}");
+        let mut server = StreamServer {
+            has_counters,
+            ..StreamServer::new()
+        };
+        if had_entries {
+            server.step(&ModelStep::Add(5));
+            server.step(&ModelStep::Trim(5));
+        }
+        let mut reader = reading(1_000);
+        assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+        let added = if is_large { 100 } else { 12 };
+        server.step(&ModelStep::Add(added));
+        let trimmed = if is_trimmed { added - 10 } else { 0 };
+        server.step(&ModelStep::Trim(trimmed));
+        let events = read(&mut reader, &mut server);
+        // Without counters, entries beyond the first answer could be others.
+        let is_lost = is_trimmed || is_large && !has_counters;
+        assert_eq!(events.contains(&KeptEvent::Lost), is_lost, "{case}");
+        assert_eq!(events[0] == KeptEvent::Lost, is_lost, "{case}");
+        assert_eq!(
+            serials(&events).len(),
+            usize::from(added - trimmed),
+            "{case}"
+        );
+    }
+}
+
+/// The stream is emptied again before it was read, and what follows is whole.
+#[test]
+fn entries_that_came_and_went_before_the_first_one_was_read_are_one_loss() {
+    let mut server = StreamServer::new();
+    let mut reader = reading(1_000);
+    read(&mut reader, &mut server);
+    server.step(&ModelStep::Add(3));
+    server.step(&ModelStep::Trim(3));
+    assert_eq!(read(&mut reader, &mut server), [KeptEvent::Lost]);
+    server.step(&ModelStep::Add(2));
+    assert_eq!(read(&mut reader, &mut server).len(), 2);
 }
 
 /// Publishers trim by age, so the first entry after a quiet time trims all entries that were read.
