@@ -25,9 +25,9 @@
 //! turn out to lack writes that a server had when the entries were read: then the reader waits until the replica has
 //! them, for however long that takes.
 //!
-//! If the reader then goes on in a stream with lower ids, it begins with the history: the entries are those of a stream
-//! that was made anew, or of a server whose clock is behind. It passes over the entries that it has read before
-//! (`known.rs`).
+//! If the reader then goes on in the stream of another server, or in one that was made anew, it begins with the history: ids
+//! up to the last one that was read may be of new entries, for example if the clock of the server is behind. It passes over
+//! the entries that it has read before (`known.rs`), whenever they come: the server may get those that it lacks later.
 
 mod answers;
 mod known;
@@ -143,7 +143,7 @@ pub struct RedisStreamReader {
     old_until: Option<StoredId>,
     /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
     is_caught_up: bool,
-    /// The entries that were read, for a stream that goes on with lower ids.
+    /// The entries that were read, for a stream that has other entries after a lower id.
     known: KnownEntries,
 }
 
@@ -364,7 +364,9 @@ impl RedisStreamReader {
                     false => None,
                 };
                 let additions_then = match self.asks_additions {
-                    true => answers.next().and_then(|(stats, _)| answers::additions(&stats)),
+                    true => answers
+                        .next()
+                        .and_then(|(stats, _)| answers::additions(&stats)),
                     false => None,
                 };
                 let state = self.state(answers.next(), false)?;
@@ -596,16 +598,24 @@ impl RedisStreamReader {
         (self.last_read, self.counted) = (None, None);
         let is_anew = std::mem::take(&mut self.is_anew);
         let newest_or_first = newest.map_or_else(StoredId::default, |newest| newest.id);
-        if newest_or_first > self.after && !is_anew {
+        let is_above = newest_or_first > self.after;
+        if is_above && !is_anew && !is_other {
             return;
         }
-        self.reached = newest.map(|newest| newest.id);
-        self.old_until = None;
+        if !is_above || is_anew {
+            self.reached = newest.map(|newest| newest.id);
+            self.old_until = None;
+        }
         if let Some(newest) = newest
             && let Some(after) = self.start_below(newest, is_other, now_ms)
         {
+            self.known.pass_over_after(after, is_other);
+            self.known.begin_after(after);
             self.after = after;
-            return self.known.pass_over_after(after);
+            return;
+        }
+        if is_other {
+            self.known.pass_over_after(newest_or_first, is_other);
         }
         self.after = newest_or_first;
         if newest.is_some() {
@@ -614,19 +624,21 @@ impl RedisStreamReader {
         }
     }
 
-    /// After which id reading goes on in a stream that was made anew, or whose `newest` entry has a lower id than the last one
-    /// that was read because another server's clock is behind. Begins with the history, so that no new entry is left out;
-    /// those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
+    /// After which id reading goes on in a stream that was made anew, or of another server, which may have other entries up to
+    /// the last one that was read: it lacked some, or its clock is behind. Begins with the history, so that no new entry is
+    /// left out; those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
     /// server, which may only lack the last entries, if the entries are older than those that are known.
     fn start_below(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
         if self.known.has(newest) {
             return None;
         }
-        let start = self.history_start(newest.id, now_ms);
-        let after = match is_other {
-            true => start.max(self.known.after()),
-            false => start,
-        };
+        let mut after = self.history_start(newest.id, now_ms);
+        if is_other {
+            after = after.max(self.known.after());
+        }
+        if newest.id > self.after {
+            after = after.min(self.after);
+        }
         (after < newest.id).then_some(after)
     }
 
@@ -674,7 +686,7 @@ impl RedisStreamReader {
         if !may_follow {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
-            self.known.pass_over_no_more();
+            self.known.reached_end();
             self.removed = state.counters.map_or(0, Counters::removed);
             self.report_caught_up(out);
             return self.wait_at_end(out);

@@ -293,6 +293,56 @@ fn entries_with_lower_ids_come_after_a_failover_and_those_before_come_not_again(
     assert_eq!(serials(&events), [5]);
 }
 
+/// The ids of the new master pass those that it lacks before the reader is back.
+#[test]
+fn entries_with_lower_ids_come_after_a_failover_though_the_newest_id_is_higher() {
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = reading(1_000);
+    read(&mut reader, &mut server);
+    server.step(&ModelStep::FailOver(2, true));
+    server.last.minor -= 900;
+    server.step(&ModelStep::Add(4));
+    reader.connected();
+    let events = read(&mut reader, &mut server);
+    assert_eq!(events[..2], [KeptEvent::Lost, KeptEvent::CaughtUp]);
+    assert_eq!(serials(&events), [5, 6, 7, 8]);
+}
+
+/// The reader goes to a server that lacks entries, which has a new one or none, and then to one that has them: the first
+/// one, or the same one later.
+#[test]
+fn entries_that_a_server_lacked_come_not_again_from_another_one_or_later() {
+    for variant in 0..8 {
+        let [has_new, is_back, is_cut] = [1, 2, 4].map(|bit| variant & bit > 0);
+        if is_back && !is_cut {
+            continue;
+        }
+        let case = format!("{has_new} {is_back} {is_cut}");
+        let mut server = StreamServer::new();
+        server.step(&ModelStep::Add(10));
+        let mut reader = reading(1_000);
+        read(&mut reader, &mut server);
+        let (full, last) = (server.entries.clone(), server.last);
+        server.step(&ModelStep::FailOver(5, true));
+        server.step(&ModelStep::Add(u8::from(has_new)));
+        reader.connected();
+        let events = read(&mut reader, &mut server);
+        assert_eq!(serials(&events).len(), usize::from(has_new), "{case}");
+        server.process -= u64::from(is_back);
+        (server.entries, server.last) = (full, last);
+        server.added = server.entries.len() as u64;
+        if is_cut {
+            reader.connected();
+        }
+        let events = read(&mut reader, &mut server);
+        assert!(serials(&events).is_empty(), "{case} {events:?}");
+        server.step(&ModelStep::Add(1));
+        let events = read(&mut reader, &mut server);
+        assert_eq!(serials(&events), [server.next_serial - 1], "{case}");
+    }
+}
+
 /// Another server lacks more entries than the reader knows, so it cannot tell whether its newest entry was read.
 #[test]
 fn no_entry_comes_again_if_very_many_were_lost() {
