@@ -105,7 +105,7 @@ impl RedisServers {
         })
     }
 
-    /// Connects to the server and the address of another connection.
+    /// Connects to the server and the address of another connection, with the present login.
     pub(super) fn connect_at<'w>(
         &self,
         waiter: &'w mut Waiter,
@@ -114,7 +114,8 @@ impl RedisServers {
         let (endpoint, address) = server.ok_or_else(|| self.no_master(None))?;
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let tls = self.tls.as_ref();
-        let mut connection = Connection::open(waiter, endpoint, *address, tls, timeout)?;
+        let endpoint = self.settings.with_login_now(endpoint);
+        let mut connection = Connection::open(waiter, &endpoint, *address, tls, timeout)?;
         connection.log_in(HANDSHAKE_TIMEOUT)?;
         Ok(connection)
     }
@@ -180,7 +181,8 @@ impl RedisServers {
         (endpoint, address): (&RedisEndpoint, SocketAddr),
     ) -> ProbeResult {
         let tls = self.tls.as_ref();
-        let connected = Connection::open(waiter, endpoint, address, tls, SECOND_TIMEOUT);
+        let endpoint = self.settings.with_login_now(endpoint);
+        let connected = Connection::open(waiter, &endpoint, address, tls, SECOND_TIMEOUT);
         match connected.and_then(|mut connection| connection.log_in(SECOND_TIMEOUT)) {
             // A refusal is an answer too.
             Ok(()) | Err(RedisError::Refused { .. }) => ProbeResult::Answer,
@@ -218,4 +220,49 @@ fn read_tls(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, Redis
         ca_file,
         settings.tls_client.as_ref(),
     )?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread;
+    use weirgate_wire::base::Secret;
+
+    /// Accepts a connection, reads the first bytes and answers once.
+    fn accept(listener: &TcpListener, answer: &'static [u8]) -> thread::JoinHandle<String> {
+        let listener = listener.try_clone().expect("a listener");
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut bytes = [0; 1_024];
+            let length = stream.read(&mut bytes).expect("commands");
+            io::Write::write_all(&mut stream, answer).expect("sent");
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        })
+    }
+
+    #[test]
+    fn further_connections_to_a_server_have_the_present_login() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let url = |password: &str| format!("redis://w:{password}@{address}");
+        let mut settings = RedisSettings::new(RedisEndpoint::parse(&url("old")).expect("a URL"));
+        settings.url = Secret::new(&url("old"));
+        let before = settings.server_now();
+        settings.url.replace(&url("new"));
+        let servers = RedisServers::new(settings).expect("servers");
+        let (mut waiter, _) = waiter("a test").expect("a poll");
+        let good = b"+OK\r\n+PONG\r\n+OK\r\n";
+        let sent = accept(&listener, good);
+        let server = Some((before.clone(), address));
+        servers
+            .connect_at(&mut waiter, server.as_ref())
+            .expect("a connection");
+        assert!(sent.join().expect("commands").contains("new"));
+        let sent = accept(&listener, good);
+        let result = servers.try_second(&mut waiter, (&before, address));
+        assert!(sent.join().expect("commands").contains("new"));
+        assert_eq!(result, ProbeResult::Answer);
+    }
 }
