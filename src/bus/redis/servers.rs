@@ -184,15 +184,15 @@ impl RedisServers {
         let endpoint = self.settings.with_login_now(endpoint);
         let connected = Connection::open(waiter, &endpoint, address, tls, SECOND_TIMEOUT);
         match connected.and_then(|mut connection| connection.log_in(SECOND_TIMEOUT)) {
-            // A refusal is an answer too.
-            Ok(()) | Err(RedisError::Refused { .. }) => ProbeResult::Answer,
+            Ok(()) => ProbeResult::Answer,
             Err(RedisError::Unreachable { source, .. })
                 if source.kind() == ErrorKind::ConnectionRefused =>
             {
                 ProbeResult::Nobody
             }
             Err(error) => {
-                tracing::debug!(%error, "a second connection is not answered either");
+                // Also a refusal: the first connection is the only one that may bring what it has missed.
+                tracing::debug!(%error, "a second connection would not work either");
                 ProbeResult::Silence
             }
         }
@@ -264,5 +264,10 @@ mod tests {
         let result = servers.try_second(&mut waiter, (&before, address));
         assert!(sent.join().expect("commands").contains("new"));
         assert_eq!(result, ProbeResult::Answer);
+        // It refuses new connections also while it is paused.
+        let sent = accept(&listener, b"-ERR max number of clients reached\r\n");
+        let result = servers.try_second(&mut waiter, (&before, address));
+        sent.join().expect("commands");
+        assert_eq!(result, ProbeResult::Silence);
     }
 }
