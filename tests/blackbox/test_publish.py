@@ -109,6 +109,18 @@ def test_the_rate_is_kept_and_a_signal_ends_it(redis_server, started):
     endless.logs("publishing on c; Ctrl-C ends it", ": 1 receiver")
 
 
+@pytest.mark.parametrize("more", [(), ("--stream", "t"), ("--retry",)])
+def test_a_signal_ends_it_while_redis_does_not_answer(redis_server, started, more):
+    publisher = Process([weirgate_binary(), "publish", redis_server.url, "c", "{number}", "--rate", "20", *more])
+    started.append(publisher)
+    publisher.logs("publishing on c; Ctrl-C ends it")
+    time.sleep(0.5)
+    redis_server.client().execute_command("CLIENT", "PAUSE", "30000", "WRITE")
+    time.sleep(0.5)
+    publisher.send(signal.SIGTERM)
+    assert publisher.wait(3) == 0
+
+
 def endless(started, *args):
     started.append(Process([weirgate_binary(), "publish", *args, "--rate", "20", "--retry"]))
     return started[-1]

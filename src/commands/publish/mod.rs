@@ -122,7 +122,7 @@ impl PublishCommand {
         let stop = Stop::at_signals();
         let stop =
             stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
-        let mut brokers = Brokers::of(&self)?;
+        let mut brokers = Brokers::of(&self, &stop)?;
         let mut input = io::stdin().lock();
         let mut progress = Progress {
             published: 0,
@@ -136,9 +136,11 @@ impl PublishCommand {
             let error = match brokers.connect() {
                 Ok(mut broker) => match self.send(&mut broker, &mut input, &mut progress, &stop) {
                     Ok(()) => break,
+                    Err(_) if stop.is_asked() => break,
                     Err(error) if error.may_pass(progress.published) => error,
                     Err(error) => return Err(error),
                 },
+                Err(_) if stop.is_asked() => break,
                 // If a message was published before, the login and the names are right.
                 Err(error) if progress.published > 0 || error.may_pass(0) => error,
                 Err(error) => return Err(error),
