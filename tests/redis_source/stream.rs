@@ -106,7 +106,7 @@ fn an_entry_with_very_many_fields_is_a_message_and_the_next_ones_come() {
         stream: Some(KEY.to_owned()),
         ..RedisNeeds::default()
     };
-    let found = needs.check(&settings(&server.url()));
+    let found = needs.check(&settings(&server.url()), PATIENCE);
     let good = Finding::Good(format!("may read the stream {KEY}"));
     assert!(found.contains(&good), "{found:?}");
     // The newest one at the start.
@@ -236,9 +236,9 @@ fn entries_are_asked_for_in_answers_that_redis_has_room_for() {
         let who = (1, ClientAddr::Unix);
         interest.ask_all(Subscription::channel("b"), who, (Arc::default(), names));
         let end = loop {
-            match events.recv_timeout(PATIENCE).expect("an end") {
-                end @ (BusEvent::RetainedEnd { .. } | BusEvent::RetainedPage { .. }) => break end,
-                _ => {}
+            let event = events.recv_timeout(PATIENCE).expect("an end");
+            if let BusEvent::RetainedEnd { .. } | BusEvent::RetainedPage { .. } = event {
+                break event;
             }
         };
         assert!(
@@ -363,7 +363,7 @@ fn a_check_warns_of_each_right_without_which_trims_count_as_losses() {
         acl.arg("SETUSER").arg(user).arg("on").arg(">p");
         acl.arg(rights.split(' ').collect::<Vec<_>>()).arg(more);
         let () = acl.query(client).expect("a user");
-        let found = needs.check(&settings(&server.url_as(&format!("{user}:p"))));
+        let found = needs.check(&settings(&server.url_as(&format!("{user}:p"))), PATIENCE);
         let counters = |finding: &&Finding| matches!(finding, Finding::Warning(text) if text.contains("counters"));
         found.iter().filter(counters).count()
     };

@@ -18,7 +18,7 @@ use crate::probe::ProbeResult;
 use crate::socket::{Buffered, Waiter};
 use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake, tls_roots};
 
-/// The longest silence during the TLS handshake, the log-in, and the questions of a check.
+/// The longest silence during the TLS handshake and the log-in, if nobody has more [patience](RedisServers::with_patience).
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time for making the second connection, and the longest silence during its log-in. Meanwhile the thread
 /// neither reads the silent connection nor looks whether the master has moved.
@@ -46,6 +46,8 @@ pub(super) struct RedisServers {
     pub(super) first_sentinel: Arc<AtomicUsize>,
     /// The answer of the sentinel that named the server in use.
     pub(super) named: Option<NamedMaster>,
+    /// The longest silence of all addresses together.
+    patience: Duration,
     /// The addresses that failed.
     failed: FailedAddresses,
     /// The address of the connection in use, and since when.
@@ -64,9 +66,16 @@ impl RedisServers {
             settings,
             first_sentinel: Arc::default(),
             named: None,
+            patience: HANDSHAKE_TIMEOUT,
             failed: FailedAddresses::default(),
             used: None,
         })
+    }
+
+    /// The addresses of the server may take so long together for their answers, and each at least as long as otherwise.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Connects to the server of the settings, or to the master that a sentinel names, with the certificates that the
@@ -96,10 +105,10 @@ impl RedisServers {
         endpoint: &RedisEndpoint,
     ) -> Result<OpenConnection, RedisError> {
         let needs_master = self.has_sentinels();
-        self.at_each(waiter, endpoint, |mut connection| {
-            connection.log_in(HANDSHAKE_TIMEOUT)?;
+        self.at_each(waiter, endpoint, |mut connection, patience| {
+            connection.log_in(patience)?;
             if needs_master {
-                connection.check_role(HANDSHAKE_TIMEOUT)?;
+                connection.check_role(patience)?;
             }
             Ok(connection.into_parts())
         })
@@ -120,13 +129,13 @@ impl RedisServers {
         Ok(connection)
     }
 
-    /// Connects to each address of the host until `ask` succeeds; addresses that failed before come last. Returns
+    /// Connects to each address of the host until `ask` succeeds, which gets the longest silence of an answer; addresses that failed before come last. Returns
     /// that address and the answer, or the error of the last address. The name lookup can take long.
     pub(super) fn at_each<T>(
         &mut self,
         waiter: &mut Waiter,
         endpoint: &RedisEndpoint,
-        ask: impl Fn(Connection<'_>) -> Result<T, RedisError>,
+        ask: impl Fn(Connection<'_>, Duration) -> Result<T, RedisError>,
     ) -> Result<(SocketAddr, T), RedisError> {
         let unreachable = |source| RedisError::Unreachable {
             server: endpoint.address(),
@@ -135,11 +144,14 @@ impl RedisServers {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let found = addresses(endpoint).map_err(unreachable)?;
         let addresses = self.failed.in_order(found);
+        let patience = self.patience / addresses.len().max(1) as u32;
+        let patience = patience.max(HANDSHAKE_TIMEOUT);
         let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut last = unreachable(none);
         for address in addresses {
             let tls = self.tls.as_ref();
-            match Connection::open(waiter, endpoint, address, tls, timeout).and_then(&ask) {
+            let opened = Connection::open(waiter, endpoint, address, tls, timeout);
+            match opened.and_then(|connection| ask(connection, patience)) {
                 Ok(answer) => return Ok((address, answer)),
                 Err(error) => last = error,
             }
