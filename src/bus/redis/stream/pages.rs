@@ -420,7 +420,7 @@ impl RedisStreamPages {
             Some(asked) => asked,
             None => {
                 self.connected = (Instant::now(), progress.connections);
-                ask(servers.connect(waiter)?, RangeSize::default())?
+                ask(servers.connect(waiter)?, RangeSize::aiming_at(PAGE_BYTES))?
             }
         };
         // After an entry that is none, the rest of the answer is on the way.

@@ -3,10 +3,10 @@
 //! Redis has the whole answer in memory before it sends it, whatever its entries have: a large answer makes Redis evict keys, or
 //! end the connection ([`client-output-buffer-limit`](https://redis.io/docs/latest/develop/reference/clients/)). What
 //! follows may be far larger than what came before. So each connection begins with one entry, and the number doubles only after
-//! answers that were full and small. From [`PLAIN_MAX`] entries on, a script stops at [`ANSWER_BYTES`]. It costs Redis several
+//! answers that were full and small. From [`PLAIN_MAX`] entries on, a script stops at the size that is aimed at. It costs Redis several
 //! times the CPU time of `XRANGE`, so it reads only a backlog.
 
-/// The size of an answer that is aimed at, bytes.
+/// The size of an answer that is aimed at if nothing else is said, bytes.
 pub(super) const ANSWER_BYTES: usize = 1024 * 1024;
 /// The most new entries of an answer.
 pub(super) const ENTRIES_MAX: usize = 512;
@@ -26,12 +26,16 @@ pub(super) const SCRIPT: &str = "\
 /// The size of the answers of a connection.
 #[derive(Debug)]
 pub(super) struct RangeSize {
+    /// The size of an answer that is aimed at, bytes.
+    answer_bytes: usize,
     /// The number of new entries of the next answer.
     entries: usize,
     /// Whether the server accepts [`SCRIPT`], as far as is known.
     pub(super) may_script: bool,
+    /// The last command: how many entries it asks for, with the known one, and whether it is the script.
     asked: usize,
     is_script: bool,
+    /// What has come of its answer.
     arrived: usize,
     bytes: usize,
 }
@@ -39,6 +43,7 @@ pub(super) struct RangeSize {
 impl Default for RangeSize {
     fn default() -> Self {
         Self {
+            answer_bytes: ANSWER_BYTES,
             entries: 1,
             may_script: true,
             asked: 0,
@@ -50,6 +55,14 @@ impl Default for RangeSize {
 }
 
 impl RangeSize {
+    /// The size of the answers of a new connection.
+    pub(super) fn aiming_at(answer_bytes: usize) -> Self {
+        Self {
+            answer_bytes,
+            ..Self::default()
+        }
+    }
+
     /// The command for the next entries, from this id on. `is_known`: the entry with this id comes again.
     pub(super) fn command(&mut self, (key, from): (&str, &str), is_known: bool) -> Vec<String> {
         if !self.may_script {
@@ -58,7 +71,7 @@ impl RangeSize {
         self.asked = self.entries + usize::from(is_known);
         self.is_script = self.may_script && self.entries > PLAIN_MAX;
         (self.arrived, self.bytes) = (0, 0);
-        let (count, bytes) = (self.asked.to_string(), ANSWER_BYTES.to_string());
+        let (count, bytes) = (self.asked.to_string(), self.answer_bytes.to_string());
         let words = match self.is_script {
             true => vec!["EVAL_RO", SCRIPT, "1", key, from, &count, &bytes],
             false => vec!["XRANGE", key, from, "+", "COUNT", &count],
@@ -82,14 +95,14 @@ impl RangeSize {
     /// Ends the answer. Returns whether more entries may follow.
     pub(super) fn end(&mut self) -> bool {
         let is_full = self.arrived >= self.asked;
-        // The script counts fewer bytes than have arrived, so it did not end before.
-        let may_follow = is_full || self.is_script && self.bytes >= ANSWER_BYTES;
-        if self.bytes >= ANSWER_BYTES {
-            let fitting = self.arrived * ANSWER_BYTES / self.bytes;
+        // The script counts only names and values, so at least as many bytes have arrived as it counted.
+        let may_follow = is_full || self.is_script && self.bytes >= self.answer_bytes;
+        if self.bytes >= self.answer_bytes {
+            let fitting = self.arrived * self.answer_bytes / self.bytes;
             self.entries = fitting.min(self.entries / 2).max(1);
         } else if !may_follow {
             self.entries = self.entries.min(PLAIN_MAX);
-        } else if self.bytes <= ANSWER_BYTES / 2 {
+        } else if self.bytes <= self.answer_bytes / 2 {
             self.entries = (self.entries * 2).min(ENTRIES_MAX);
         }
         may_follow
