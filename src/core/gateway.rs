@@ -121,6 +121,12 @@ pub trait Gateway {
     /// longer than other messages.
     const HAS_LAST: bool = false;
 
+    /// Whether the gateway asks the stream that is the kept feed for newest messages ([`Core::keep_newest`]). After a loss, the
+    /// history then gives none from before.
+    fn asks_for_newest(&self) -> bool {
+        false
+    }
+
     /// The kind of a request's path, which is as the client sent it. By default clients at every path, for pages of any
     /// origin. Called for every request, but it decides only about upgrades and requests for event streams: other
     /// requests go to the HTTP side.

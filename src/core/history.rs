@@ -205,9 +205,9 @@ struct Loss {
     number: u64,
     /// When it was said.
     mono_us: u64,
-    /// It is of a stream, which may have lost messages that were read, too, and which may have newer ones of a name: what
-    /// is kept from before is nobody's newest message any more. Of any other feed it is the best that is known.
-    is_of_stream: bool,
+    /// The stream is asked for newest messages, so what is kept from before is nobody's newest message any more: the stream
+    /// may have newer ones, or have lost those that were read. Without anybody to ask, it is the best that is known.
+    is_asked: bool,
 }
 
 impl Loss {
@@ -246,6 +246,8 @@ pub(super) struct History {
     left_out_us: i64,
     /// The newest loss of messages.
     lost: Option<Loss>,
+    /// Whether the stream is asked for the newest messages of topics of which none is kept.
+    pub(super) asks_for_newest: bool,
     /// Names that the feed has got lately, and the number from which on it surely has their messages.
     new_names: VecDeque<(NamePatterns, u64)>,
     /// What has come last takes the memory over its limit: older messages are yet to be forgotten.
@@ -278,6 +280,7 @@ impl History {
             since: None,
             left_out_us: 0,
             lost: None,
+            asks_for_newest: false,
             new_names: VecDeque::new(),
             is_over: false,
             is_off: false,
@@ -287,13 +290,13 @@ impl History {
     /// Handles a loss: messages after the newest are missing.
     pub(super) fn lose(&mut self, now: Now) {
         self.note(now, FeedNotice::Hole);
-        let is_of_stream = !self.numbers.are_counted();
+        let is_asked = self.asks_for_newest;
         self.lost = Some(Loss {
             number: self.numbers.head,
             mono_us: now.mono_us,
-            is_of_stream,
+            is_asked,
         });
-        if is_of_stream {
+        if is_asked {
             self.newest_forgotten.add_all();
         }
     }
@@ -791,7 +794,7 @@ impl History {
             return false;
         };
         let newest_only = self.newest_only.get(index);
-        let is_there = match (self.lost_of_stream(), newest_only) {
+        let is_there = match (self.lost_and_asked(), newest_only) {
             (None, _) => true,
             (Some(lost), Some(entry)) => !lost.is_after(entry),
             (Some(lost), None) => self.known_topics.newest(index) >= lost.number,
@@ -809,9 +812,9 @@ impl History {
         self.lost.map_or(0, |lost| lost.number)
     }
 
-    /// The newest loss, if it is of a stream.
-    fn lost_of_stream(&self) -> Option<Loss> {
-        self.lost.filter(|lost| lost.is_of_stream)
+    /// The newest loss, if the stream is asked for newest messages.
+    fn lost_and_asked(&self) -> Option<Loss> {
+        self.lost.filter(|lost| lost.is_asked)
     }
 
     /// Whether a message that these clients get as one of the newest may be outdated, because messages were lost after it.

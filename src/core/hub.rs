@@ -38,6 +38,9 @@ impl<G: Gateway> Hub<G> {
         if !G::HAS_LAST {
             core.keep_no_newest_alone();
         }
+        if gateway.asks_for_newest() {
+            core.ask_for_newest();
+        }
         core.shown_topic = G::shown_topic;
         Self {
             core,

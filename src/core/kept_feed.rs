@@ -233,6 +233,13 @@ impl Core {
         }
     }
 
+    /// The gateway asks the stream that is the feed for newest messages ([`Self::keep_newest`]).
+    pub(super) fn ask_for_newest(&mut self) {
+        if let Some(history) = &mut self.history {
+            history.asks_for_newest = true;
+        }
+    }
+
     /// Handles a notice of the bus that concerns the history.
     pub(super) fn note(&mut self, notice: &BusNotice) {
         let Some(history) = &mut self.history else {

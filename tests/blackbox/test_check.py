@@ -287,6 +287,10 @@ def test_redis_that_is_away_or_refuses(redis_server):
     redis_server.freeze()
     status, lines = check("trades", "--connect-timeout-ms", "200", REDIS_URL=redis_server.url)
     assert status == 1 and has(lines, "error: Redis at", "no answer within 200 ms (--connect-timeout-ms)"), lines
+    # It answers late, but within the time of a query.
+    threading.Timer(3, redis_server.thaw).start()
+    status, lines = check("trades", REDIS_URL=redis_server.url)
+    assert status == 0 and has(lines, "ok: Redis", "answered in"), lines
 
 
 def test_each_sentinel_is_asked(sentinel, start_sentinel, redis_server):

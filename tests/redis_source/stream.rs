@@ -106,7 +106,7 @@ fn an_entry_with_very_many_fields_is_a_message_and_the_next_ones_come() {
         stream: Some(KEY.to_owned()),
         ..RedisNeeds::default()
     };
-    let found = needs.check(&settings(&server.url()));
+    let found = needs.check(&settings(&server.url()), PATIENCE);
     let good = Finding::Good(format!("may read the stream {KEY}"));
     assert!(found.contains(&good), "{found:?}");
     // The newest one at the start.
@@ -203,6 +203,49 @@ fn a_reconnection_to_a_stream_that_was_always_empty_is_no_loss() {
     assert!(up_again(3), "an entry came and went");
     add(&mut client, &[], "1");
     assert_eq!(until(&events, 1).last().expect("a message"), "a: 1");
+}
+
+/// Redis ends connections with larger answers. Small entries do not show that large ones follow them.
+#[test]
+fn entries_are_asked_for_in_answers_that_redis_has_room_for() {
+    const LARGE: usize = 200_000;
+    let server = RedisServer::start();
+    let mut client = server.client();
+    (0..700).for_each(|_| add(&mut client, &[], "1"));
+    (0..60).for_each(|_| add(&mut client, &[], [b'2'; LARGE]));
+    add(&mut client, &[], "3");
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("client-output-buffer-limit");
+    let () = limit.arg("normal 8mb 0 0").query(&mut client).expect("set");
+    let rights = "resetchannels -@all +ping +xread +xrange +xrevrange ~ticks";
+    for (user, more, may_lose) in [("few", "", true), ("all", "+eval_ro", false)] {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg(user).arg("on").arg(">p");
+        acl.arg(rights.split(' ').collect::<Vec<_>>());
+        acl.arg(more.split_terminator(' ').collect::<Vec<_>>());
+        let () = acl.query(&mut client).expect("a user");
+        let status = Arc::new(BusStatus::new(&[], 1));
+        let source = source(settings(&server.url_as(&format!("{user}:p"))), &status);
+        let (source, interest) = source.with_pages().expect("pages");
+        let events = run(source);
+        let seen = until(&events, 761);
+        assert!(!seen.contains(&"Gap".to_owned()), "{user}: no loss");
+        assert!(may_lose || status.reconnects() == 0, "{user}");
+        // A client asks for all messages of a name, which has none.
+        let names = Arc::from([TopicName::fixed("b")]);
+        let who = (1, ClientAddr::Unix);
+        interest.ask_all(Subscription::channel("b"), who, (Arc::default(), names));
+        let end = loop {
+            let event = events.recv_timeout(PATIENCE).expect("an end");
+            if let BusEvent::RetainedEnd { .. } | BusEvent::RetainedPage { .. } = event {
+                break event;
+            }
+        };
+        assert!(
+            may_lose || matches!(end, BusEvent::RetainedEnd { cut: None, .. }),
+            "{end:?}"
+        );
+    }
 }
 
 #[test]
@@ -320,7 +363,7 @@ fn a_check_warns_of_each_right_without_which_trims_count_as_losses() {
         acl.arg("SETUSER").arg(user).arg("on").arg(">p");
         acl.arg(rights.split(' ').collect::<Vec<_>>()).arg(more);
         let () = acl.query(client).expect("a user");
-        let found = needs.check(&settings(&server.url_as(&format!("{user}:p"))));
+        let found = needs.check(&settings(&server.url_as(&format!("{user}:p"))), PATIENCE);
         let counters = |finding: &&Finding| matches!(finding, Finding::Warning(text) if text.contains("counters"));
         found.iter().filter(counters).count()
     };

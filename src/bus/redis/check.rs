@@ -9,7 +9,7 @@ use super::marks::NO_POSITIONS;
 use super::resp::Value;
 use super::role::{bulk_field, says_lone_master};
 use super::sentinels::name_same_server;
-use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
+use super::servers::{RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
 use super::stream::{STATE, StreamProof, read_limits};
 use crate::socket::Waiter;
@@ -19,8 +19,6 @@ use weirgate_wire::base::Finding;
 
 /// What Redis answers to `XINFO STREAM` without a stream. Whether the user may use the command is found out first.
 const NO_KEY: &str = "ERR no such key";
-/// The longest silence of the server while it is asked about names.
-const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The needs of a gateway on Redis.
 #[derive(Clone, Debug, Default)]
@@ -39,10 +37,11 @@ pub struct RedisNeeds {
 
 impl RedisNeeds {
     /// Asks the sentinels, if there are any, and checks whether the server answers, and whether this user may subscribe,
-    /// publish and read as needed.
-    pub fn check(&self, settings: &RedisSettings) -> Vec<Finding> {
+    /// publish and read as needed. The server may take up to nearly `limit` for its answers.
+    pub fn check(&self, settings: &RedisSettings, limit: Duration) -> Vec<Finding> {
         let mut found = Vec::new();
-        if let Err(error) = all(settings, self, &mut found) {
+        // What is found is to be reported within the limit.
+        if let Err(error) = all((settings, limit * 9 / 10), self, &mut found) {
             found.push(Finding::Error(error.to_string()));
         }
         found
@@ -51,11 +50,11 @@ impl RedisNeeds {
 
 /// Connects as a start does, and appends what is found.
 fn all(
-    settings: &RedisSettings,
+    (settings, patience): (&RedisSettings, Duration),
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let mut servers = RedisServers::new(settings.clone())?;
+    let mut servers = RedisServers::new(settings.clone())?.with_patience(patience);
     let (mut waiter, _) = waiter("a question to Redis")?;
     if servers.has_sentinels() {
         ask_sentinels(&mut servers, &mut waiter, found)?;
@@ -64,7 +63,7 @@ fn all(
     let mut connection = servers.connect(&mut waiter)?;
     let ms = begin.elapsed().as_millis();
     // Every user may send `HELLO`; servers before 6.0 do not know the command.
-    let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
+    let hello = connection.ask_one(&["HELLO"], patience)?;
     let version = bulk_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
     let version = shown_trimmed(&String::from_utf8_lossy(version));
     let server = connection.endpoint.address();
@@ -73,17 +72,27 @@ fn all(
     if needs.marks.is_some() && !says_lone_master(&hello) {
         found.push(Finding::Warning(format!("{server}: {NO_POSITIONS}")));
     }
-    published(&mut connection, &needs.published, found, Finding::Error)?;
-    published(&mut connection, needs.marks.as_slice(), found, |text| {
-        let effect = "positions are valid on one instance only";
-        Finding::Warning(format!("{text}; {effect}"))
-    })?;
+    published(
+        (&mut connection, patience),
+        &needs.published,
+        found,
+        Finding::Error,
+    )?;
+    published(
+        (&mut connection, patience),
+        needs.marks.as_slice(),
+        found,
+        |text| {
+            let effect = "positions are valid on one instance only";
+            Finding::Warning(format!("{text}; {effect}"))
+        },
+    )?;
     if let Some(key) = &needs.stream {
         let limits = read_limits(settings.payload_bytes_max);
         connection.reader.set_limits(limits);
-        read_stream(&mut connection, key, found)?;
+        read_stream((&mut connection, patience), key, found)?;
     }
-    subscribed(&mut connection, needs, found)
+    subscribed((&mut connection, patience), needs, found)
 }
 
 /// Asks every sentinel, so that an absent one is reported before it is needed.
@@ -129,14 +138,14 @@ fn ask_sentinels(
 }
 
 fn published(
-    connection: &mut Connection<'_>,
+    (connection, patience): (&mut Connection<'_>, Duration),
     channels: &[String],
     found: &mut Vec<Finding>,
     refused: impl Fn(String) -> Finding,
 ) -> Result<(), RedisError> {
     for channel in channels {
         found.push(
-            match connection.ask_one(&["PUBLISH", channel, ""], HANDSHAKE_TIMEOUT)? {
+            match connection.ask_one(&["PUBLISH", channel, ""], patience)? {
                 Value::Error(words) => {
                     let reason = shown_trimmed(&words);
                     refused(format!("may not publish to {channel}: {reason}"))
@@ -150,7 +159,7 @@ fn published(
 
 /// Sends the commands that the source reads with, to see whether this user may use them.
 fn read_stream(
-    connection: &mut Connection<'_>,
+    (connection, patience): (&mut Connection<'_>, Duration),
     key: &str,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
@@ -159,7 +168,7 @@ fn read_stream(
         vec!["XRANGE", key, "+", "+"],
         vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
     ];
-    let answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
+    let answers = connection.ask(&commands, patience)?;
     let refused = answers.iter().find_map(refusal);
     let is_elsewhere = refused.as_deref().is_some_and(is_elsewhere);
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
@@ -173,7 +182,7 @@ fn read_stream(
         None => Finding::Good(format!("may read the stream {key}")),
     });
     // What another node would answer about the counters is not known.
-    if !is_elsewhere && let Some(reason) = no_counters(connection, key)? {
+    if !is_elsewhere && let Some(reason) = no_counters((connection, patience), key)? {
         found.push(Finding::Warning(format!(
             "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream): what is \
              trimmed after it was read counts as lost"
@@ -183,12 +192,15 @@ fn read_stream(
 }
 
 /// Why the script does not return the counters of the stream, if it does not. It hides what `XINFO` answers.
-fn no_counters(connection: &mut Connection<'_>, key: &str) -> Result<Option<String>, RedisError> {
+fn no_counters(
+    (connection, patience): (&mut Connection<'_>, Duration),
+    key: &str,
+) -> Result<Option<String>, RedisError> {
     let commands = [
         vec!["EVAL_RO", STATE, "1", key, "0-0"],
         vec!["XINFO", "STREAM", key],
     ];
-    let answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
+    let answers = connection.ask(&commands, patience)?;
     let [state, info] = &answers[..] else {
         return Ok(None);
     };
@@ -211,7 +223,7 @@ fn refusal(answer: &Value) -> Option<String> {
 
 /// Checks names by subscribing to them; the connection is closed right after.
 fn subscribed(
-    connection: &mut Connection<'_>,
+    (connection, patience): (&mut Connection<'_>, Duration),
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
@@ -221,7 +233,7 @@ fn subscribed(
         return Ok(());
     }
     let commands: Vec<_> = asked.iter().map(|(one, _)| command(one)).collect();
-    let answers = connection.ask_for(&commands, NAMES_TIMEOUT, is_confirmation)?;
+    let answers = connection.ask_for(&commands, patience, is_confirmation)?;
     let mut reported = Answers::default();
     for ((one, needed_by), answer) in asked.into_iter().zip(&answers) {
         let name = match one.is_pattern {

@@ -297,9 +297,23 @@ struct MarkThread {
 impl MarkThread {
     fn run(self, servers: RedisServers, mut waiter: Waiter) {
         let mut next = self.to_publish.recv().ok();
+        let mut was_refused = false;
         while let Some(first) = next {
             let server = first.learned.server.clone();
             let connected = servers.connect_at(&mut waiter, server.as_ref());
+            let refused = connected
+                .as_ref()
+                .err()
+                .filter(|error| matches!(error, RedisError::Refused { .. }));
+            if let Some(error) = refused
+                && !was_refused
+            {
+                tracing::warn!(
+                    %error,
+                    "cannot log in to publish marks, so positions are valid on one connection only"
+                );
+            }
+            was_refused = refused.is_some();
             let published = connected.and_then(|connection| self.publish_on(connection, first));
             next = published.unwrap_or_else(|error| {
                 // A mark is never published again.

@@ -6,8 +6,8 @@
 //! connects again; commands that were on their way are not sent again.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -183,22 +183,29 @@ impl PublishSession<'_, '_> {
 
 /// The time for the answer to a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the wait for an answer looks whether the user stops.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Connects to Redis for `weirgate publish`, one connection after the other.
 pub struct RedisSenders {
     servers: RedisServers,
     waiter: Waiter,
+    is_stopped: Arc<AtomicBool>,
 }
 
 impl RedisSenders {
-    /// Reads the certificates to trust. Does not connect.
+    /// Reads the certificates to trust. Does not connect. Once `is_stopped` is set, no answer is waited for.
     ///
     /// # Errors
     /// The certificates cannot be read, or the system has no descriptor left.
-    pub fn new(settings: RedisSettings) -> Result<Self, RedisError> {
+    pub fn new(settings: RedisSettings, is_stopped: Arc<AtomicBool>) -> Result<Self, RedisError> {
         let servers = RedisServers::new(settings)?;
         let (waiter, _) = waiter("weirgate publish")?;
-        Ok(Self { servers, waiter })
+        Ok(Self {
+            servers,
+            waiter,
+            is_stopped,
+        })
     }
 
     /// Connects.
@@ -207,7 +214,10 @@ impl RedisSenders {
     /// Redis is away or refuses the login.
     pub fn connect(&mut self) -> Result<RedisSender<'_>, RedisError> {
         let connection = self.servers.connect(&mut self.waiter)?;
-        Ok(RedisSender { connection })
+        Ok(RedisSender {
+            connection,
+            is_stopped: &self.is_stopped,
+        })
     }
 }
 
@@ -215,6 +225,7 @@ impl RedisSenders {
 /// error, and nothing is tried again.
 pub struct RedisSender<'w> {
     connection: Connection<'w>,
+    is_stopped: &'w AtomicBool,
 }
 
 impl RedisSender<'_> {
@@ -243,15 +254,19 @@ impl RedisSender<'_> {
         }
     }
 
-    /// Sends a command and waits. A refusal is an error.
+    /// Sends a command and waits. A refusal is an error, and so is a stop.
     fn ask(&mut self, command: &'static str, words: &[&[u8]]) -> Result<Value, RedisError> {
-        match self.connection.ask_one(words, ANSWER_TIMEOUT) {
-            Ok(Value::Error(words)) => Err(self.connection.refused(command, &words)),
-            // The server has answered to the login: address and TLS are right.
-            Err(RedisError::Unreachable { source, .. }) if source.kind() == ErrorKind::TimedOut => {
-                Err(RedisError::Silent(ANSWER_TIMEOUT.as_millis() as u64))
+        self.connection.queue(words);
+        let asked = Instant::now();
+        loop {
+            match self.connection.next_answer(None, Instant::now(), TICK) {
+                Ok(Value::Error(words)) => return Err(self.connection.refused(command, &words)),
+                Err(RedisError::Silent(_)) => {}
+                answer => return answer,
             }
-            answer => answer,
+            if asked.elapsed() >= ANSWER_TIMEOUT || self.is_stopped.load(Relaxed) {
+                return Err(RedisError::Silent(asked.elapsed().as_millis() as u64));
+            }
         }
     }
 }

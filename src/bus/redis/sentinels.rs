@@ -118,7 +118,7 @@ impl RedisServers {
         let name = self.settings.master_name.clone();
         let server = self.settings.server_now();
         let sentinel = self.settings.sentinel_now(index);
-        let (_, named) = self.at_each(waiter, &sentinel, |mut connection| {
+        let (_, named) = self.at_each(waiter, &sentinel, |mut connection, _| {
             connection.log_in(timeout)?;
             let question = ["SENTINEL", "get-master-addr-by-name", &name];
             let answer = connection.ask_one(&question, timeout)?;

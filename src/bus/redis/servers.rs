@@ -18,7 +18,7 @@ use crate::probe::ProbeResult;
 use crate::socket::{Buffered, Waiter};
 use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake, tls_roots};
 
-/// The longest silence during the TLS handshake, the log-in, and the questions of a check.
+/// The longest silence during the TLS handshake and the log-in, if nobody has more [patience](RedisServers::with_patience).
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time for making the second connection, and the longest silence during its log-in. Meanwhile the thread
 /// neither reads the silent connection nor looks whether the master has moved.
@@ -46,6 +46,8 @@ pub(super) struct RedisServers {
     pub(super) first_sentinel: Arc<AtomicUsize>,
     /// The answer of the sentinel that named the server in use.
     pub(super) named: Option<NamedMaster>,
+    /// The longest silence of all addresses together.
+    patience: Duration,
     /// The addresses that failed.
     failed: FailedAddresses,
     /// The address of the connection in use, and since when.
@@ -64,9 +66,16 @@ impl RedisServers {
             settings,
             first_sentinel: Arc::default(),
             named: None,
+            patience: HANDSHAKE_TIMEOUT,
             failed: FailedAddresses::default(),
             used: None,
         })
+    }
+
+    /// The addresses of the server may take so long together for their answers, and each at least as long as otherwise.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Connects to the server of the settings, or to the master that a sentinel names, with the certificates that the
@@ -96,16 +105,16 @@ impl RedisServers {
         endpoint: &RedisEndpoint,
     ) -> Result<OpenConnection, RedisError> {
         let needs_master = self.has_sentinels();
-        self.at_each(waiter, endpoint, |mut connection| {
-            connection.log_in(HANDSHAKE_TIMEOUT)?;
+        self.at_each(waiter, endpoint, |mut connection, patience| {
+            connection.log_in(patience)?;
             if needs_master {
-                connection.check_role(HANDSHAKE_TIMEOUT)?;
+                connection.check_role(patience)?;
             }
             Ok(connection.into_parts())
         })
     }
 
-    /// Connects to the server and the address of another connection.
+    /// Connects to the server and the address of another connection, with the present login.
     pub(super) fn connect_at<'w>(
         &self,
         waiter: &'w mut Waiter,
@@ -114,18 +123,19 @@ impl RedisServers {
         let (endpoint, address) = server.ok_or_else(|| self.no_master(None))?;
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let tls = self.tls.as_ref();
-        let mut connection = Connection::open(waiter, endpoint, *address, tls, timeout)?;
+        let endpoint = self.settings.with_login_now(endpoint);
+        let mut connection = Connection::open(waiter, &endpoint, *address, tls, timeout)?;
         connection.log_in(HANDSHAKE_TIMEOUT)?;
         Ok(connection)
     }
 
-    /// Connects to each address of the host until `ask` succeeds; addresses that failed before come last. Returns
+    /// Connects to each address of the host until `ask` succeeds, which gets the longest silence of an answer; addresses that failed before come last. Returns
     /// that address and the answer, or the error of the last address. The name lookup can take long.
     pub(super) fn at_each<T>(
         &mut self,
         waiter: &mut Waiter,
         endpoint: &RedisEndpoint,
-        ask: impl Fn(Connection<'_>) -> Result<T, RedisError>,
+        ask: impl Fn(Connection<'_>, Duration) -> Result<T, RedisError>,
     ) -> Result<(SocketAddr, T), RedisError> {
         let unreachable = |source| RedisError::Unreachable {
             server: endpoint.address(),
@@ -134,11 +144,14 @@ impl RedisServers {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let found = addresses(endpoint).map_err(unreachable)?;
         let addresses = self.failed.in_order(found);
+        let patience = self.patience / addresses.len().max(1) as u32;
+        let patience = patience.max(HANDSHAKE_TIMEOUT);
         let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
         let mut last = unreachable(none);
         for address in addresses {
             let tls = self.tls.as_ref();
-            match Connection::open(waiter, endpoint, address, tls, timeout).and_then(&ask) {
+            let opened = Connection::open(waiter, endpoint, address, tls, timeout);
+            match opened.and_then(|connection| ask(connection, patience)) {
                 Ok(answer) => return Ok((address, answer)),
                 Err(error) => last = error,
             }
@@ -180,17 +193,18 @@ impl RedisServers {
         (endpoint, address): (&RedisEndpoint, SocketAddr),
     ) -> ProbeResult {
         let tls = self.tls.as_ref();
-        let connected = Connection::open(waiter, endpoint, address, tls, SECOND_TIMEOUT);
+        let endpoint = self.settings.with_login_now(endpoint);
+        let connected = Connection::open(waiter, &endpoint, address, tls, SECOND_TIMEOUT);
         match connected.and_then(|mut connection| connection.log_in(SECOND_TIMEOUT)) {
-            // A refusal is an answer too.
-            Ok(()) | Err(RedisError::Refused { .. }) => ProbeResult::Answer,
+            Ok(()) => ProbeResult::Answer,
             Err(RedisError::Unreachable { source, .. })
                 if source.kind() == ErrorKind::ConnectionRefused =>
             {
                 ProbeResult::Nobody
             }
             Err(error) => {
-                tracing::debug!(%error, "a second connection is not answered either");
+                // Also a refusal: the first connection is the only one that may bring what it has missed.
+                tracing::debug!(%error, "a second connection would not work either");
                 ProbeResult::Silence
             }
         }
@@ -218,4 +232,54 @@ fn read_tls(settings: &RedisSettings) -> Result<Option<Arc<ClientConfig>>, Redis
         ca_file,
         settings.tls_client.as_ref(),
     )?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread;
+    use weirgate_wire::base::Secret;
+
+    /// Accepts a connection, reads the first bytes and answers once.
+    fn accept(listener: &TcpListener, answer: &'static [u8]) -> thread::JoinHandle<String> {
+        let listener = listener.try_clone().expect("a listener");
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut bytes = [0; 1_024];
+            let length = stream.read(&mut bytes).expect("commands");
+            io::Write::write_all(&mut stream, answer).expect("sent");
+            String::from_utf8_lossy(&bytes[..length]).into_owned()
+        })
+    }
+
+    #[test]
+    fn further_connections_to_a_server_have_the_present_login() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let url = |password: &str| format!("redis://w:{password}@{address}");
+        let mut settings = RedisSettings::new(RedisEndpoint::parse(&url("old")).expect("a URL"));
+        settings.url = Secret::new(&url("old"));
+        let before = settings.server_now();
+        settings.url.replace(&url("new"));
+        let servers = RedisServers::new(settings).expect("servers");
+        let (mut waiter, _) = waiter("a test").expect("a poll");
+        let good = b"+OK\r\n+PONG\r\n+OK\r\n";
+        let sent = accept(&listener, good);
+        let server = Some((before.clone(), address));
+        servers
+            .connect_at(&mut waiter, server.as_ref())
+            .expect("a connection");
+        assert!(sent.join().expect("commands").contains("new"));
+        let sent = accept(&listener, good);
+        let result = servers.try_second(&mut waiter, (&before, address));
+        assert!(sent.join().expect("commands").contains("new"));
+        assert_eq!(result, ProbeResult::Answer);
+        // It refuses new connections also while it is paused.
+        let sent = accept(&listener, b"-ERR max number of clients reached\r\n");
+        let result = servers.try_second(&mut waiter, (&before, address));
+        sent.join().expect("commands");
+        assert_eq!(result, ProbeResult::Silence);
+    }
 }

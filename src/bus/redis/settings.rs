@@ -69,6 +69,11 @@ impl RedisSettings {
         self.server.with_login_of(read_again.ok())
     }
 
+    /// A server that was connected to before, with the present login.
+    pub(super) fn with_login_now(&self, endpoint: &RedisEndpoint) -> RedisEndpoint {
+        endpoint.with_login_of(Some(self.server_now()))
+    }
+
     /// A sentinel, with its present login.
     pub(super) fn sentinel_now(&self, number: usize) -> RedisEndpoint {
         let urls = self.sentinel_urls.expose();

@@ -1,6 +1,6 @@
 //! The broker that gets the messages: NATS with or without JetStream, a Redis channel or a Redis stream.
 
-use super::{BrokerUrl, PublishCommand, PublishError};
+use super::{BrokerUrl, PublishCommand, PublishError, Stop};
 use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
 
@@ -17,8 +17,8 @@ pub(super) enum Brokers {
 }
 
 impl Brokers {
-    /// The broker of a command.
-    pub(super) fn of(command: &PublishCommand) -> Result<Self, PublishError> {
+    /// The broker of a command, which `stop` ends.
+    pub(super) fn of(command: &PublishCommand, stop: &Stop) -> Result<Self, PublishError> {
         Ok(match &command.url {
             BrokerUrl::Nats(url, credentials) => {
                 let tls = Tls {
@@ -35,7 +35,7 @@ impl Brokers {
                 settings.tls_ca_file.clone_from(&command.ca_file);
                 settings.tls_client.clone_from(&command.certificate);
                 Self::Redis {
-                    senders: Box::new(RedisSenders::new(settings)?),
+                    senders: Box::new(RedisSenders::new(settings, stop.flag())?),
                     stream: command.stream.clone(),
                 }
             }

@@ -122,7 +122,7 @@ impl PublishCommand {
         let stop = Stop::at_signals();
         let stop =
             stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
-        let mut brokers = Brokers::of(&self)?;
+        let mut brokers = Brokers::of(&self, &stop)?;
         let mut input = io::stdin().lock();
         let mut progress = Progress {
             published: 0,

@@ -107,6 +107,11 @@ impl Stop {
         Ok(Self(stop))
     }
 
+    /// Set once the user stops.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     pub(super) fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -118,11 +118,6 @@ impl MessageNumbers {
         self.before_loss
     }
 
-    /// Whether positions count from marks, not in a stream.
-    pub(super) fn are_counted(&self) -> bool {
-        !self.marks.is_empty()
-    }
-
     /// Notes that the message with this number and all messages before are no longer kept: of their ids, those over
     /// [`IDS_MAX`] are forgotten.
     pub(super) fn forgot(&mut self, number: u64) {

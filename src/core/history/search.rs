@@ -355,7 +355,7 @@ impl History {
                     return Ok(false);
                 }
                 let is_unwanted = is_walk && !matching.may_match(topic);
-                let lost = self.lost_of_stream();
+                let lost = self.lost_and_asked();
                 if is_unwanted || lost.is_some_and(|lost| lost.is_after(entry)) {
                     continue;
                 }
@@ -415,7 +415,7 @@ impl History {
         matching: &mut Matching<'_>,
         finds: &mut Finds<'_>,
     ) -> Result<Option<u64>, NotRecovered> {
-        let lost = self.lost_of_stream();
+        let lost = self.lost_and_asked();
         let first = lost.map_or(0, |lost| self.first_entry(lost.number));
         let end = self.first_entry(number + 1);
         let content = finds.budget.content;

@@ -440,6 +440,10 @@ impl Gateway for ChannelsGateway {
     const HAS_BINARY: bool = true;
     const HAS_LAST: bool = true;
 
+    fn asks_for_newest(&self) -> bool {
+        self.past.answers()
+    }
+
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
             Self::PATH => Entrance::Clients(&self.settings.origins),

@@ -206,6 +206,11 @@ impl Past {
         }
     }
 
+    /// Whether the stream answers questions.
+    pub(super) fn answers(&self) -> bool {
+        self.answers
+    }
+
     /// Whether the values of this question are for the history.
     pub(super) fn has(&self, number: u64) -> bool {
         self.open.contains_key(&number)

@@ -254,7 +254,7 @@ fn services(own: &EventsSettings, table: &Services) -> Result<Vec<services::Serv
 /// The check of a service for `--check --connect`.
 fn question(service: &services::Service) -> StartQuestion {
     let (service, asked) = (service.clone(), service.to_string());
-    StartQuestion::new(asked.clone(), move || {
+    StartQuestion::new(asked.clone(), move |_| {
         vec![match service.probe(CALL_PATH) {
             Ok(probed) if probed.status.is_redirection() => {
                 let (status, target) = (probed.status, probed.redirect_target);

@@ -118,7 +118,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let asked = format!("NATS at {url}");
     let for_question = settings.clone();
-    let question = StartQuestion::new(asked, move || for_question.check());
+    let question = StartQuestion::new(asked, move |_| for_question.check());
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
     plan.parts(

@@ -64,7 +64,7 @@ impl KeyUpdates {
 /// The check of the URL of keys.
 fn question(url: &KeyUrl) -> StartQuestion {
     let (url, asked) = (url.clone(), format!("the key set at {}", url.shown()));
-    StartQuestion::new(asked.clone(), move || {
+    StartQuestion::new(asked.clone(), move |_| {
         let mut keys = KeySet::default();
         let found = url.fetch().map_err(|error| error.to_string());
         let read = |text: Vec<u8>| keys.add_foreign_jwks(&text).map_err(|e| e.to_string());

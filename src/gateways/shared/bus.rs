@@ -233,14 +233,14 @@ pub(in crate::gateways) fn redis_question(
 ) -> StartQuestion {
     let asked = format!("Redis at {}", shown_redis(source));
     let source = source.clone();
-    StartQuestion::new(asked, move || needs.check(&source))
+    StartQuestion::new(asked, move |limit| needs.check(&source, limit))
 }
 
 /// The check of NATS, without streams, for `--check --connect`.
 pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> StartQuestion {
     let asked = format!("NATS at {}", SecretUrl::new(&source.urls.expose()));
     let source = source.clone();
-    StartQuestion::new(asked, move || needs.check(&source))
+    StartQuestion::new(asked, move |_| needs.check(&source))
 }
 
 #[cfg(test)]

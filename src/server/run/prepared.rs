@@ -31,7 +31,7 @@ pub struct Prepared {
 /// A check of a broker or a service before a start, which changes nothing there.
 pub struct StartQuestion {
     asked: String,
-    ask: Box<dyn FnOnce() -> Vec<Finding> + Send>,
+    ask: Box<dyn FnOnce(Duration) -> Vec<Finding> + Send>,
 }
 
 impl Prepared {
@@ -138,11 +138,11 @@ impl StartQuestion {
     /// The flag with the time limit of a question.
     pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
-    /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs on its own
-    /// thread, and may block without limit.
+    /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` gets the time limit. It
+    /// runs on its own thread, and may block without limit.
     pub fn new(
         asked: impl Into<String>,
-        ask: impl FnOnce() -> Vec<Finding> + Send + 'static,
+        ask: impl FnOnce(Duration) -> Vec<Finding> + Send + 'static,
     ) -> Self {
         Self {
             asked: asked.into(),
@@ -155,7 +155,7 @@ impl StartQuestion {
         let Self { asked, ask } = self;
         let (sender, findings) = sync_channel(1);
         let work = move || {
-            let (found, notices) = with_notices(ask);
+            let (found, notices) = with_notices(|| ask(limit));
             // Fails if the limit has passed already.
             let _ = sender.send(notices.into_iter().chain(found).collect());
         };
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_question_without_an_answer_ends_with_its_time() {
-        let question = StartQuestion::new("NATS", || {
+        let question = StartQuestion::new("NATS", |_| {
             loop {
                 std::thread::park();
             }
@@ -193,7 +193,7 @@ mod tests {
         let found = question.ask(Duration::from_millis(10));
         let want = "NATS: no answer within 10 ms (--connect-timeout-ms)";
         assert_eq!(found, [Finding::Error(want.to_owned())]);
-        let question = StartQuestion::new("NATS", || {
+        let question = StartQuestion::new("NATS", |_| {
             tracing::warn!("odd");
             vec![Finding::Good("there".to_owned())]
         });

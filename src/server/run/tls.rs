@@ -94,7 +94,7 @@ impl TlsInForce {
     /// The check for `--check --connect`: a handshake of this process with itself for each certificate.
     pub(super) fn question(&self) -> StartQuestion {
         let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
-        StartQuestion::new("TLS", move || {
+        StartQuestion::new("TLS", move |_| {
             let tls = in_force.config();
             let each = tls.facts.iter();
             each.map(|facts| greeted(&tls, facts, now_s)).collect()

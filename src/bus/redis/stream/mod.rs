@@ -7,7 +7,8 @@
 //!   gone, and the counters of the stream do not prove that only entries that were read are gone, messages were lost:
 //!   [`BusEvent::Gap`](weirgate_core::BusEvent::Gap). The source asks the same after each `XREAD`, because entries may
 //!   have come and gone since the answer before.
-//! - Entries that are there already are read with `XRANGE`, many in an answer; the parser holds one entry at a time.
+//! - Entries that are there already are read with `XRANGE`, [as many in an answer](range) as Redis has room for; the parser holds
+//!   one entry at a time.
 //! - If the server sends nothing for [`LinkTimes::ping_timeout_ms`](crate::LinkTimes) longer than an `XREAD`
 //!   may wait, the source connects again. A new connection loses nothing, so no second connection is needed to see
 //!   whether the server is only busy.
@@ -15,6 +16,7 @@
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
 mod pages;
+mod range;
 mod reader;
 
 use std::sync::Arc;
@@ -35,7 +37,8 @@ use crate::socket::Waiter;
 use crate::{BusInterest, LinkTimes, NAME_BYTES_MAX};
 use weirgate_runtime::{BusStatus, Source, SourceLink};
 
-/// The most items of a list other than the fields of an entry: a command asks for 513 entries at most.
+/// The most items of a list other than the fields of an entry: a command asks for [`range::ENTRIES_MAX`] entries and the
+/// last one.
 const ITEMS_MAX: usize = 1_024;
 /// The code of the error for a key that has no stream.
 const WRONG_TYPE: &str = "WRONGTYPE";

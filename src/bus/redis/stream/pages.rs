@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
+use super::range::RangeSize;
 use super::read_limits;
 use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
 use crate::kept::{Progress, SourceProgress};
@@ -36,8 +37,6 @@ const OPEN_MAX: usize = 64;
 /// The bytes and the messages of a page. The last answer may bring more.
 const PAGE_BYTES: usize = 512 * 1024;
 const PAGE_VALUES: usize = 2_048;
-/// The most entries of an answer.
-const ENTRIES_MAX: usize = 512;
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A server may be behind for this long; then a question ends without the rest.
@@ -58,12 +57,10 @@ pub(super) struct RedisStreamPages {
     parts: Option<Parts>,
     /// When it was made, and the number of connections that the source had then.
     connected: (Instant, u64),
-    /// The size of the largest of the recent entries, bytes.
-    entry_bytes: usize,
 }
 
-/// A connection without its waiter.
-type Parts = (Buffered, RespReader, RedisEndpoint, SocketAddr);
+/// A connection without its waiter, and the size of its answers.
+type Parts = (Buffered, RespReader, RedisEndpoint, SocketAddr, RangeSize);
 
 /// A question, and how far it is read.
 struct QuestionReading {
@@ -221,7 +218,6 @@ impl RedisStreamPages {
             open: VecDeque::new(),
             parts: None,
             connected: (Instant::now(), 0),
-            entry_bytes: PAGE_BYTES / ENTRIES_MAX,
         };
         Ok((pages, handle))
     }
@@ -365,11 +361,6 @@ impl RedisStreamPages {
         }
     }
 
-    /// The number of entries that make a page, roughly.
-    fn entries_to_ask(&self) -> usize {
-        (PAGE_BYTES / self.entry_bytes.max(1)).clamp(1, ENTRIES_MAX) + 1
-    }
-
     /// Asks for entries, on the connection of before or on a new one, and hands them over. The last entry that was read comes
     /// again: if it is gone, others may be gone with it.
     fn ask(
@@ -378,17 +369,15 @@ impl RedisStreamPages {
         link: &SourceLink,
     ) -> Result<Answered, RedisError> {
         let progress = self.progress.now();
-        let count = self.entries_to_ask();
         let Self {
             servers,
             waiter,
             key,
-            entry_bytes,
             ..
         } = self;
         let patience = Duration::from_millis(servers.settings.times.ping_timeout_ms);
         let limits = read_limits(servers.settings.payload_bytes_max);
-        let mut ask = |mut connection: Connection<'_>| {
+        let mut ask = |mut connection: Connection<'_>, mut range: RangeSize| {
             connection.reader.set_limits(limits);
             let needed = id_text(reading.needed(progress).unwrap_or_default());
             // The needed entry may have been trimmed or deleted.
@@ -405,14 +394,10 @@ impl RedisStreamPages {
             });
             let end = take_entries(
                 &mut connection,
-                key,
+                (key, &mut range),
                 reading,
-                count,
                 patience,
-                |reading, entry, bytes| {
-                    *entry_bytes = bytes.max(*entry_bytes - *entry_bytes / 8);
-                    hand_over(key, reading, entry, link)
-                },
+                |reading, entry| hand_over(key, reading, entry, link),
             )?;
             let (endpoint, address) = (connection.endpoint.clone(), connection.address);
             let (io, reader) = connection.into_parts();
@@ -421,20 +406,21 @@ impl RedisStreamPages {
                 progress,
                 state: state.map(|state| StreamProof::read(&state)),
             };
-            Ok::<_, RedisError>((answer, (io, reader, endpoint, address)))
+            Ok::<_, RedisError>((answer, (io, reader, endpoint, address, range)))
         };
         // Where the source has another connection, it may have another server.
         let is_current = self.connected.1 == progress.connections;
         let kept = self.parts.take().filter(|_| is_current);
-        let kept = kept.and_then(|(io, reader, endpoint, address)| {
+        let kept = kept.and_then(|(io, reader, endpoint, address, range)| {
             let parts = (io, reader);
-            ask(Connection::from_parts(waiter, parts, &endpoint, address)).ok()
+            let connection = Connection::from_parts(waiter, parts, &endpoint, address);
+            ask(connection, range).ok()
         });
         let (answer, parts) = match kept {
             Some(asked) => asked,
             None => {
                 self.connected = (Instant::now(), progress.connections);
-                ask(servers.connect(waiter)?)?
+                ask(servers.connect(waiter)?, RangeSize::aiming_at(PAGE_BYTES))?
             }
         };
         // After an entry that is none, the rest of the answer is on the way.
@@ -498,7 +484,7 @@ impl RedisStreamPages {
             until: now,
         });
         let error = RedisError::Behind(self.parts.as_ref().map_or_else(String::new, |parts| {
-            let (_, _, endpoint, address) = parts;
+            let (_, _, endpoint, address, _) = parts;
             endpoint.address_at(*address)
         }));
         if now.duration_since(behind.since) >= BEHIND_MAX {
@@ -524,24 +510,26 @@ impl RedisStreamPages {
     }
 }
 
-/// Asks for so many entries from the last one that was read on, and takes each as it comes: all of them together may be some
-/// GiB.
+/// Asks for entries from the last one that was read on, and takes each as it comes.
 fn take_entries(
     connection: &mut Connection<'_>,
-    key: &str,
+    (key, range): (&str, &mut RangeSize),
     reading: &mut QuestionReading,
-    count: usize,
     patience: Duration,
-    mut hand_over: impl FnMut(&mut QuestionReading, StreamEntry, usize) -> Result<(), LoopGone>,
+    mut hand_over: impl FnMut(&mut QuestionReading, StreamEntry) -> Result<(), LoopGone>,
 ) -> Result<AnswerEnd, RedisError> {
     let before = reading.after;
     let from = before.map_or_else(|| "-".to_owned(), id_text);
     connection.reader.take_bytes();
-    connection.queue(&["XRANGE", key, &from, "+", "COUNT", &count.to_string()]);
+    connection.queue(&range.command((key, &from), before.is_some()));
     let asked = Instant::now();
     let mut taken = Taken::default();
     loop {
         let parts = match connection.next_answer(None, asked, patience)? {
+            Value::Error(_) if range.is_script_refused() => {
+                connection.queue(&range.command((key, &from), before.is_some()));
+                continue;
+            }
             Value::Error(words) => return Ok(AnswerEnd::Error(words)),
             answer => entries(answer),
         };
@@ -549,7 +537,7 @@ fn take_entries(
         let entry = match parts {
             // The list itself, after its entries.
             Ok(parts) if parts.is_empty() => {
-                taken.may_follow = taken.entries >= count;
+                taken.may_follow = range.end();
                 return Ok(AnswerEnd::Whole(taken));
             }
             Ok(parts) => StreamEntry::read(Value::Array(parts)),
@@ -559,6 +547,7 @@ fn take_entries(
             return Ok(AnswerEnd::Unreadable);
         };
         taken.entries += 1;
+        range.arrived(bytes);
         taken.newest = Some(entry.id);
         if taken.newest == before {
             continue;
@@ -566,7 +555,7 @@ fn take_entries(
         if taken.entries == 1 && before.is_some() {
             reading.cut.get_or_insert(RetainedCut::Window);
         }
-        if hand_over(reading, entry, bytes).is_err() {
+        if hand_over(reading, entry).is_err() {
             return Ok(AnswerEnd::LoopGone);
         }
     }

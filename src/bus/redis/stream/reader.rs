@@ -15,8 +15,9 @@
 //! would need more entries than the old stream had in its whole life, added within the time of an answer. So the counters
 //! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
 //!
-//! Before an entry was read, there is nothing to compare. The server counts the commands that can add entries, to any
-//! stream: if it has executed none since the stream was empty, nothing was lost.
+//! Before an entry was read, there is nothing to compare. On a connection that has seen the stream empty, the counters show
+//! how many entries were removed since. The server also counts the commands that can add entries, to any stream: if it has
+//! executed none since the stream was empty, or no more than there are entries, nothing was lost.
 //!
 //! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
 //! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice. A master
@@ -24,28 +25,27 @@
 //! turn out to lack writes that a server had when the entries were read: then the reader waits until the replica has
 //! them, for however long that takes.
 //!
-//! If the reader then goes on in a stream with lower ids, it begins with the history: the entries are those of a stream
-//! that was made anew, or of a server whose clock is behind. It passes over the entries that it has read before
-//! (`known.rs`).
+//! If the reader then goes on in the stream of another server, or in one that was made anew, it begins with the history: ids
+//! up to the last one that was read may be of new entries, for example if the clock of the server is behind. It passes over
+//! the entries that it has read before (`known.rs`), whenever they come: the server may get those that it lacks later.
 
 mod answers;
 mod known;
 
 pub(in crate::redis) use self::answers::StreamProof;
 use self::answers::{
-    LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
+    Counters, LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
 };
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
 use super::ENTRY_FIELDS;
+use super::range::{ENTRIES_MAX, RangeSize};
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
-/// The most entries of an answer.
-const ENTRIES_MAX: usize = 512;
-/// The size of an answer that the reader aims at, by the size of the entries before, bytes.
-const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The most entries of an answer to `XREAD`, which are held until they are checked. More are read as a backlog.
+const HELD_MAX: usize = 16;
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// The shortest time between two questions for the count of writes, milliseconds.
@@ -87,6 +87,8 @@ pub struct RedisStreamReader {
     value_bytes_max: [usize; 2],
     /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,
+    /// The size of the answers with entries that are there already.
+    range: RangeSize,
     step: ReadStep,
     /// The number of missing answers; the answers that have come, with their bytes.
     missing: usize,
@@ -114,8 +116,10 @@ pub struct RedisStreamReader {
     /// trimmed before the check.
     needs_counters: bool,
     /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
-    /// read, because until then a stream that is made anew loses nothing.
+    /// read, because until then it is enough to know how many were [removed](Self::removed).
     counted: Option<Counted>,
+    /// While no entry was read: how many entries had been removed from the stream when it was last seen.
+    removed: u64,
     /// While no entry was read: how many commands that can add entries the server had executed before it said that there is
     /// none.
     additions: Option<u64>,
@@ -139,7 +143,7 @@ pub struct RedisStreamReader {
     old_until: Option<StoredId>,
     /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
     is_caught_up: bool,
-    /// The entries that were read, for a stream that goes on with lower ids.
+    /// The entries that were read, for a stream that has other entries after a lower id.
     known: KnownEntries,
 }
 
@@ -151,10 +155,6 @@ enum ReadStep {
     Inspect,
     /// Read the entries that are there already, beginning with the last read one.
     CatchUp {
-        /// The number of entries that were requested.
-        asked: usize,
-        /// The number of entries that have arrived so far.
-        arrived: usize,
         /// Whether the answer began with the last read entry, so that nothing was lost before it.
         is_proved: bool,
     },
@@ -162,11 +162,7 @@ enum ReadStep {
     Wait,
 }
 
-const CATCH_UP: ReadStep = ReadStep::CatchUp {
-    asked: 0,
-    arrived: 0,
-    is_proved: false,
-};
+const CATCH_UP: ReadStep = ReadStep::CatchUp { is_proved: false };
 
 /// The number of entries that were ever added, up to the entry of this id.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +198,7 @@ impl RedisStreamReader {
             history_ms,
             value_bytes_max: ENTRY_FIELDS
                 .map(|field| field.bytes_max.min(payload_bytes_max).saturating_add(1)),
-            held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
+            held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, HELD_MAX),
             may_ask_state: true,
             ..Self::default()
         }
@@ -210,6 +206,7 @@ impl RedisStreamReader {
 
     /// Handles a new connection.
     pub fn connected(&mut self) {
+        self.range = RangeSize::default();
         self.step = ReadStep::Inspect;
         self.missing = 0;
         self.answers.clear();
@@ -234,7 +231,7 @@ impl RedisStreamReader {
         self.asked_about = self.last_read;
         let was_read = self.last_read.is_some();
         let (mut asks_state, mut asks_entry) = (true, was_read);
-        let mut commands: Vec<Vec<String>> = match &mut self.step {
+        let mut commands: Vec<Vec<String>> = match self.step {
             ReadStep::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
@@ -242,16 +239,14 @@ impl RedisStreamReader {
                 // Whether this user may read on, before anything is handed over.
                 words(&["XREAD", "COUNT", "1", "STREAMS", key, "$"]),
             ],
-            ReadStep::CatchUp { asked, .. } => {
+            ReadStep::CatchUp { .. } => {
                 asks_entry = false;
-                let count = ANSWER_BYTES / self.entry_bytes.max(1);
-                *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(was_read);
                 let from = match was_read {
                     true => after.clone(),
                     false => id_text(next_id(self.after)),
                 };
-                let count = asked.to_string();
-                vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
+                self.range.may_script = self.may_ask_state;
+                vec![self.range.command((key, &from), was_read)]
             }
             ReadStep::Wait => {
                 asks_state = is_large || self.needs_counters || !was_read;
@@ -262,6 +257,9 @@ impl RedisStreamReader {
                 ])];
                 if self.asks_written {
                     commands.push(words(&["INFO", "replication"]));
+                }
+                if !was_read {
+                    commands.push(words(&["INFO", "commandstats"]));
                 }
                 commands
             }
@@ -365,8 +363,14 @@ impl RedisStreamReader {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
                     false => None,
                 };
+                let additions_then = match self.asks_additions {
+                    true => answers
+                        .next()
+                        .and_then(|(stats, _)| answers::additions(&stats)),
+                    false => None,
+                };
                 let state = self.state(answers.next(), false)?;
-                self.read(entries, state, out)?;
+                self.read(entries, state, additions_then, out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
                     None => self.plan_written(now_ms),
@@ -520,6 +524,11 @@ impl RedisStreamReader {
         if self.old_until.is_none() {
             self.report_caught_up(out);
         }
+        if newest.is_none() && self.last_read.is_none() {
+            // What comes from now on is checked before it is handed over.
+            self.removed = state.counters.map_or(0, Counters::removed);
+            self.wait_at_end(out);
+        }
     }
 
     /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
@@ -534,15 +543,14 @@ impl RedisStreamReader {
         let (Some(counters), Some(counted)) = (state.counters, counted) else {
             return false;
         };
-        let is_gone = |id| counters.length == 0 || id < counters.first;
-        let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
-        let removed = counters.added.checked_sub(counters.length);
+        let is_gone = |id| counters.is_gone(id);
         // If the stream is empty, only the last id tells whether it is a new stream: a new stream soon has the same
         // counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
-        let was_trimmed = is_gone(self.after) && removed == Some(counted.added + gone);
+        let was_trimmed =
+            is_gone(self.after) && counters.removed() == counted.added + counters.gone(entries);
         let was_deleted = !is_gone(self.after) && counters.last_deleted == self.after;
         is_same && (was_deleted || is_last && was_trimmed)
     }
@@ -590,16 +598,24 @@ impl RedisStreamReader {
         (self.last_read, self.counted) = (None, None);
         let is_anew = std::mem::take(&mut self.is_anew);
         let newest_or_first = newest.map_or_else(StoredId::default, |newest| newest.id);
-        if newest_or_first > self.after && !is_anew {
+        let is_above = newest_or_first > self.after;
+        if is_above && !is_anew && !is_other {
             return;
         }
-        self.reached = newest.map(|newest| newest.id);
-        self.old_until = None;
+        if !is_above || is_anew {
+            self.reached = newest.map(|newest| newest.id);
+            self.old_until = None;
+        }
         if let Some(newest) = newest
             && let Some(after) = self.start_below(newest, is_other, now_ms)
         {
+            self.known.pass_over_after(after, is_other);
+            self.known.begin_after(after);
             self.after = after;
-            return self.known.pass_over_after(after);
+            return;
+        }
+        if is_other {
+            self.known.pass_over_after(newest_or_first, is_other);
         }
         self.after = newest_or_first;
         if newest.is_some() {
@@ -608,19 +624,21 @@ impl RedisStreamReader {
         }
     }
 
-    /// After which id reading goes on in a stream that was made anew, or whose `newest` entry has a lower id than the last one
-    /// that was read because another server's clock is behind. Begins with the history, so that no new entry is left out;
-    /// those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
+    /// After which id reading goes on in a stream that was made anew, or of another server, which may have other entries up to
+    /// the last one that was read: it lacked some, or its clock is behind. Begins with the history, so that no new entry is
+    /// left out; those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
     /// server, which may only lack the last entries, if the entries are older than those that are known.
     fn start_below(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
         if self.known.has(newest) {
             return None;
         }
-        let start = self.history_start(newest.id, now_ms);
-        let after = match is_other {
-            true => start.max(self.known.after()),
-            false => start,
-        };
+        let mut after = self.history_start(newest.id, now_ms);
+        if is_other {
+            after = after.max(self.known.after());
+        }
+        if newest.id > self.after {
+            after = after.min(self.after);
+        }
         (after < newest.id).then_some(after)
     }
 
@@ -633,14 +651,10 @@ impl RedisStreamReader {
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         self.measure(bytes);
-        let ReadStep::CatchUp {
-            arrived, is_proved, ..
-        } = &mut self.step
-        else {
+        let ReadStep::CatchUp { is_proved } = &mut self.step else {
             return Ok(());
         };
-        *arrived += 1;
-        if *arrived > 1 {
+        if !self.range.arrived(bytes) {
             return match is_proved {
                 true => self.entry(entry, out),
                 false => Ok(()),
@@ -657,32 +671,25 @@ impl RedisStreamReader {
     }
 
     /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, or the
-    /// stream turns out to be another one, inspects the stream again. If the answer has fewer entries than were asked for, the
-    /// end of the stream is reached: reports that, and waits for new entries. Otherwise asks for more.
+    /// stream turns out to be another one, inspects the stream again. At the end of the stream, reports that, and waits for
+    /// new entries. Otherwise asks for more.
     fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
-        let ReadStep::CatchUp {
-            asked,
-            arrived,
-            is_proved,
-        } = self.step
-        else {
+        let ReadStep::CatchUp { is_proved } = self.step else {
             return;
         };
+        let may_follow = self.range.end();
         if (!is_proved || self.is_anew) && self.last_read.is_some() {
             self.step = ReadStep::Inspect;
             return;
         }
         self.count_from(state);
-        if arrived < asked {
+        if !may_follow {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
-            self.known.pass_over_no_more();
+            self.known.reached_end();
+            self.removed = state.counters.map_or(0, Counters::removed);
             self.report_caught_up(out);
-            self.step = ReadStep::Wait;
-            return out.push(KeptEvent::Lag {
-                messages: Some(0),
-                ms: 0,
-            });
+            return self.wait_at_end(out);
         }
         self.step = CATCH_UP;
         let newest_ms = state
@@ -696,11 +703,42 @@ impl RedisStreamReader {
         });
     }
 
+    /// Waits for new entries, as all that are there were read.
+    fn wait_at_end(&mut self, out: &mut Vec<KeptEvent>) {
+        self.step = ReadStep::Wait;
+        out.push(KeptEvent::Lag {
+            messages: Some(0),
+            ms: 0,
+        });
+    }
+
+    /// While no entry was read: whether entries may have been removed since the stream was last seen, in addition to these
+    /// `entries`, the first ones. `additions`: how many entries were added to any stream before the state was asked for.
+    fn may_lack_first(
+        &mut self,
+        entries: &[StreamEntry],
+        state: StreamProof,
+        additions: Option<u64>,
+    ) -> bool {
+        let Some(counters) = state.counters else {
+            self.removed = 0;
+            let added = additions.zip(self.additions);
+            let added = added.map(|(then, before)| then.saturating_sub(before));
+            let has_all = added.is_some_and(|added| added <= entries.len() as u64);
+            return !entries.is_empty() && !has_all;
+        };
+        let removed_before = std::mem::replace(&mut self.removed, counters.removed());
+        let gone = counters.gone(entries);
+        // It is the same stream, or one that was made anew.
+        self.removed != removed_before + gone && self.removed != gone
+    }
+
     /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.
     fn read(
         &mut self,
         entries: Vec<Value>,
         state: StreamProof,
+        additions: Option<u64>,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
@@ -721,6 +759,9 @@ impl RedisStreamReader {
             }
             out.push(KeptEvent::Lost);
             self.counted = None;
+        }
+        if !was_read && self.may_lack_first(&entries, state, additions) {
+            out.push(KeptEvent::Lost);
         }
         self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);

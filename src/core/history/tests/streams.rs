@@ -14,6 +14,7 @@ impl Bench {
     fn of_a_stream(bytes_max: usize) -> Self {
         let mut bench = Self::new(bytes_max);
         bench.history.numbers = MessageNumbers::default();
+        bench.history.asks_for_newest = true;
         bench
     }
 
@@ -196,11 +197,18 @@ fn what_is_kept_from_before_a_loss_of_a_stream_is_nobodys_newest_message() {
     bench.advance(120 * SECOND);
     assert_eq!(bench.history.stats().messages, 0);
     assert_eq!(has(&bench), [false; 5]);
-    // On core NATS and Redis without a stream a value stays until a newer one comes.
+    // Where nobody can be asked, a value stays until a newer one comes.
     let mut bench = Bench::new(1 << 20);
     bench.keep("a", "1");
     bench.history.lose(at(bench.now_us));
     assert_eq!(newest(&mut bench), ["1"]);
+    let mut bench = Bench::of_a_stream(1 << 20);
+    bench.history.asks_for_newest = false;
+    bench.store("a", "1", stored(5, 50));
+    let forgotten = bench.history.newest_forgotten_count();
+    bench.history.lose(at(bench.now_us));
+    assert_eq!(newest(&mut bench), ["1"]);
+    assert_eq!(bench.history.newest_forgotten_count(), forgotten);
 }
 
 /// An operator has added a subject to the stream.

@@ -5,6 +5,11 @@ use super::series::Partial;
 use weirgate_core::{BusNotice, FeedNotice};
 use weirgate_wire::base::Now;
 
+/// A trade with a time outside of these, relative to now, was not stored then: the publisher numbers the entries of the
+/// stream, and the ids are no times. Milliseconds.
+const STORED_BEFORE_MAX_MS: i64 = 366 * 24 * 3_600_000;
+const STORED_AFTER_MAX_MS: i64 = 60_000;
+
 /// The time of which the gateway has all trades.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Coverage {
@@ -35,6 +40,12 @@ impl Coverage {
     /// Handles a trade: all later ones follow it. An old trade was stored by a stream at the time `received`.
     pub(super) fn note_trade(&mut self, now: Now, received: Now, is_old: bool) {
         if is_old && !self.is_begun {
+            let ago_ms = now.unix_ms().saturating_sub(received.unix_ms());
+            if !(-STORED_AFTER_MAX_MS..=STORED_BEFORE_MAX_MS).contains(&ago_ms) {
+                // Nobody knows since when the stream has all trades.
+                self.is_begun = true;
+                return;
+            }
             // Others may have been stored in the same millisecond before it.
             self.since_ms.get_or_insert_with(|| received.unix_ms() + 1);
         } else if self.is_up {
@@ -48,5 +59,35 @@ impl Coverage {
         let since_ms = self.since_ms.filter(|_| self.is_up);
         let has_all = since_ms.is_some_and(|since_ms| since_ms <= start_ms);
         (!has_all || start_ms <= dropped_until_ms).then_some(Partial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_are_no_times_say_not_since_when_all_trades_came() {
+        let at = |unix_ms: i64| Now {
+            unix_us: unix_ms * 1_000,
+            ..Now::default()
+        };
+        let now_ms = 1_700_000_000_000;
+        // A counter, and microseconds; then the times of a busy and of a quiet stream.
+        for (stored_ms, is_time) in [
+            (1, false),
+            (now_ms * 1_000, false),
+            (now_ms - 60_000, true),
+            (now_ms - 24 * 3_600_000, true),
+        ] {
+            let mut coverage = Coverage::default();
+            for later in 0..3 {
+                coverage.note_trade(at(now_ms), at(stored_ms + later), true);
+            }
+            coverage.note(at(now_ms), &BusNotice::Up);
+            let is_partial = |start_ms| coverage.partial(start_ms, 0).is_some();
+            assert_eq!(is_partial(now_ms - 50_000), !is_time, "{stored_ms}");
+            assert!(!is_partial(now_ms), "{stored_ms}");
+        }
     }
 }

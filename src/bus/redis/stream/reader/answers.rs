@@ -192,6 +192,22 @@ impl Counters {
             last_deleted: parse_id(last_deleted)?,
         })
     }
+
+    /// How many entries were trimmed or deleted.
+    pub(super) fn removed(self) -> u64 {
+        self.added.saturating_sub(self.length)
+    }
+
+    /// Whether the entry with this id is before the oldest one.
+    pub(super) fn is_gone(self, id: StoredId) -> bool {
+        self.length == 0 || id < self.first
+    }
+
+    /// How many of these entries are before the oldest one.
+    pub(super) fn gone(self, entries: &[StreamEntry]) -> u64 {
+        let gone = entries.iter().filter(|entry| self.is_gone(entry.id));
+        gone.count() as u64
+    }
 }
 
 pub(in crate::redis::stream) struct StreamEntry {

@@ -58,11 +58,14 @@ pub(super) fn sampled(value: &[u8]) -> Cow<'_, [u8]> {
 /// The last entries that were read.
 #[derive(Debug, Default)]
 pub(super) struct KnownEntries {
+    /// In the order in which they were read first.
     entries: VecDeque<EntryPrint>,
     /// Of entries up to this id, nobody knows whether they were read.
     after: StoredId,
-    /// The entries to pass over while a stream with lower ids is read.
+    /// Those of `entries` that may be read again, and are then passed over.
     passed_over: HashSet<EntryPrint, RandomState>,
+    /// `passed_over` are of a stream that was made anew, so only what the new one has already may be one of them.
+    is_anew: bool,
     hashes: RandomState,
 }
 
@@ -116,28 +119,38 @@ impl KnownEntries {
 
     /// Whether the entry was read.
     pub(super) fn has(&self, print: EntryPrint) -> bool {
-        self.passed_over.contains(&print) || self.entries.contains(&print)
+        self.entries.contains(&print)
     }
 
     /// Notes an entry that is read. Returns whether it is to be passed over.
     pub(super) fn note(&mut self, print: EntryPrint) -> bool {
+        if !self.passed_over.is_empty() && self.passed_over.remove(&print) {
+            return true;
+        }
         if self.entries.len() == KNOWN_MAX
             && let Some(forgotten) = self.entries.pop_front()
         {
+            self.passed_over.remove(&forgotten);
             self.after = self.after.max(forgotten.id);
         }
         self.entries.push_back(print);
-        self.passed_over.remove(&print)
+        false
     }
 
-    /// Begins to read entries after `after` that may have been read before: these are passed over.
-    pub(super) fn pass_over_after(&mut self, after: StoredId) {
-        self.passed_over.extend(self.entries.drain(..));
-        self.after = after;
+    /// Handles that reading goes on after an id that may be lower than before. From now on, entries that were read are passed
+    /// over. Another server may get them much later, or a third one may have them.
+    pub(super) fn pass_over_after(&mut self, after: StoredId, is_other: bool) {
+        self.is_anew = !is_other;
+        let met_again = self.entries.iter().filter(|print| print.id > after);
+        self.passed_over.extend(met_again);
     }
 
-    /// Ends what [`Self::pass_over_after`] has begun.
-    pub(super) fn pass_over_no_more(&mut self) {
-        self.passed_over = HashSet::default();
+    /// Handles the end of a stream: all that it had has come. What comes later in a stream that was made anew on the same
+    /// server is new, even if its id and its fields were there before.
+    pub(super) fn reached_end(&mut self) {
+        if std::mem::take(&mut self.is_anew) {
+            let passed_over = std::mem::take(&mut self.passed_over);
+            self.entries.retain(|print| !passed_over.contains(print));
+        }
     }
 }

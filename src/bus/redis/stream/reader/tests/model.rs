@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::super::super::range::SCRIPT;
 use super::super::{STATE, StoredId, Value, id_text};
 use super::NOW_MS;
 
@@ -170,6 +171,13 @@ impl StreamServer {
                 true => self.state(id(after)),
                 false => Value::Error("NOPERM".to_owned()),
             },
+            ["EVAL_RO", SCRIPT, "1", "ticks", from, count, limit] if self.has_counters => {
+                let (from, limit) = (id(from), limit.parse::<usize>().expect("a number"));
+                let found = self.entries.iter().filter(|(id, _)| *id >= from);
+                let fitting = limit.div_ceil(self.entry_bytes).next_multiple_of(4);
+                let count = count.parse::<usize>().expect("a number");
+                Value::Array(found.map(entry).take(count.min(fitting)).collect())
+            }
             ["XRANGE", "ticks", from, "+", "COUNT", count] => {
                 let from = id(from);
                 let found = self.entries.iter().filter(|(id, _)| *id >= from);
