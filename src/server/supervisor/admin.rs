@@ -29,7 +29,7 @@ use super::merge::{
 use super::ready::Roster;
 use super::refusals::Refusals;
 use crate::http::metrics_format::MetricsFormat;
-use crate::http::operator::{self, MEMBERS_PATH, OperatorSettings};
+use crate::http::operator::{self, Cutter, MEMBERS_PATH, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
 use weirgate_core::{CloseReason, Cut, Full};
@@ -49,6 +49,9 @@ static POST: [Method; 1] = [Method::POST];
 
 /// The page of found clients.
 const CLIENTS_PATH: &str = "/operator/clients";
+
+/// The member with the requests of plain HTTP that a cut has ended.
+const ENDED: &str = "requests_ended";
 
 /// The pages with the readiness of all processes.
 const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
@@ -89,6 +92,8 @@ pub(super) struct Shared {
     board: Arc<Mutex<Board>>,
     /// For processes that start later; the supervisor outlives them.
     refusals: Arc<Mutex<Refusals>>,
+    /// Ends requests to the admin address.
+    cutter: Cutter,
     joins: Joins,
     clock: Clock,
 }
@@ -103,14 +108,15 @@ impl Drop for Questions {
 }
 
 impl Shared {
-    pub(super) fn new(count: u32, clock: Clock, refusals: Refusals) -> Self {
+    pub(super) fn new(count: u32, clock: Clock, cutter: Cutter) -> Self {
         Self {
             board: Arc::new(Mutex::new(Board {
                 count,
                 closes: BTreeMap::from([(CloseReason::Evicted.label(), 0)]),
                 ..Board::default()
             })),
-            refusals: Arc::new(Mutex::new(refusals)),
+            refusals: Arc::new(Mutex::new(Refusals::new(cutter.revoked.clone()))),
+            cutter,
             joins: Joins::new(clock),
             clock,
         }
@@ -515,7 +521,7 @@ impl Shared {
         let mut refused = cut.refused();
         let mut kept = refused
             .as_ref()
-            .map_or(Ok(()), |refused| self.note_refusal(refused));
+            .map_or(Ok(0), |refused| self.note_refusal(refused));
         let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
         let mut named = self.living();
         named.retain(is_named);
@@ -523,7 +529,7 @@ impl Shared {
         if refused.is_none() {
             refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
             let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
-            kept = noted.unwrap_or(Ok(()));
+            kept = noted.unwrap_or(Ok(0));
         }
         let mut answer = only_answer(&all, only).unwrap_or_else(|| join_answers(&all));
         if let Some(refused) = refused.filter(|_| only.is_some()) {
@@ -539,7 +545,7 @@ impl Shared {
                 answer.body = value.to_string().into();
             }
         }
-        unless_lost(answer, kept)
+        with_own(answer, kept)
     }
 
     /// Takes a refusal back.
@@ -587,10 +593,12 @@ impl Shared {
         join_answers(&all)
     }
 
-    /// Notes a refusal for processes that start later.
-    fn note_refusal(&self, refused: &Cut) -> Result<(), Full> {
+    /// Notes a refusal, for the admin address and for processes that start later. Returns how many requests to the admin
+    /// address end.
+    fn note_refusal(&self, refused: &Cut) -> Result<u64, Full> {
         let now = self.clock.now().unix_ms();
-        self.with_refusals(|refusals| refusals.add(refused, now))
+        self.with_refusals(|refusals| refusals.add(refused, now))?;
+        Ok(self.cutter.end_requests())
     }
 
     /// Gives a process that begins the list of refusals. It is asked from now on.
@@ -722,10 +730,21 @@ fn refused_in(said: &AdminAnswer) -> Option<Cut> {
     Cut::read(refused.as_bytes()).ok()
 }
 
-/// The answer, unless processes that start later would not do the same.
-fn unless_lost(mut answer: Answer, kept: Result<(), Full>) -> Answer {
-    let Err(error) = kept else {
-        return answer;
+/// The answer of the processes with what the supervisor itself has done: ended `kept` requests to the admin address, or failed
+/// to note the refusal, which processes that start later then do not know.
+fn with_own(mut answer: Answer, kept: Result<u64, Full>) -> Answer {
+    let error = match kept {
+        Ok(0) => return answer,
+        Ok(own) => {
+            let ended = value_of(&answer.body).and_then(|body| body.get(ENDED)?.as_u64());
+            set_member(
+                &mut answer,
+                ENDED,
+                Some(Value::from(ended.unwrap_or(0) + own)),
+            );
+            return answer;
+        }
+        Err(error) => error,
     };
     tracing::error!(%error, "processes that start later do not get what an operator has refused or allowed");
     if answer.status.is_success() {
