@@ -1,7 +1,7 @@
 //! The admin address of all processes: each page asks the processes, and joins their answers.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind::NotConnected;
+use std::io::{self, ErrorKind::NotConnected};
 use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +14,12 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::net::UnixStream;
-use tokio::task::{AbortHandle, spawn_blocking, spawn_local};
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{Instant, timeout_at};
 use url::form_urlencoded;
 
 use super::ask::{AdminAnswer, AdminRequest};
-use super::channel::Channel;
+use super::channel::{Channel, Turn};
 use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
@@ -173,15 +174,54 @@ impl Shared {
             .collect();
         let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
         let _questions = is_question.then(|| Questions(handles.collect()));
-        let mut all = Vec::new();
-        for (number, is_serving, asked) in asked {
-            match asked.await {
-                Ok(Err(error)) if !is_serving && error.kind() == NotConnected => {}
-                said => all.push((number, said.ok().and_then(Result::ok))),
-            }
-        }
-        all
+        // Each question ends by its own limit.
+        answers(asked, Instant::now() + 2 * limit).await
     }
+
+    /// Takes a turn at each process that is there. Called together with the change of the supervisor's own list, so that the
+    /// changes have one order everywhere.
+    fn turns(&self) -> Vec<(Living, Turn)> {
+        let living = self.living().into_iter();
+        let with_turn = living.map(|one| {
+            let turn = one.channel.next_turn();
+            (one, turn)
+        });
+        with_turn.collect()
+    }
+
+    /// Has each of these make a change in its turn. A process that hangs keeps no other from its turn, and gets its changes in
+    /// their order if it goes on.
+    async fn change(
+        &self,
+        whom: Vec<(Living, Turn)>,
+        change: &AdminRequest,
+    ) -> Vec<(Number, Option<AdminAnswer>)> {
+        let asked = whom.into_iter().map(|(one, mut turn)| {
+            let change = change.clone();
+            let asked = spawn_local(async move {
+                turn.come().await;
+                change.ask(&one.channel, ANSWER_MAX).await
+            });
+            (one.number, one.is_serving, asked)
+        });
+        answers(asked.collect(), Instant::now() + ANSWER_MAX).await
+    }
+}
+
+/// A question to a process with this number, and whether it serves.
+type Asked = (Number, bool, JoinHandle<io::Result<AdminAnswer>>);
+
+/// The answers that are there by the deadline. Without those of processes that start and take no connections yet.
+async fn answers(asked: Vec<Asked>, deadline: Instant) -> Vec<(Number, Option<AdminAnswer>)> {
+    let mut all = Vec::new();
+    for (number, is_serving, asked) in asked {
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(Err(error))) if !is_serving && error.kind() == NotConnected => {}
+            Ok(Ok(said)) => all.push((number, said.ok())),
+            _ => all.push((number, None)),
+        }
+    }
+    all
 }
 
 /// The routes of the admin address.
@@ -443,7 +483,10 @@ impl Shared {
             (only, admin_request) = (Some(number), of_process);
         }
         match path.as_str() {
-            "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
+            "/operator/disconnect" => {
+                let shared = self.clone();
+                to_its_end(async move { shared.cut(&admin_request, only.as_deref()).await }).await
+            }
             "/operator/allow" => self.allow(&admin_request).await,
             "/operator/move" if only.is_none() => self.move_clients(&admin_request).await,
             _ => {
@@ -511,7 +554,7 @@ impl Shared {
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
     /// gets the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
     /// then. If one process is meant, the others that are there after the note get what it refuses: the client could come
-    /// back to any.
+    /// back to any. Their turns are taken with that of the one, so that no later change comes between.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let now = self.clock.now().unix_ms();
         let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
@@ -523,9 +566,9 @@ impl Shared {
             .as_ref()
             .map_or(Ok(0), |refused| self.note_refusal(refused));
         let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
-        let mut named = self.living();
-        named.retain(is_named);
-        let all = self.ask_all(named, admin_request, ANSWER_MAX).await;
+        let turns = self.turns().into_iter();
+        let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
+        let all = self.change(named, admin_request).await;
         if refused.is_none() {
             refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
             let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
@@ -539,7 +582,15 @@ impl Shared {
             };
             let mut others = self.living();
             others.retain(|one| !is_named(one));
-            let told = self.ask_all(others, &admin_request, ANSWER_MAX).await;
+            let others = others.into_iter().map(|one| {
+                let of_this = held
+                    .iter()
+                    .position(|(known, _)| known.channel.is(&one.channel));
+                let turn = of_this.map(|at| held.swap_remove(at).1);
+                let turn = turn.unwrap_or_else(|| one.channel.next_turn());
+                (one, turn)
+            });
+            let told = self.change(others.collect(), &admin_request).await;
             if let Some(mut value) = value_of(&answer.body) {
                 set_missing(&mut value, &missing_numbers(&told));
                 answer.body = value.to_string().into();
@@ -556,7 +607,7 @@ impl Shared {
         };
         let now = self.clock.now().unix_ms();
         self.with_refusals(|refusals| refusals.lift(&cut, now));
-        let all = self.ask_all(self.living(), admin_request, ANSWER_MAX).await;
+        let all = self.change(self.turns(), admin_request).await;
         join_answers(&all)
     }
 
@@ -650,6 +701,12 @@ impl Shared {
         }
         no_process_answers()
     }
+}
+
+/// Makes a change to its end, also if the operator leaves before the answer.
+async fn to_its_end(change: impl Future<Output = Answer> + 'static) -> Answer {
+    let made = spawn_local(change).await;
+    made.unwrap_or_else(|_| no_process_answers())
 }
 
 /// The headers of a request that its process gets.
