@@ -105,21 +105,34 @@ fn is_bearer(name: &str) -> bool {
     name.eq_ignore_ascii_case(BEARER)
 }
 
-/// The token in the cookie of this name (RFC 6265 §5.4), with or without quotes.
+/// The token in the cookie of this name (RFC 6265 §5.4), with or without quotes. Other cookies are of any bytes: a browser
+/// sends them as some application of the site has set them.
 ///
 /// # Errors
 /// Two cookies have the name. The order in which a browser sends them says nothing of who has set them: it may have been
 /// a page of a sibling domain.
 pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Result<Option<Token>, Refusal> {
+    let value_of = |pair| {
+        let (found, value) = split_once(space::trim_bytes(pair), b'=')?;
+        (found == name.as_bytes()).then_some(value)
+    };
     let pairs = head
-        .header_values("cookie")
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| space::trim(pair).split_once('='));
-    let mut values = pairs.filter_map(|(found, value)| (found == name).then_some(value));
+        .raw_values("cookie")
+        .flat_map(|line| line.split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(value_of);
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(Refusal::TwoCookies),
-        (value, None) => Ok(value.and_then(|value| Token::new(value.trim_matches('"')))),
+        (value, None) => Ok(value.and_then(|value| {
+            // No token: a cookie that is there is not missing.
+            let text = std::str::from_utf8(value).unwrap_or("\u{fffd}");
+            Token::new(text.trim_matches('"'))
+        })),
     }
+}
+
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == at)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
 }
 
 /// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
@@ -143,12 +156,15 @@ mod tests {
     use weirgate_wire::RequestHead;
 
     fn request(target: &str, lines: &str) -> Vec<u8> {
-        format!(
+        request_with(target, lines.as_bytes())
+    }
+
+    fn request_with(target: &str, lines: &[u8]) -> Vec<u8> {
+        let first = format!(
             "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             {lines}\r\n"
-        )
-        .into_bytes()
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        );
+        [first.as_bytes(), lines, b"\r\n"].concat()
     }
 
     fn found(target: &str, lines: &str) -> Option<String> {
@@ -170,21 +186,41 @@ mod tests {
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {
         for (lines, want) in [
-            ("Cookie: sid=a.b.c\r\n", Some("a.b.c")),
-            ("cookie: x=1; sid=\"a.b.c\"; y=2\r\n", Some("a.b.c")),
-            ("Cookie: x=sid=no; sid=a=b\r\n", Some("a=b")),
-            ("Cookie:\tx=1;\t sid=a \r\n", Some("a")),
-            ("Cookie: x=1\r\nCookie: sid=a\r\n", Some("a")),
-            ("Cookie: SID=a; xsid=b; sid\r\n", None),
-            ("Cookie: sid=\r\n", None),
-            ("Set-Cookie: sid=a\r\n", None),
-            ("", None),
+            (&b"Cookie: sid=a.b.c\r\n"[..], Some("a.b.c")),
+            (b"cookie: x=1; sid=\"a.b.c\"; y=2\r\n", Some("a.b.c")),
+            (b"Cookie: x=sid=no; sid=a=b\r\n", Some("a=b")),
+            (b"Cookie:\tx=1;\t sid=a \r\n", Some("a")),
+            (b"Cookie: x=1\r\nCookie: sid=a\r\n", Some("a")),
+            (b"Cookie: SID=a; xsid=b; sid\r\n", None),
+            (b"Cookie: sid=\r\n", None),
+            (b"Set-Cookie: sid=a\r\n", None),
+            (b"", None),
+            // Cookies of other applications, in other encodings.
+            (b"Cookie: x=\xfc; sid=a\r\n", Some("a")),
+            (b"Cookie: sid=a; \xfc=1\r\n", Some("a")),
+            (
+                b"Cookie: sid\xfc=b; \xfcsid=c\r\nCookie: \xff; sid=a\r\n",
+                Some("a"),
+            ),
+            (b"Cookie: sid=\xfc\r\n", Some("\u{fffd}")),
         ] {
-            let request = request("/ws", lines);
+            let request = request_with("/ws", lines);
             let head = RequestHead::parse(&request, 100).expect("a good head");
             let found = in_cookie(&head, "sid").expect("one cookie at most");
-            assert_eq!(found.as_ref().map(Token::expose), want, "{lines}");
+            assert_eq!(
+                found.as_ref().map(Token::expose),
+                want,
+                "{}",
+                lines.escape_ascii()
+            );
         }
+    }
+
+    #[test]
+    fn of_two_cookies_none_counts_whatever_their_bytes() {
+        let request = request_with("/ws", b"Cookie: sid=a; sid=\xfc\r\n");
+        let head = RequestHead::parse(&request, 100).expect("a good head");
+        assert_eq!(in_cookie(&head, "sid"), Err(Refusal::TwoCookies));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub fn trim(text: &str) -> &str {
 }
 
 /// The bytes without white space around them.
-pub(crate) fn trim_bytes(bytes: &[u8]) -> &[u8] {
+pub fn trim_bytes(bytes: &[u8]) -> &[u8] {
     let Some(first) = bytes.iter().position(|byte| !is_space(*byte)) else {
         return &[];
     };

@@ -4,6 +4,7 @@ for something later."""
 import asyncio
 import json
 import queue
+import signal
 import socket
 import subprocess
 import threading
@@ -198,9 +199,21 @@ def test_behind_a_proxy_the_client_is_cut_off_and_the_proxy_stays(events, held):
     assert proxy.reply() is None
 
 
+@pytest.fixture(params=[1, 2])
+def of_processes(request, events):
+    """Starts a gateway of one process, or of two."""
+    flags = ("--processes", 2, "--events-bus", request.getfixturevalue("redis_server").url) if request.param > 1 else ()
+
+    def start(*more, **env):
+        gateway = events(*flags, *more, **env)
+        asyncio.run(until(lambda: gateway.ask("/ready", port=gateway.admin)[0] == 200, 20, "ready"))
+        return gateway
+    return start
+
+
 @pytest.mark.plain("addresses of the clients")
-def test_on_the_admin_address_only_probes_and_this_machine_go_on(events):
-    gateway = events()
+def test_on_the_admin_address_only_probes_and_this_machine_go_on(of_processes):
+    gateway = of_processes()
     for address in [THERE, HERE]:
         assert gateway.cut(address=address)[0] == 200
     for path, status in [("/ready", 200), ("/health", 200), ("/metrics", 200), ("/stats", 200), ("/operator/state", 403), ("/operator/", 403)]:
@@ -212,6 +225,35 @@ def test_on_the_admin_address_only_probes_and_this_machine_go_on(events):
     assert gateway.ask("/operator/state", port=gateway.admin)[0] == 200
     assert gateway.allow(address=HERE) == (200, {"was_refused": True})
     assert gateway.ask("/health")[0] == 200
+
+
+@pytest.mark.plain("addresses of the clients")
+def test_a_cut_ends_what_is_under_way_at_the_admin_address(of_processes):
+    gateway = of_processes()
+    # The body is owed.
+    push = Client(gateway.admin, THERE).ask("POST", "/internal/broadcast", "Content-Length: 2", f"X-Internal-Token: {TOKEN}")
+    # Its turn comes after that of the push.
+    assert gateway.ask("/stats", THERE, port=gateway.admin)[0] == 200
+    status, cut = gateway.cut(address=THERE)
+    assert (status, cut.get("requests_ended")) == (200, 1), cut
+    assert push.rest() == b""
+    gateway.weirgate.logs("plain HTTP connection ended", f"client={THERE}", 'reason="revoked"')
+
+
+@pytest.mark.plain("addresses of the clients")
+def test_the_admin_address_refuses_whom_the_file_refuses(of_processes, tmp_path):
+    file = tmp_path / "revoked"
+    file.write_text(json.dumps({"address": THERE}))
+    gateway = of_processes("--revoked-file", file, FORWARDED_ALLOW_IPS="127.0.0.5")
+
+    def state(source, *headers):
+        return gateway.ask("/operator/state", source, *headers, port=gateway.admin)
+    assert is_refused(state(THERE)) and is_refused(state("127.0.0.5", f"X-Forwarded-For: {THERE}"))
+    assert state("127.0.0.5")[0] == state("127.0.0.6", f"X-Forwarded-For: {THERE}")[0] == 200
+    file.write_text(json.dumps({"address": "127.0.0.6"}))
+    gateway.weirgate.child.send_signal(signal.SIGHUP)
+    gateway.weirgate.logs("the list of refused users and tokens has changed")
+    asyncio.run(until(lambda: is_refused(state("127.0.0.6")) and state(THERE)[0] == 200, 20, "the new list"))
 
 
 @pytest.mark.parametrize("leaves_first", [False, True])

@@ -15,6 +15,8 @@ from waiting import until
 
 MIB = 1024 * 1024
 MEMORY = 256 * MIB
+# As in the unit and the images.
+OF_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"}
 # The clients that fill the sums have addresses of their own, because each address has a share.
 FILLING = "127.0.0.2"
 
@@ -92,7 +94,7 @@ def requests_ahead(weirgate, count):
 def limited(to):
     """The program that starts weirgate with no more memory than --memory-max."""
     if to != "group":
-        yield ("prlimit", f"--{to}={MEMORY}")
+        yield ("prlimit", f"--{to}={MEMORY}", "env", *(f"{name}={value}" for name, value in OF_MALLOC.items()))
         return
     group = pathlib.Path("/sys/fs/cgroup/memory/weirgate-test")
     try:
@@ -119,6 +121,16 @@ def publish_many(redis, topics, messages, text):
             for n in range(first, first + at_once):
                 publish(pipeline, CHANNELS, topic, n, text)
         pipeline.execute()
+
+
+def test_under_a_limit_on_addresses_malloc_has_one_arena(start_weirgate):
+    """With a second one, 64 MiB of addresses are lost, or each block takes a page: that depends on the thread."""
+    with limited("as") as under:
+        weirgate = start_weirgate("demo", under=under).wait_ready()
+    # Some versions of glibc end the settings of GLIBC_TUNABLES with a zero each.
+    variables = pathlib.Path(f"/proc/{weirgate.pid}/environ").read_text().replace("\0", ":")
+    wanted = OF_MALLOC | {"MALLOC_ARENA_MAX": "1"}
+    assert [name for name, value in wanted.items() if f":{name}={value}:" not in f":{variables}"] == []
 
 
 @pytest.mark.parametrize("payload_bytes, limit", [(60_000, "data"), (100, "as"), (1, "group")])

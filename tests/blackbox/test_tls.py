@@ -1,5 +1,6 @@
 """TLS towards clients: pages, WebSockets, versions, names, certificates of clients, and new certificates under clients."""
 import asyncio
+import datetime
 import http.client
 import json
 import os
@@ -369,6 +370,17 @@ async def test_a_new_certificate_counts_for_new_clients_and_cuts_nobody(channels
         redis.publish("news", '"still here"')
     assert json.loads(await asyncio.wait_for(client.recv(), 20))["data"] == "still here"
     await client.close()
+
+
+async def test_the_log_warns_of_a_certificate_that_ends_soon_while_the_gateway_runs(start_tls, authority):
+    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=14, seconds=10)
+    weirgate = start_tls("demo", certificate=authority.sign_until(end, "soon", "IP:127.0.0.1")).wait_ready()
+    warning = "the certificate expires in 13 days"
+    await until(lambda: warning in weirgate.log(), 30, "the warning of the first day")
+    # What a start complains of comes before.
+    assert weirgate.log().index("weirgate is listening") < weirgate.log().index(warning)
+    weirgate.send(signal.SIGHUP)
+    await until(lambda: weirgate.log().count(warning) == 2, 20, "the warning of the signal")
 
 
 def greeting(weirgate, context, session=None):

@@ -27,6 +27,16 @@ class Authority:
                       f"-out {name}.pem")
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"
 
+    def sign_until(self, end, name, *names):
+        """As `sign`, but the certificate ends at this second, a datetime in UTC."""
+        certificate, key = self.sign(name, *names)
+        (self.folder / "index").write_text("")
+        (self.folder / "ca.cnf").write_text("[ca]\ndefault_ca = a\n[a]\nnew_certs_dir = .\ndatabase = index\nserial = serial\ndefault_md = sha256\npolicy = p\n"
+                                            "[p]\ncommonName = supplied\n")
+        self._openssl(f"ca -batch -config ca.cnf -create_serial -cert ca.pem -keyfile ca.key -in {name}.csr -out {name}.pem -notext "
+                      f"-extfile {name}.names -days 1 -enddate {end:%Y%m%d%H%M%SZ}")
+        return certificate, key
+
     def context(self, certificate=None, version=None):
         """What a client trusts and shows; `version`: the only one that it speaks."""
         context = ssl.create_default_context(cafile=str(self.ca))

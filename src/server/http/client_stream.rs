@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::task::coop;
 
+use crate::listening::room::takes_more;
 use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession};
 
 /// The most bytes to read from the network at a time, for a connection with TLS.
@@ -139,6 +140,24 @@ impl ClientStream {
             ready!(self.tcp.poll_write_ready(cx))?;
         }
     }
+
+    /// Sends the kept records. Ready with how many plain bytes to seal next.
+    fn poll_bytes_to_seal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_kept(cx))?;
+            let Some(session) = &self.tls else {
+                return Poll::Ready(Ok(RECORD_BYTES_MAX));
+            };
+            let bytes = session.bytes_to_seal(RECORD_BYTES_MAX, || takes_more(&self.tcp));
+            if bytes > 0 {
+                return Poll::Ready(Ok(bytes));
+            }
+            // As after a write that the kernel refuses: the runtime waits for room.
+            let refused = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.tcp.try_io(Interest::WRITABLE, refused);
+            ready!(self.tcp.poll_write_ready(cx))?;
+        }
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -189,14 +208,14 @@ impl AsyncWrite for ClientStream {
         if self.tls.is_none() {
             return Pin::new(&mut self.tcp).poll_write(cx, buf);
         }
-        ready!(self.poll_kept(cx))?;
+        let bytes_max = ready!(self.poll_bytes_to_seal(cx))?;
         let Self { tcp, tls, .. } = &mut *self;
         let Some(session) = tls else {
             return Poll::Ready(Ok(0));
         };
         // One record for each call. What the socket does not take of it stays in the session, so all of it counts as
         // written.
-        let part = &buf[..buf.len().min(RECORD_BYTES_MAX)];
+        let part = &buf[..buf.len().min(bytes_max)];
         let mut records = [0; TlsSession::sealed_bytes_max(RECORD_BYTES_MAX)];
         let sealed = session.seal(part, &mut records)?;
         session.keep(&records[..sealed]);

@@ -51,7 +51,6 @@ mod unwritten;
 
 pub(crate) use admin::Admin;
 pub use body::{BoxError, HeldBody, Progress, ReadBodyError, RequestBody, read_body};
-pub(crate) use caller::ClientAccess;
 pub use client_modules::ClientModule;
 pub(crate) use cors::Cors;
 pub use handover::{Handover, ReturnToReactor};

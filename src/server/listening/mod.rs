@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `gate` | when a process listens |
 //! | `handed` | connections that one process hands to another |
+//! | `room` | whether the kernel takes bytes for a socket |
 //! | `socket_file` | the files of unix sockets, and their owner |
 //! | `tls` | the server's certificates, and the TLS of one connection |
 //!
@@ -12,6 +13,7 @@
 
 mod gate;
 pub(crate) mod handed;
+pub(crate) mod room;
 mod socket_file;
 pub(crate) mod tls;
 

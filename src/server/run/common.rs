@@ -1,13 +1,14 @@
 //! The settings of every gateway, each in the type of the module that uses it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use weirgate_core::{CloseReason, DrainPlan, Limits};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::auth::Origins;
 
 use super::near_limits::near_limits;
 use super::tls::ClientTls;
-use crate::http::operator::{AdminReach, NearLimit, OperatorSettings};
+use crate::http::operator::{AdminReach, Cutter, NearLimit, OperatorSettings};
 use crate::http::{Cors, HttpSettings, ReadyLimits};
 use crate::listening::{ListenAddr, ListenGate};
 use crate::reactor;
@@ -135,6 +136,15 @@ impl CommonSettings {
                 .as_ref()
                 .map(|token| token.secret().clone()),
             reach,
+        }
+    }
+
+    /// The settings of all plain HTTP connections of this process, whose senders `cutter` cuts off.
+    pub(crate) fn http_with(&self, cutter: &Cutter) -> HttpSettings {
+        HttpSettings {
+            held: self.limits.http_held.clone(),
+            access: Arc::new(cutter.access(self.limits.trusted_proxies.clone())),
+            ..self.http.clone()
         }
     }
 

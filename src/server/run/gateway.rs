@@ -24,8 +24,7 @@ use crate::build_info::BuildInfo;
 use crate::http::operator::Cutter;
 use crate::http::status_pages::StatsHead;
 use crate::http::{
-    Admin, ClientAccess, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver,
-    operator, status_pages,
+    Admin, FrontPage, Handler, HttpPlane, Route, Site, TakeOver, operator, status_pages,
 };
 use crate::listening::tls::ServerTlsInForce;
 use crate::listening::{ListenAddr, ListenOptions};
@@ -514,19 +513,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             }
             (None, None) => (site, None, None),
         };
-        let access = ClientAccess {
-            trusted_proxies: common.limits.trusted_proxies.clone(),
-            revoked: common.limits.revoked.clone(),
-            cuts: cutter.cuts.subscribe(),
-            in_progress: cutter.in_progress.clone(),
-            clock,
-        };
-        let settings = HttpSettings {
-            held: common.limits.http_held.clone(),
-            access: Arc::new(access),
-            ..common.http.clone()
-        };
-        let plane = HttpPlane::start(site, admin, settings, clock);
+        let plane = HttpPlane::start(site, admin, common.http_with(cutter), clock);
         Ok((plane.map_err(RunError::Thread)?, admin_addr))
     }
 }

@@ -60,6 +60,7 @@ pub use self::prepared::{Prepare, Prepared, StartQuestion};
 pub use self::process::first_steps;
 pub(crate) use self::reload::start_reloads_of_supervisor;
 pub use self::reload::{Reload, Reloaded};
+pub(crate) use self::revoked_file::Cuts;
 pub(crate) use self::systemd::notify;
 pub use self::tls::ClientTls;
 pub use crate::telemetry::logging::say;

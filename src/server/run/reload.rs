@@ -123,12 +123,16 @@ pub(super) fn common_parts(common: &CommonSettings) -> Vec<Box<dyn Reload>> {
     parts
 }
 
-/// Reads the files of a supervisor again, and has it end with its terminal.
+/// Reads the files of a supervisor again, also the one with whom it refuses, and has it end with its terminal.
 ///
 /// # Errors
 /// The system refuses a thread or the handler of a signal.
-pub(crate) fn start_reloads_of_supervisor(common: &CommonSettings) -> io::Result<()> {
-    Reloads::new(common_parts(common)).start(ReloadsOf::Supervisor)
+pub(crate) fn start_reloads_of_supervisor(
+    common: &CommonSettings,
+    revoked: Option<Box<dyn Reload>>,
+) -> io::Result<()> {
+    let parts = revoked.into_iter().chain(common_parts(common));
+    Reloads::new(parts.collect()).start(ReloadsOf::Supervisor)
 }
 
 /// After this call a SIGHUP no longer ends the process. [`Reloads::start`] handles signals that arrived before it.

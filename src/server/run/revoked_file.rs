@@ -15,12 +15,12 @@ use weirgate_core::{Cut, CutRequest, Revoked, Whom};
 use weirgate_runtime::Clock;
 
 /// What cutting clients off needs: the cutter for HTTP requests, and its other ends.
-pub(super) struct Cuts {
-    pub(super) cutter: Cutter,
-    /// The loop's end of the cutter's requests.
+pub(crate) struct Cuts {
+    pub(crate) cutter: Cutter,
+    /// The loop's end of the cutter's requests; a supervisor has no use for it.
     pub(super) requests: Receiver<CutRequest>,
     /// `--revoked-file`, to be read again.
-    pub(super) file: Option<Box<dyn Reload>>,
+    pub(crate) file: Option<Box<dyn Reload>>,
 }
 
 impl Cuts {
@@ -28,7 +28,7 @@ impl Cuts {
     ///
     /// # Errors
     /// The file cannot be read, or a line is wrong.
-    pub(super) fn new(
+    pub(crate) fn new(
         revoked: Revoked,
         file: Option<PathBuf>,
         clock: Clock,

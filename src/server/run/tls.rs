@@ -64,6 +64,8 @@ pub(super) struct TlsInForce {
     tickets: Arc<dyn ProducesTickets>,
     in_force: ServerTlsInForce,
     clock: Clock,
+    /// Until when the log has all warnings of certificates that end soon, Unix seconds.
+    warned_s: i64,
 }
 
 impl TlsInForce {
@@ -76,13 +78,15 @@ impl TlsInForce {
         let tickets = tickets(clock);
         let fingerprints = Fingerprints::take(files.paths());
         let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
-        warn(&tls.facts, clock);
+        let warned_s = now_s(clock);
+        warn(&tls.facts, warned_s);
         Ok(Self {
             files,
             fingerprints,
             tickets,
             in_force: ServerTlsInForce::new(tls),
             clock,
+            warned_s,
         })
     }
 
@@ -93,7 +97,7 @@ impl TlsInForce {
 
     /// The check for `--check --connect`: a handshake of this process with itself for each certificate.
     pub(super) fn question(&self) -> StartQuestion {
-        let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
+        let (in_force, now_s) = (self.in_force.clone(), now_s(self.clock));
         StartQuestion::new("TLS", move |_| {
             let tls = in_force.config();
             let each = tls.facts.iter();
@@ -118,11 +122,37 @@ impl Reload for TlsInForce {
         "tls"
     }
 
+    /// Also warns of certificates that end soon: nobody may have looked at the log of the start.
     fn poll_change(&mut self) -> bool {
+        let before_s = self.warned_s;
+        self.warn_of_ends(|facts, now_s| is_another_day(facts, before_s, now_s));
         self.fingerprints.poll_change()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {
+        let outcome = self.read_again();
+        if outcome != Ok(Reloaded::Changed) {
+            self.warn_of_ends(|_, _| true);
+        }
+        outcome
+    }
+}
+
+impl TlsInForce {
+    /// Warns of the certificates in force that end soon, or have ended, for which the warning `is_due` at this time.
+    fn warn_of_ends(&mut self, is_due: impl Fn(&CertificateFacts, i64) -> bool) {
+        self.warned_s = now_s(self.clock);
+        for facts in self.in_force.facts() {
+            if let Some(complaint) = end_soon(&facts, self.warned_s)
+                && is_due(&facts, self.warned_s)
+            {
+                complain(&facts, &complaint);
+            }
+        }
+    }
+
+    /// Reads the files again, and puts them in force if they have changed.
+    fn read_again(&mut self) -> Result<Reloaded, String> {
         let kept = |error| format!("{error}; the certificates stay as they were");
         self.fingerprints.will_read();
         let tls = ServerTls::read(&self.files, Arc::clone(&self.tickets)).map_err(kept)?;
@@ -141,7 +171,8 @@ impl Reload for TlsInForce {
                 "the certificate has changed"
             );
         }
-        warn(&tls.facts, self.clock);
+        self.warned_s = now_s(self.clock);
+        warn(&tls.facts, self.warned_s);
         self.in_force.put(tls);
         Ok(Reloaded::Changed)
     }
@@ -162,25 +193,46 @@ fn greeted(tls: &ServerTls, facts: &CertificateFacts, now_s: i64) -> Finding {
     }
 }
 
+fn now_s(clock: Clock) -> i64 {
+    clock.now().unix_ms() / 1000
+}
+
 /// Logs complaints about certificates.
-fn warn(all: &[CertificateFacts], clock: Clock) {
-    let now_s = clock.now().unix_ms() / 1000;
+fn warn(all: &[CertificateFacts], now_s: i64) {
     for facts in all {
         for complaint in complaints(facts, now_s) {
-            tracing::warn!(file = %facts.file.display(), "the certificate {complaint}");
+            complain(facts, &complaint);
         }
     }
 }
 
+fn complain(facts: &CertificateFacts, complaint: &str) {
+    tracing::warn!(file = %facts.file.display(), "the certificate {complaint}");
+}
+
+/// The whole days until a certificate ends, if it ends soon; negative once it has ended. The log warns for each number.
+fn days_left(facts: &CertificateFacts, now_s: i64) -> Option<i64> {
+    let left_s = facts.ends_unix_s - now_s;
+    (left_s < ENDS_SOON_S).then(|| left_s.div_euclid(DAY_S))
+}
+
+/// Whether there is something new to warn of since an earlier time.
+fn is_another_day(facts: &CertificateFacts, before_s: i64, now_s: i64) -> bool {
+    days_left(facts, before_s) != days_left(facts, now_s)
+}
+
+/// Says that a certificate ends soon, or has ended; `None` if it has more time.
+fn end_soon(facts: &CertificateFacts, now_s: i64) -> Option<String> {
+    days_left(facts, now_s).map(|days| match days {
+        0.. => format!("expires in {days} days"),
+        ended => format!("has expired {} days ago", -1 - ended),
+    })
+}
+
 /// Why clients may refuse a certificate, now or soon; also a key that costs much CPU.
 pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
-    let left_s = facts.ends_unix_s - now_s;
-    let days = left_s / DAY_S;
     let all = [
-        (left_s < 0).then(|| format!("has expired {} days ago", -days)),
-        (0..ENDS_SOON_S)
-            .contains(&left_s)
-            .then(|| format!("expires in {days} days")),
+        end_soon(facts, now_s),
         (facts.begins_unix_s > now_s).then(|| "is not valid yet".to_owned()),
         (!facts.is_in_order)
             .then(|| "is in a chain out of order: each has to be issued by the next".to_owned()),
@@ -213,4 +265,40 @@ pub(super) fn handshake_metrics(counts: &Arc<HandshakeCounts>) -> [GatewayMetric
             HandshakeCounts::open,
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_two_weeks_before_its_end_a_certificate_has_a_warning_for_each_day() {
+        let ends_unix_s = 1_790_000_000;
+        let facts = CertificateFacts {
+            file: PathBuf::new(),
+            names: Vec::new(),
+            begins_unix_s: 0,
+            ends_unix_s,
+            is_in_order: true,
+            lacks_intermediate: false,
+            is_costly: false,
+        };
+        let says = |left_s| end_soon(&facts, ends_unix_s - left_s);
+        for (left_s, want) in [
+            (ENDS_SOON_S, None),
+            (ENDS_SOON_S - 1, Some("expires in 13 days")),
+            (13 * DAY_S, Some("expires in 13 days")),
+            (13 * DAY_S - 1, Some("expires in 12 days")),
+            (0, Some("expires in 0 days")),
+            (-1, Some("has expired 0 days ago")),
+            (-DAY_S, Some("has expired 0 days ago")),
+            (-DAY_S - 1, Some("has expired 1 days ago")),
+        ] {
+            assert_eq!(says(left_s).as_deref(), want, "{left_s}");
+        }
+        let looks: Vec<i64> = (-30 * DAY_S..=DAY_S).step_by(1_000).collect();
+        let is_due =
+            |both: &&[i64]| is_another_day(&facts, ends_unix_s + both[0], ends_unix_s + both[1]);
+        assert_eq!(looks.windows(2).filter(is_due).count(), 15);
+    }
 }

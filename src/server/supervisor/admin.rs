@@ -1,7 +1,7 @@
 //! The admin address of all processes: each page asks the processes, and joins their answers.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind::NotConnected;
+use std::io::{self, ErrorKind::NotConnected};
 use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +14,12 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 use sonic_rs::{JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::net::UnixStream;
-use tokio::task::{AbortHandle, spawn_blocking, spawn_local};
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{Instant, timeout_at};
 use url::form_urlencoded;
 
 use super::ask::{AdminAnswer, AdminRequest};
-use super::channel::Channel;
+use super::channel::{Channel, Turn};
 use super::core::Number;
 use super::exposition;
 use super::joins::Joins;
@@ -29,7 +30,7 @@ use super::merge::{
 use super::ready::Roster;
 use super::refusals::Refusals;
 use crate::http::metrics_format::MetricsFormat;
-use crate::http::operator::{self, MEMBERS_PATH, OperatorSettings};
+use crate::http::operator::{self, Cutter, MEMBERS_PATH, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
 use weirgate_core::{CloseReason, Cut, Full};
@@ -49,6 +50,9 @@ static POST: [Method; 1] = [Method::POST];
 
 /// The page of found clients.
 const CLIENTS_PATH: &str = "/operator/clients";
+
+/// The member with the requests of plain HTTP that a cut has ended.
+const ENDED: &str = "requests_ended";
 
 /// The pages with the readiness of all processes.
 const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
@@ -89,6 +93,8 @@ pub(super) struct Shared {
     board: Arc<Mutex<Board>>,
     /// For processes that start later; the supervisor outlives them.
     refusals: Arc<Mutex<Refusals>>,
+    /// Ends requests to the admin address.
+    cutter: Cutter,
     joins: Joins,
     clock: Clock,
 }
@@ -103,14 +109,15 @@ impl Drop for Questions {
 }
 
 impl Shared {
-    pub(super) fn new(count: u32, clock: Clock, refusals: Refusals) -> Self {
+    pub(super) fn new(count: u32, clock: Clock, cutter: Cutter) -> Self {
         Self {
             board: Arc::new(Mutex::new(Board {
                 count,
                 closes: BTreeMap::from([(CloseReason::Evicted.label(), 0)]),
                 ..Board::default()
             })),
-            refusals: Arc::new(Mutex::new(refusals)),
+            refusals: Arc::new(Mutex::new(Refusals::new(cutter.revoked.clone()))),
+            cutter,
             joins: Joins::new(clock),
             clock,
         }
@@ -167,15 +174,54 @@ impl Shared {
             .collect();
         let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
         let _questions = is_question.then(|| Questions(handles.collect()));
-        let mut all = Vec::new();
-        for (number, is_serving, asked) in asked {
-            match asked.await {
-                Ok(Err(error)) if !is_serving && error.kind() == NotConnected => {}
-                said => all.push((number, said.ok().and_then(Result::ok))),
-            }
-        }
-        all
+        // Each question ends by its own limit.
+        answers(asked, Instant::now() + 2 * limit).await
     }
+
+    /// Takes a turn at each process that is there. Called together with the change of the supervisor's own list, so that the
+    /// changes have one order everywhere.
+    fn turns(&self) -> Vec<(Living, Turn)> {
+        let living = self.living().into_iter();
+        let with_turn = living.map(|one| {
+            let turn = one.channel.next_turn();
+            (one, turn)
+        });
+        with_turn.collect()
+    }
+
+    /// Has each of these make a change in its turn. A process that hangs keeps no other from its turn, and gets its changes in
+    /// their order if it goes on.
+    async fn change(
+        &self,
+        whom: Vec<(Living, Turn)>,
+        change: &AdminRequest,
+    ) -> Vec<(Number, Option<AdminAnswer>)> {
+        let asked = whom.into_iter().map(|(one, mut turn)| {
+            let change = change.clone();
+            let asked = spawn_local(async move {
+                turn.come().await;
+                change.ask(&one.channel, ANSWER_MAX).await
+            });
+            (one.number, one.is_serving, asked)
+        });
+        answers(asked.collect(), Instant::now() + ANSWER_MAX).await
+    }
+}
+
+/// A question to a process with this number, and whether it serves.
+type Asked = (Number, bool, JoinHandle<io::Result<AdminAnswer>>);
+
+/// The answers that are there by the deadline. Without those of processes that start and take no connections yet.
+async fn answers(asked: Vec<Asked>, deadline: Instant) -> Vec<(Number, Option<AdminAnswer>)> {
+    let mut all = Vec::new();
+    for (number, is_serving, asked) in asked {
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(Err(error))) if !is_serving && error.kind() == NotConnected => {}
+            Ok(Ok(said)) => all.push((number, said.ok())),
+            _ => all.push((number, None)),
+        }
+    }
+    all
 }
 
 /// The routes of the admin address.
@@ -437,7 +483,10 @@ impl Shared {
             (only, admin_request) = (Some(number), of_process);
         }
         match path.as_str() {
-            "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
+            "/operator/disconnect" => {
+                let shared = self.clone();
+                to_its_end(async move { shared.cut(&admin_request, only.as_deref()).await }).await
+            }
             "/operator/allow" => self.allow(&admin_request).await,
             "/operator/move" if only.is_none() => self.move_clients(&admin_request).await,
             _ => {
@@ -505,7 +554,7 @@ impl Shared {
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
     /// gets the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
     /// then. If one process is meant, the others that are there after the note get what it refuses: the client could come
-    /// back to any.
+    /// back to any. Their turns are taken with that of the one, so that no later change comes between.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let now = self.clock.now().unix_ms();
         let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
@@ -515,15 +564,15 @@ impl Shared {
         let mut refused = cut.refused();
         let mut kept = refused
             .as_ref()
-            .map_or(Ok(()), |refused| self.note_refusal(refused));
+            .map_or(Ok(0), |refused| self.note_refusal(refused));
         let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
-        let mut named = self.living();
-        named.retain(is_named);
-        let all = self.ask_all(named, admin_request, ANSWER_MAX).await;
+        let turns = self.turns().into_iter();
+        let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
+        let all = self.change(named, admin_request).await;
         if refused.is_none() {
             refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
             let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
-            kept = noted.unwrap_or(Ok(()));
+            kept = noted.unwrap_or(Ok(0));
         }
         let mut answer = only_answer(&all, only).unwrap_or_else(|| join_answers(&all));
         if let Some(refused) = refused.filter(|_| only.is_some()) {
@@ -533,13 +582,21 @@ impl Shared {
             };
             let mut others = self.living();
             others.retain(|one| !is_named(one));
-            let told = self.ask_all(others, &admin_request, ANSWER_MAX).await;
+            let others = others.into_iter().map(|one| {
+                let of_this = held
+                    .iter()
+                    .position(|(known, _)| known.channel.is(&one.channel));
+                let turn = of_this.map(|at| held.swap_remove(at).1);
+                let turn = turn.unwrap_or_else(|| one.channel.next_turn());
+                (one, turn)
+            });
+            let told = self.change(others.collect(), &admin_request).await;
             if let Some(mut value) = value_of(&answer.body) {
                 set_missing(&mut value, &missing_numbers(&told));
                 answer.body = value.to_string().into();
             }
         }
-        unless_lost(answer, kept)
+        with_own(answer, kept)
     }
 
     /// Takes a refusal back.
@@ -550,7 +607,7 @@ impl Shared {
         };
         let now = self.clock.now().unix_ms();
         self.with_refusals(|refusals| refusals.lift(&cut, now));
-        let all = self.ask_all(self.living(), admin_request, ANSWER_MAX).await;
+        let all = self.change(self.turns(), admin_request).await;
         join_answers(&all)
     }
 
@@ -587,10 +644,12 @@ impl Shared {
         join_answers(&all)
     }
 
-    /// Notes a refusal for processes that start later.
-    fn note_refusal(&self, refused: &Cut) -> Result<(), Full> {
+    /// Notes a refusal, for the admin address and for processes that start later. Returns how many requests to the admin
+    /// address end.
+    fn note_refusal(&self, refused: &Cut) -> Result<u64, Full> {
         let now = self.clock.now().unix_ms();
-        self.with_refusals(|refusals| refusals.add(refused, now))
+        self.with_refusals(|refusals| refusals.add(refused, now))?;
+        Ok(self.cutter.end_requests())
     }
 
     /// Gives a process that begins the list of refusals. It is asked from now on.
@@ -642,6 +701,12 @@ impl Shared {
         }
         no_process_answers()
     }
+}
+
+/// Makes a change to its end, also if the operator leaves before the answer.
+async fn to_its_end(change: impl Future<Output = Answer> + 'static) -> Answer {
+    let made = spawn_local(change).await;
+    made.unwrap_or_else(|_| no_process_answers())
 }
 
 /// The headers of a request that its process gets.
@@ -722,10 +787,21 @@ fn refused_in(said: &AdminAnswer) -> Option<Cut> {
     Cut::read(refused.as_bytes()).ok()
 }
 
-/// The answer, unless processes that start later would not do the same.
-fn unless_lost(mut answer: Answer, kept: Result<(), Full>) -> Answer {
-    let Err(error) = kept else {
-        return answer;
+/// The answer of the processes with what the supervisor itself has done: ended `kept` requests to the admin address, or failed
+/// to note the refusal, which processes that start later then do not know.
+fn with_own(mut answer: Answer, kept: Result<u64, Full>) -> Answer {
+    let error = match kept {
+        Ok(0) => return answer,
+        Ok(own) => {
+            let ended = value_of(&answer.body).and_then(|body| body.get(ENDED)?.as_u64());
+            set_member(
+                &mut answer,
+                ENDED,
+                Some(Value::from(ended.unwrap_or(0) + own)),
+            );
+            return answer;
+        }
+        Err(error) => error,
     };
     tracing::error!(%error, "processes that start later do not get what an operator has refused or allowed");
     if answer.status.is_success() {

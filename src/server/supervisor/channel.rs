@@ -14,14 +14,18 @@ use std::io::{self, ErrorKind, Write, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::unconstrained;
 
 use super::children::has_supervisor;
 use crate::listening::handed::{hand_over, take_handed};
@@ -43,6 +47,24 @@ struct SupervisorEnd {
     stream: UnixStream,
     /// Whether the process takes connections.
     is_open: AtomicBool,
+    /// Held by the [turn](Turn) that has come.
+    turns: Arc<Mutex<()>>,
+}
+
+/// A turn to change something at a process. The turns of a process come one after the other: each change is a connection of its
+/// own, and these could overtake each other. A turn ends when it is dropped.
+pub(super) struct Turn {
+    lock: Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>,
+    held: Option<OwnedMutexGuard<()>>,
+}
+
+impl Turn {
+    /// Waits until the turn has come.
+    pub(super) async fn come(&mut self) {
+        if self.held.is_none() {
+            self.held = Some(self.lock.as_mut().await);
+        }
+    }
 }
 
 /// What a process has said.
@@ -62,6 +84,7 @@ impl Channel {
         let end = SupervisorEnd {
             stream: UnixStream::from_std(own)?,
             is_open: AtomicBool::new(false),
+            turns: Arc::default(),
         };
         Ok((Self(Arc::new(end)), OwnedFd::from(other).into()))
     }
@@ -92,6 +115,22 @@ impl Channel {
         hand_over(&self.0.stream, first.as_fd())?;
         self.0.is_open.store(true, SeqCst);
         Ok(())
+    }
+
+    /// Whether both are the same channel.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Takes the next turn to change something. The turns come in the order of these calls.
+    pub(super) fn next_turn(&self) -> Turn {
+        let mut lock = Box::pin(unconstrained(Arc::clone(&self.0.turns).lock_owned()));
+        // With the first poll, the future takes its place in the line.
+        let held = match lock.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(held) => Some(held),
+            Poll::Pending => None,
+        };
+        Turn { lock, held }
     }
 
     /// Makes a connection to the process.
@@ -150,5 +189,34 @@ impl ToSupervisor {
     /// The socket over which connections come.
     pub(crate) fn into_stream(self) -> StdUnixStream {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::runtime;
+
+    use super::*;
+
+    #[test]
+    fn turns_come_in_their_order_also_behind_one_that_is_given_up() {
+        let runtime = runtime::Builder::new_current_thread().enable_io().build();
+        runtime.expect("a runtime").block_on(async {
+            let (channel, _process) = Channel::new().expect("a channel");
+            let (mut first, given_up) = (channel.next_turn(), channel.clone().next_turn());
+            let mut last = channel.next_turn();
+            let mut waits = pin!(last.come());
+            let mut has_come =
+                async || poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_ready())).await;
+            assert!(!has_come().await);
+            drop(given_up);
+            first.come().await;
+            assert!(!has_come().await);
+            drop(first);
+            assert!(has_come().await);
+        });
     }
 }

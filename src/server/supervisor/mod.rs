@@ -7,7 +7,7 @@
 //! | `channel` | signs of life of a process, and the connections to it |
 //! | `ask` | requests to the processes |
 //! | `listen` | the request to listen for clients |
-//! | `refusals` | the list of those whom an operator has cut off, for processes that start later |
+//! | `refusals` | the list of those whom an operator has cut off, for the admin address and for processes that start later |
 //! | `admin` | the pages of the one admin address |
 //! | `ready` | whether all are ready, from their answers; pure |
 //! | `joins` | the places of pages that are joined from those of the processes, shared by address |
@@ -63,12 +63,12 @@ pub(crate) use self::children::{listens_when_asked, supervisor_is_gone};
 use self::core::{Action, Ended, Event, Listens, Number, Readiness, SlotState, Supervisor};
 use self::listen::ask_to_listen;
 pub(crate) use self::listen::listen_route;
-use self::refusals::Refusals;
 pub(crate) use self::refusals::take_refusals;
-use crate::http::{Admin, HttpHandle, HttpPlane, HttpSettings, Site};
+use crate::http::{Admin, HttpHandle, HttpPlane, Site};
 use crate::reactor::ReactorSettings;
 use crate::run::{
-    CommonSettings, RunError, alone, notify, start_reloads_of_supervisor, stop_signals_are_taken,
+    CommonSettings, Cuts, RunError, alone, notify, start_reloads_of_supervisor,
+    stop_signals_are_taken,
 };
 use crate::settings::Checked;
 use weirgate_runtime::Clock;
@@ -101,12 +101,14 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     }
     let count = checked.processes_to_start();
     let ports = Ports::hold(checked)?;
-    let refusals = Refusals::new(common.limits.revoked.max());
+    let (revoked, file) = (&common.limits.revoked, &common.revoked_file);
+    let Cuts { cutter, file, .. } = Cuts::new(revoked.clone(), file.clone(), clock)?;
     let children = Children::new(count, ports).map_err(RunError::Thread)?;
     let settings = common.operator();
     // The processes ask for no login: this is the only one. All secrets change together, as in each process.
-    start_reloads_of_supervisor(&common).map_err(RunError::Thread)?;
-    let shared = Shared::new(count, clock, refusals);
+    start_reloads_of_supervisor(&common, file).map_err(RunError::Thread)?;
+    let http = common.http_with(&cutter);
+    let shared = Shared::new(count, clock, cutter);
     let site = Site {
         routes: admin::routes(&shared, &settings),
         cors: common.cors(),
@@ -118,7 +120,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     });
     let admin = admin.transpose()?;
     let addr = admin.as_ref().and_then(|admin| admin.local_addr().ok()?);
-    let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
+    let plane = HttpPlane::start(Site::default(), admin, http, clock);
     let plane = plane.map_err(RunError::Thread)?;
     let admin = addr.as_ref().map(tracing::field::display);
     let version = crate::build_info::BuildInfo::THIS.version;

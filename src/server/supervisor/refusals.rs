@@ -1,4 +1,5 @@
-//! Whom an operator has cut off, as each process gets it before it listens for clients.
+//! Whom an operator has cut off, as each process gets it before it listens for clients. The admin address refuses by the same
+//! list.
 //!
 //! The supervisor has the list of [`Revoked`], as each process does, so that conditions, ends and a refusal that is taken
 //! back mean the same everywhere. A refusal is added to the list before the processes are asked. A process gets the list,
@@ -17,9 +18,9 @@ use weirgate_core::{Cut, Full, Revoked};
 pub(super) struct Refusals(Revoked);
 
 impl Refusals {
-    /// An empty list for at most `max` entries.
-    pub(super) fn new(max: usize) -> Self {
-        Self(Revoked::new(max))
+    /// The list by which the supervisor refuses.
+    pub(super) fn new(list: Revoked) -> Self {
+        Self(list)
     }
 
     /// Adds what is refused after a cut.

@@ -534,7 +534,7 @@ fn is_refused(list: &Revoked, user: Option<&str>, address: &str, issued: i64, no
 
 #[test]
 fn a_process_that_starts_later_refuses_the_same_for_as_long() {
-    let mut refusals = Refusals::new(10_000);
+    let mut refusals = Refusals::new(Revoked::new(10_000));
     let (since, until) = (NOW / 1000 - 5, NOW / 1000 + 8);
     let cut = cut(&format!(
         r#"{{"user":"ann","since":{since},"until":{until}}}"#
@@ -555,7 +555,7 @@ fn a_process_that_starts_later_refuses_the_same_for_as_long() {
 
 #[test]
 fn a_refusal_is_taken_back_in_any_spelling() {
-    let mut refusals = Refusals::new(10_000);
+    let mut refusals = Refusals::new(Revoked::new(10_000));
     for spelling in [
         r#"{"address":"127.0.0.77"}"#,
         r#"{"address":"::ffff:127.0.0.77"}"#,
@@ -583,7 +583,7 @@ fn a_refusal_is_taken_back_in_any_spelling() {
 
 #[test]
 fn the_supervisor_remembers_as_many_refusals_as_the_settings_say() {
-    let mut refusals = Refusals::new(2);
+    let mut refusals = Refusals::new(Revoked::new(2));
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
     refusals.add(&ann, NOW).expect("room");
     refusals.add(&bob, NOW).expect("room");
@@ -592,7 +592,7 @@ fn the_supervisor_remembers_as_many_refusals_as_the_settings_say() {
 
 #[test]
 fn what_has_no_room_in_a_process_is_left_out() {
-    let mut refusals = Refusals::new(10_000);
+    let mut refusals = Refusals::new(Revoked::new(10_000));
     for user in 0..5 {
         let cut = cut(&format!(r#"{{"user":"u{user}"}}"#));
         refusals.add(&cut, NOW).expect("room");

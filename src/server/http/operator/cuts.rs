@@ -12,10 +12,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::{AdminReach, refuse_other_page};
 use crate::http::body::RequestBody;
+use crate::http::caller::ClientAccess;
 use crate::http::in_progress::InProgress;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_core::{Cut, CutDone, CutRequest, Revoked, Whom};
 use weirgate_runtime::{Clock, LateWake};
+use weirgate_wire::admission::TrustedProxies;
 use weirgate_wire::base::LogBudget;
 use weirgate_wire::json::Json;
 
@@ -109,12 +111,30 @@ impl Cutter {
         }
     }
 
+    /// What the HTTP threads need to refuse whom this cutter cuts off, and to end their requests in progress.
+    pub(crate) fn access(&self, trusted_proxies: TrustedProxies) -> ClientAccess {
+        ClientAccess {
+            trusted_proxies,
+            revoked: self.revoked.clone(),
+            cuts: self.cuts.subscribe(),
+            in_progress: self.in_progress.clone(),
+            clock: self.clock,
+        }
+    }
+
+    /// Ends the plain requests in progress of those who are refused. Returns how many.
+    pub(crate) fn end_requests(&self) -> u64 {
+        let requests = self.in_progress.count_refused();
+        self.cuts.send_replace(());
+        requests
+    }
+
     /// Asks the loop to close clients. The loop calls `tell` after the last client. Plain requests in progress end
     /// before their handlers go on.
     pub(crate) fn close(&self, whom: Whom, tell: impl FnOnce(CutDone) + Send + 'static) {
         let tell = Box::new(tell);
         self.cuts.send_replace(());
-        // Fails only after the end of the loop.
+        // Fails only after the end of the loop, and in a supervisor, which has none.
         let _ = self.requests.send(CutRequest { whom, tell });
         self.wake.wake();
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::fixture::{Client, Fixture, get};
 use super::gateway::tcp;
-use crate::http::{Admin, Answer, ClientAccess, HttpSettings, Route, Site, StatusCode};
+use crate::http::caller::ClientAccess;
+use crate::http::{Admin, Answer, HttpSettings, Route, Site, StatusCode};
 use crate::listening::{ListenAddr, ListenOptions};
 use weirgate_runtime::Clock;
 use weirgate_wire::admission::{Peer, TrustedProxies};

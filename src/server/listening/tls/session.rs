@@ -27,6 +27,13 @@ pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// §3); less in TLS 1.3 (RFC 8446 §5.2).
 pub(super) const RECORD_OVERHEAD_MAX: usize = 29;
 
+/// The part of the limit on held bytes up to which sessions seal without a look at the socket: one in so many.
+const AHEAD_SHARE: u64 = 4;
+
+/// The plain bytes that are sealed at a time once more is held: the kernel takes them whole for a socket that has room, with
+/// the default of `--tcp-notsent-lowat-bytes`.
+const SURE_BYTES: usize = 8 * 1024;
+
 /// The room for records of the library's own, such as a key update, before sealed bytes.
 const ROOM_BYTES: usize = 512;
 
@@ -383,6 +390,21 @@ impl TlsSession {
     /// Whether the client has ended its side: no plain bytes follow those that wait.
     pub fn has_ended(&self) -> bool {
         self.has_ended
+    }
+
+    /// How many plain bytes to [seal](Self::seal) next, at most `bytes_max`. Of sealed bytes the session holds what the network
+    /// does not take, and a message to all clients could take the limit on all sessions in a moment. So once a part of the
+    /// limit is held, these are as many as the network takes if `has_room`, and otherwise 0.
+    #[inline]
+    pub(crate) fn bytes_to_seal(&self, bytes_max: usize, has_room: impl FnOnce() -> bool) -> usize {
+        let held = self.output.quota();
+        if held.held() <= held.max() / AHEAD_SHARE {
+            return bytes_max;
+        }
+        match has_room() {
+            true => bytes_max.min(SURE_BYTES),
+            false => 0,
+        }
     }
 
     /// Seals plain bytes as records in `into`, which must have room for [`Self::sealed_bytes_max`]. Returns the bytes of the

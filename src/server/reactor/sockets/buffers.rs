@@ -3,13 +3,14 @@
 //!
 //! A sealed record cannot be taken back, because each record has a number. So its bytes count as taken, and the
 //! part refused by the kernel is kept with the client: at most [`BURST_BYTES`] after a write with room, at most a
-//! record after a short write. While bytes are kept, no other byte is sealed: further frames wait in the send
-//! queue, where conflation finds these frames.
+//! record after a short write, and hardly any once all clients hold much ([`TlsSession::bytes_to_seal`]). While bytes are
+//! kept, no other byte is sealed: further frames wait in the send queue, where conflation finds these frames.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 
 use mio::net::TcpStream;
 
+use crate::listening::room::takes_more;
 use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession};
 use weirgate_core::Write;
 
@@ -131,7 +132,13 @@ impl TlsBuffers {
             .resize(TlsSession::sealed_bytes_max(BURST_BYTES), 0);
         let mut unsealed = Unsealed { slices, skip: 0 };
         let mut taken = 0;
-        while !is_full && let Some(plain) = unsealed.next(burst, &mut self.plain) {
+        while !is_full && !unsealed.is_empty() {
+            let bytes_max = session.bytes_to_seal(burst, || takes_more(&*stream));
+            is_full = bytes_max == 0;
+            let plain = (!is_full).then(|| unsealed.next(bytes_max, &mut self.plain));
+            let Some(plain) = plain.flatten() else {
+                break;
+            };
             let n = session.seal(plain, &mut self.records)?;
             taken += plain.len();
             let records = &self.records[..n];
@@ -189,6 +196,10 @@ struct Unsealed<'a> {
 }
 
 impl<'a> Unsealed<'a> {
+    fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
     /// Returns the next plain bytes, at most `bytes_max`: in place if they are in one slice, otherwise copied into
     /// `buffer`.
     fn next<'b>(&mut self, bytes_max: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]>
