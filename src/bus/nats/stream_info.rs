@@ -41,8 +41,9 @@ pub(super) struct StreamInfo {
     pub(super) retention: Retention,
     /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
     pub(super) overwrites: bool,
-    /// Whether the stream leaves out numbers of the stream that it copies: a mirror has the numbers of its origin, also if
-    /// it copies only some subjects (nats-server 2.10).
+    /// Whether numbers may be missing of messages that the stream never had: a mirror has the numbers of its origin, and
+    /// leaves out subjects that it does not copy (nats-server 2.10), and what its origin lacks: messages that were deleted
+    /// there, or that a mirror leaves out which is the origin.
     pub(super) leaves_out: bool,
     /// Whether only the first messages of the stream can go: no user may remove others, and none expires by itself.
     pub(super) keeps_within: bool,
@@ -139,7 +140,7 @@ struct StreamConfig {
     sealed: bool,
     storage: String,
     num_replicas: i64,
-    mirror: Option<Mirror>,
+    mirror: Option<serde::de::IgnoredAny>,
     deny_delete: bool,
     deny_purge: bool,
     allow_msg_ttl: bool,
@@ -155,22 +156,6 @@ impl StreamConfig {
         let is_denied = self.deny_delete && self.deny_purge;
         let can_end = self.allow_msg_ttl || self.overwrites();
         is_denied && !can_end && self.retention == Retention::Limits
-    }
-}
-
-/// Which messages of its origin a mirror copies.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
-struct Mirror {
-    filter_subject: String,
-    subject_transforms: Option<Vec<serde::de::IgnoredAny>>,
-}
-
-impl Mirror {
-    /// Whether it copies only some subjects.
-    fn leaves_out(&self) -> bool {
-        let transforms = self.subject_transforms.as_ref();
-        !self.filter_subject.is_empty() || transforms.is_some_and(|them| !them.is_empty())
     }
 }
 
@@ -304,7 +289,7 @@ impl StreamInfo {
             copied: copied.collect(),
             retention: config.retention,
             overwrites: config.overwrites(),
-            leaves_out: config.mirror.as_ref().is_some_and(Mirror::leaves_out),
+            leaves_out: config.mirror.is_some(),
             keeps_within: config.keeps_within(),
             missing: state.deleted,
             subjects: stored_subjects(answer),

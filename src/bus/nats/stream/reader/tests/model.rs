@@ -40,7 +40,7 @@ pub(super) struct JetStreamServer {
     made: u64,
     /// Whether newer messages of a subject replace older ones.
     pub(super) overwrites: bool,
-    /// Whether the stream is a mirror that leaves out numbers of its origin, and whether it permits no deletion.
+    /// Whether the stream is a mirror, whose origin may lack numbers, and whether it permits no deletion.
     pub(super) mirror: Option<bool>,
     /// The subjects that the stream takes; none are said at first.
     pub(super) subjects: &'static [&'static str],
@@ -248,7 +248,7 @@ impl JetStreamServer {
                     let cluster = format!(r#"{{"name":"c","leader":"s0","replicas":[{replica}]}}"#);
                     let mirror = self.mirror.map_or(String::new(), |denies| {
                         format!(
-                            r#","mirror":{{"filter_subject":"a"}},"deny_delete":{denies},"deny_purge":{denies}"#
+                            r#","mirror":{{"name":"M"}},"deny_delete":{denies},"deny_purge":{denies}"#
                         )
                     });
                     self.answer(
