@@ -2,6 +2,8 @@
 //! Only the leader answers about a stream. A server of the stream that was away catches up, and until then knows the
 //! stream up to an older message. Pure.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::account::limit;
@@ -47,6 +49,8 @@ pub(super) struct StreamInfo {
     pub(super) leaves_out: bool,
     /// Whether only the first messages of the stream can go: no user may remove others, and none expires by itself.
     pub(super) keeps_within: bool,
+    /// Whether no user may purge the stream.
+    pub(super) denies_purge: bool,
     /// The numbers behind the first message that the stream lacks, if they were asked for.
     pub(super) missing: Option<Vec<u64>>,
     /// The subjects of the messages in the stream; empty if unknown.
@@ -79,11 +83,15 @@ impl From<String> for Retention {
     }
 }
 
-/// The configuration of a stream that decides whether it takes another message.
+/// The configuration of a stream that decides whether it takes another message, and what it removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StreamLimits {
     pub(super) bytes_max: Option<u64>,
     pub(super) messages_max: Option<u64>,
+    /// The age at which messages expire.
+    pub(super) age_max: Option<Duration>,
+    /// The size of a message.
+    pub(super) message_bytes_max: Option<u64>,
     /// Messages of each subject, if the stream refuses more (`discard_new_per_subject`).
     pub(super) per_name_max: Option<u64>,
     /// Whether a full stream refuses new messages (`discard: new`). Otherwise the oldest ones go.
@@ -134,6 +142,8 @@ struct StreamConfig {
     retention: Retention,
     max_bytes: i64,
     max_msgs: i64,
+    max_age: i64,
+    max_msg_size: i64,
     max_msgs_per_subject: i64,
     discard: String,
     discard_new_per_subject: bool,
@@ -177,6 +187,8 @@ impl StreamLimits {
         Self {
             bytes_max: limit(config.max_bytes),
             messages_max: limit(config.max_msgs),
+            age_max: limit(config.max_age).map(Duration::from_nanos),
+            message_bytes_max: limit(config.max_msg_size),
             per_name_max: per_name_max.filter(|_| config.discard_new_per_subject),
             refuses_new: config.discard == "new",
             is_sealed: config.sealed,
@@ -291,6 +303,7 @@ impl StreamInfo {
             overwrites: config.overwrites(),
             leaves_out: config.mirror.is_some(),
             keeps_within: config.keeps_within(),
+            denies_purge: config.deny_purge,
             missing: state.deleted,
             subjects: stored_subjects(answer),
             cluster,

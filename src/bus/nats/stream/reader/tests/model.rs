@@ -42,6 +42,8 @@ pub(super) struct JetStreamServer {
     pub(super) overwrites: bool,
     /// Whether the stream is a mirror, whose origin may lack numbers, and whether it permits no deletion.
     pub(super) mirror: Option<bool>,
+    /// More settings of the stream, each with a comma before it.
+    pub(super) limits: &'static str,
     /// The subjects that the stream takes; none are said at first.
     pub(super) subjects: &'static [&'static str],
     /// The size of a message, as the leader gives it when it is asked for one.
@@ -125,6 +127,7 @@ impl JetStreamServer {
             made: 0,
             overwrites: false,
             mirror: None,
+            limits: "",
             subjects: &[],
             message_bytes: 0,
             messages_asked: 0,
@@ -254,9 +257,10 @@ impl JetStreamServer {
                     self.answer(
                         reply,
                         format!(
-                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"{mirror}}},"state":{state},"cluster":{cluster}}}"#,
+                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"{mirror}{}}},"state":{state},"cluster":{cluster}}}"#,
                             self.subjects,
-                            if self.overwrites { 1 } else { -1 }
+                            if self.overwrites { 1 } else { -1 },
+                            self.limits,
                         ),
                     );
                 }
