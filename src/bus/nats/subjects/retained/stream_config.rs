@@ -44,15 +44,23 @@ struct Origin {
 }
 
 impl Transform {
-    /// The subjects that it changes.
+    /// The subjects of the messages to which it applies.
     fn changed(&self) -> Option<Subject> {
         let all = self.src.is_empty();
         Subject::parse(if all { ">" } else { &self.src }).ok()
     }
 
+    /// Whether it says which messages are copied, and does not change their subjects.
+    const fn keeps_subjects(&self) -> bool {
+        self.dest.is_empty()
+    }
+
     /// The subjects under which it has messages stored.
     fn stored(&self) -> Option<Subject> {
-        stored_pattern(&self.dest)
+        match self.keeps_subjects() {
+            true => self.changed(),
+            false => stored_pattern(&self.dest),
+        }
     }
 }
 
@@ -82,7 +90,14 @@ impl StreamConfig {
 
     /// The subjects that the stream's own transform makes of those of publishers.
     pub(super) fn transformed(&self) -> Option<Subject> {
-        self.subject_transform.as_ref()?.stored()
+        self.own_transform()?.stored()
+    }
+
+    /// The stream's own transform, which applies to messages of publishers and to copies; a server ignores one without a
+    /// destination.
+    fn own_transform(&self) -> Option<&Transform> {
+        let transform = self.subject_transform.as_ref();
+        transform.filter(|transform| !transform.keeps_subjects())
     }
 
     /// The subjects of copies of other streams. Copies of a stream that `is_listed` with the same subjects do not count:
@@ -106,8 +121,7 @@ impl StreamConfig {
 
     /// The subjects of all messages in the stream.
     fn stored(&self) -> impl Iterator<Item = Subject> {
-        let transform = self.subject_transform.as_ref();
-        let source = transform.and_then(Transform::changed);
+        let source = self.own_transform().and_then(Transform::changed);
         // Messages whose subjects the transform changes are stored under its subjects only.
         let is_changed = move |subject: &Subject| {
             let both = source
@@ -115,8 +129,9 @@ impl StreamConfig {
                 .and_then(|source| source.intersection(subject));
             both.as_ref() == Some(subject)
         };
-        let own = self.published().filter(move |subject| !is_changed(subject));
-        own.chain(self.transformed()).chain(self.copied(|_| false))
+        let taken = self.published().chain(self.copied(|_| false));
+        let kept = taken.filter(move |subject| !is_changed(subject));
+        kept.chain(self.transformed())
     }
 }
 
@@ -171,5 +186,23 @@ mod tests {
             assert_eq!(stored.as_deref(), Some(want));
         }
         assert_eq!(stored_pattern(""), None);
+    }
+
+    #[test]
+    fn a_transform_without_a_destination_changes_no_subject() {
+        let sources = r#""sources":[{"name":"T","subject_transforms":[{"src":"a.>","dest":""},{"src":"b.*"}]}]"#;
+        let mirror = r#""mirror":{"name":"T","subject_transforms":[{"src":"a.>","dest":""}]}"#;
+        let ignored = r#""subjects":["c.>"],"subject_transform":{"src":">","dest":""}"#;
+        let own = r#""mirror":{"name":"T","filter_subject":"a.b.>"},"subject_transform":{"src":"a.>","dest":"z.>"}"#;
+        for (config, want) in [
+            (sources, &["a.>", "b.*"][..]),
+            (mirror, &["a.>"]),
+            (ignored, &["c.>"]),
+            (own, &["z.>"]),
+        ] {
+            let answer = format!(r#"{{"config":{{{config}}}}}"#);
+            let answer = Json::read(answer.as_bytes()).expect("good");
+            assert_eq!(stored_subjects(answer), want);
+        }
     }
 }
