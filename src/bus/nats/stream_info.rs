@@ -11,6 +11,7 @@ use super::api::{ApiError, refusal};
 use super::subjects::stored_subjects;
 use crate::server_words::shown;
 use weirgate_core::StoredId;
+use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::json::Json;
 
 /// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
@@ -54,7 +55,7 @@ pub(super) struct StreamInfo {
     /// The numbers behind the first message that the stream lacks, if they were asked for.
     pub(super) missing: Option<Vec<u64>>,
     /// The subjects of the messages in the stream; empty if unknown.
-    pub(super) subjects: Vec<String>,
+    pub(super) subjects: StreamSubjects,
     /// The streams that this one copies.
     pub(super) copied: Vec<CopiedStream>,
     cluster: Option<StreamCluster>,

@@ -11,6 +11,7 @@ use crate::nats::consumer::{HEARTBEAT_MS, Start};
 use crate::nats::protocol::Delivery;
 use crate::nats::stream_info::{Retention, StreamInfo};
 use weirgate_core::StoredId;
+use weirgate_wire::auth::StreamSubjects;
 
 /// Where a stream leaves out numbers of the stream that it copies, a message that was there counts as delivered if nothing
 /// was unread so shortly before: three heartbeats.
@@ -338,9 +339,9 @@ impl Progress {
 
     /// Says which subjects the stream has, if that is news.
     fn report_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
-        let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
-        if info.subjects != known {
-            events.push(KeptEvent::Subjects(info.subjects.as_slice().into()));
+        let known = self.info.as_ref().map(|known| &known.subjects);
+        if &info.subjects != known.unwrap_or(&StreamSubjects::default()) {
+            events.push(KeptEvent::Subjects(info.subjects.clone()));
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a stream stores, by its settings: messages under the subjects that it takes from publishers, those that its
 //! transform makes, and those that it copies from other streams.
 
-use weirgate_wire::auth::Subject;
+use weirgate_wire::auth::{MovedSubjects, StreamSubjects, Subject};
 use weirgate_wire::json::Json;
 
 use crate::nats::consumer_limits::PermittedLimits;
@@ -119,7 +119,17 @@ impl StreamConfig {
         copied
     }
 
-    /// The subjects of all messages in the stream.
+    /// What the stream's own transform changes, and into what.
+    fn moved(&self) -> Option<MovedSubjects> {
+        let transform = self.own_transform()?;
+        Some(MovedSubjects {
+            from: transform.changed()?.to_string(),
+            to: transform.stored()?.to_string(),
+        })
+    }
+
+    /// The subjects of all messages in the stream. Those of which the transform changes only a part are whole here
+    /// ([`Self::moved`]).
     fn stored(&self) -> impl Iterator<Item = Subject> {
         let source = self.own_transform().and_then(Transform::changed);
         // Messages whose subjects the transform changes are stored under its subjects only.
@@ -136,11 +146,13 @@ impl StreamConfig {
 }
 
 /// The subjects of the messages in the stream of an answer about it; none if the answer has another form.
-pub(in crate::nats) fn stored_subjects(answer: Json<'_>) -> Vec<String> {
+pub(in crate::nats) fn stored_subjects(answer: Json<'_>) -> StreamSubjects {
     let config = answer.get(&["config"]);
     let config = config.and_then(|config| Json::of(&config).parse::<StreamConfig>().ok());
-    let subjects = config.iter().flat_map(StreamConfig::stored);
-    subjects.map(|subject| subject.to_string()).collect()
+    config.map_or_else(StreamSubjects::default, |config| {
+        let stored = config.stored().map(|subject| subject.to_string());
+        StreamSubjects::new(stored.collect(), config.moved())
+    })
 }
 
 /// The pattern of the subjects under which a transform has messages stored: its destination with `*` for a function of
@@ -193,16 +205,19 @@ mod tests {
         let sources = r#""sources":[{"name":"T","subject_transforms":[{"src":"a.>","dest":""},{"src":"b.*"}]}]"#;
         let mirror = r#""mirror":{"name":"T","subject_transforms":[{"src":"a.>","dest":""}]}"#;
         let ignored = r#""subjects":["c.>"],"subject_transform":{"src":">","dest":""}"#;
+        // Also of copies, and of a part.
+        let part = r#""subjects":["t.>"],"subject_transform":{"src":"t.*.raw","dest":"raw.{{wildcard(1)}}"}"#;
         let own = r#""mirror":{"name":"T","filter_subject":"a.b.>"},"subject_transform":{"src":"a.>","dest":"z.>"}"#;
         for (config, want) in [
             (sources, &["a.>", "b.*"][..]),
             (mirror, &["a.>"]),
             (ignored, &["c.>"]),
             (own, &["z.>"]),
+            (part, &["t.>", "raw.*"]),
         ] {
             let answer = format!(r#"{{"config":{{{config}}}}}"#);
             let answer = Json::read(answer.as_bytes()).expect("good");
-            assert_eq!(stored_subjects(answer), want);
+            assert_eq!(stored_subjects(answer).stored(), want);
         }
     }
 }
