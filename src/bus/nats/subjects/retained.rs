@@ -157,6 +157,8 @@ pub(in super::super) struct Retained {
     /// The payload limit, bytes. Of a larger value one byte more is sent on: the gateway knows by it that the value is
     /// too large.
     payload_bytes_max: usize,
+    /// The largest request that the server takes, bytes: a larger one would end the connection.
+    pub(super) request_bytes_max: usize,
     /// The questions, each by the number that ends the subject for its answers. This is not the number by which the gateway
     /// knows the question.
     pending: BTreeMap<u64, Pending>,
@@ -243,6 +245,7 @@ impl Retained {
             is_used,
             stream,
             payload_bytes_max,
+            request_bytes_max: usize::MAX,
             pending: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
@@ -408,9 +411,24 @@ impl Retained {
             .pending
             .get(&number)
             .and_then(|pending| self.request(pending));
-        if let Some(ApiRequest { subject, body }) = request {
-            protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        let Some(ApiRequest { subject, body }) = request else {
+            return;
+        };
+        match body.len() > self.request_bytes_max {
+            true => self.give_up_request(number, body.len(), out),
+            false => protocol::publish(out, &subject, &self.reply(number), body.as_bytes()),
         }
+    }
+
+    /// Ends a question whose request is too large for the server, and was not sent.
+    fn give_up_request(&mut self, number: u64, bytes: usize, out: &mut Vec<u8>) {
+        self.making.take_answered(number);
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.step = QuestionStep::Streams;
+        }
+        let bytes_max = self.request_bytes_max;
+        let words = format!("the request has {bytes} bytes, and max_payload is {bytes_max}");
+        self.refuse(number, &words, out);
     }
 
     /// The subject to which a question's step has sent its request, by which a refusal is found.

@@ -139,6 +139,27 @@ fn a_refusal_is_told_with_its_words() {
     }
 }
 
+/// The server would end the connection, and all names on it with their messages.
+#[test]
+fn a_request_over_max_payload_is_not_sent() {
+    for (name, request_bytes_max, sent) in [("a.b", 10, 0), ("a.*", 100, 1)] {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        retained.request_bytes_max = request_bytes_max;
+        retained.ask(question(1, name), None, now, &mut out);
+        retained.take(answer(&retained, 1, LIST), now, &mut out);
+        retained.work(now, &mut out);
+        let events = std::mem::take(&mut retained.events);
+        let why = match &events[..] {
+            [RetainedEvent::End { cut: Some(why), .. }] => why.to_string(),
+            events => panic!("{events:?}"),
+        };
+        assert!(why.contains("max_payload"), "{why}");
+        let out = String::from_utf8(out).expect("text");
+        assert_eq!(out.matches("PUB $JS.API").count(), sent, "{out}");
+        assert_eq!((retained.asked(), retained.due()), (0, None));
+    }
+}
+
 /// A server ends the subscription for answers when its permissions change, and does not make it again.
 #[test]
 fn answers_are_subscribed_to_again_after_a_refusal() {
