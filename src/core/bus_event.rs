@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::base::Now;
 
 use crate::{BusNotice, FeedNotice, Place, RetainedCut, StoredId};
@@ -26,7 +27,7 @@ pub enum BusEvent {
         lost: Option<u64>,
     },
     /// The subjects of the stream that is the kept feed: other names come from the bus, as they are published.
-    Subjects(Arc<[String]>),
+    Subjects(StreamSubjects),
     /// A message.
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
@@ -104,7 +105,7 @@ impl BusEvent {
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
             Self::GapBeside { .. } => Some(BusNotice::GapBeside),
-            Self::Subjects(subjects) => Some(BusNotice::Subjects(Arc::clone(subjects))),
+            Self::Subjects(subjects) => Some(BusNotice::Subjects(subjects.clone())),
             Self::Feed(notice) => Some(BusNotice::Feed(*notice)),
             _ => None,
         }

@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::Serialize;
+use weirgate_wire::auth::StreamSubjects;
 
 use super::gaps::Gaps;
 use super::{
@@ -199,7 +200,7 @@ pub enum BusNotice {
     /// As [`Self::Gap`], of names beside the stream that is the kept feed: nothing of the stream was lost.
     GapBeside,
     /// The subjects of the stream that is the kept feed.
-    Subjects(Arc<[String]>),
+    Subjects(StreamSubjects),
     /// A notice about the positions of the kept feed, which only the core uses.
     Feed(FeedNotice),
     /// A message on a topic was skipped, and so lost.

@@ -154,6 +154,30 @@ async def last_values(weirgate, name):
     return sizes, end.get("cut")
 
 
+async def test_last_values_follow_once_inboxes_are_permitted_again(start_nats, on_nats):  # noqa: F811
+    """A server ends the subscription for answers when the permission is taken away, and keeps the connection."""
+    def config(*names):
+        rights = ", ".join(f'"{name}"' for name in ("kept.>", *names))
+        gateway = f"{{ user: gw, password: p, permissions: {{ subscribe: [{rights}] }} }}"
+        return f"authorization {{ users: [{gateway}, {{ user: feed, password: f }}] }}"
+    server = start_nats(config=config("_INBOX.>"))
+    weirgate = on_nats(server, "--retained", url=server.url.replace("://", "://gw:p@"))
+    publisher = await bus(server, user="feed", password="f")
+    streams = publisher.jetstream(timeout=10)
+    await streams.add_stream(name="KEPT", subjects=["kept.>"], storage="memory")
+    await streams.publish("kept.a", b'"one"')
+    assert await last_values(weirgate, "kept.a") == ([3], None)
+    server.reload(config())
+    async with asyncio.timeout(20):
+        while await last_values(weirgate, "kept.*") != ([], "refused"):
+            await asyncio.sleep(0.05)
+    waiting = await connect(weirgate, "kept.*")
+    server.reload(config("_INBOX.>"))
+    await waiting.wait_for(lambda c: c.data, 30, "the value follows")
+    assert await last_values(weirgate, "kept.a") == ([3], None)
+    await publisher.close()
+
+
 async def test_a_pattern_is_whole_though_the_server_permits_only_small_requests(start_nats, on_nats, tmp_path):  # noqa: F811
     limited = f'jetstream {{ store_dir: "{tmp_path}", limits {{ max_request_batch: 10 }} }}'
     nats = start_nats(jetstream=False, config=limited)

@@ -21,7 +21,7 @@ NO_LIMITS = "max_mem: 64M, max_file: 64M"
 @dataclasses.dataclass
 class Setting:
     """A gateway, and what it finds. `missing`: words of the no; `None` if a start becomes ready. `is_deaf`: a start may be ready,
-    and gets no message."""
+    and gets no message. `nats`: the first version of nats-server with such streams."""
     name: str
     gateway: tuple
     missing: tuple = None
@@ -32,6 +32,7 @@ class Setting:
     consumers: tuple = ()
     messages: tuple = ()
     is_deaf: bool = False
+    nats: tuple = (2, 0)
 
 
 def stream(name, *subjects, **config):
@@ -46,6 +47,7 @@ LEVELS = ("levels",)
 ORDERS = ("channels", "--stream", "ORDERS", "--history-ms", "60000")
 LEVEL_SIGNALS, MARKET_DATA = (stream("LEVEL_SIGNALS", "levels.*"), stream("MARKET_DATA", "market.*", "market.*.*"))
 BOTH = (LEVEL_SIGNALS, MARKET_DATA)
+MADE_OF_LEVELS, MADE_OF_OTHERS = ({**LEVEL_SIGNALS, "subject_transform": {"src": f"levels.{some}", "dest": f"out.{some}"}} for some in (">", "more"))
 KEPT = stream("ORDERS", "orders.>")
 PUSH = {"deliver_subject": "_INBOX.of.others", "filter_subject": "levels.signals"}
 
@@ -139,6 +141,9 @@ SETTINGS = [
     Setting("levels: ephemeral, denied", (*LEVELS, "--ephemeral"), ("CONSUMER.CREATE",), denied=("$JS.API.CONSUMER.CREATE.*",)),
     Setting("levels: a relay without a stream", (*LEVELS, "--relay", "news.flash=news")),
     Setting("names: no JetStream", ("channels",), limits=""),
+    levels("a transform of the subject", ("another subject", "out.>"), streams=(MADE_OF_LEVELS, MARKET_DATA), nats=(2, 10)),
+    Setting("levels: a relay of a transform", (*LEVELS, "--relay", "out.more=more,stream=LEVEL_SIGNALS"), nats=(2, 10),
+            streams=(MADE_OF_OTHERS, MARKET_DATA)),
     orders("there"),
     orders("not there", ("ORDERS",), streams=()),
     orders("no JetStream", ("JetStream",), streams=(), limits=""),
@@ -178,8 +183,12 @@ def config(settings):
 
 
 async def prepare(nats, at, setting):
-    """Makes what the setting finds."""
+    """Makes what the setting finds. Returns whether this nats-server can."""
     connection = await nats_py.connect(nats.url.replace("//", f"//all{at}:pw@"))
+    version = connection.connected_server_version
+    if (version.major, version.minor) < setting.nats:
+        await connection.close()
+        return False
 
     async def ask(verb, body):
         answer = json.loads((await connection.request("$JS.API." + verb, json.dumps(body).encode(), timeout=10)).data)
@@ -190,6 +199,7 @@ async def prepare(nats, at, setting):
     for of, one in setting.consumers:
         await ask(f"CONSUMER.DURABLE.CREATE.{of}.{one['durable_name']}", {"stream_name": of, "config": one})
     await connection.close()
+    return True
 
 
 def gateway(nats, at, setting):
@@ -240,7 +250,8 @@ async def test_a_check_says_yes_exactly_when_a_start_becomes_ready(start_nats):
 
     async def try_one(at, setting):
         async with at_once:
-            await prepare(nats, at, setting)
+            if not await prepare(nats, at, setting):
+                return
             argv, env = gateway(nats, at, setting)
             status, lines = await asyncio.to_thread(checked, argv, env)
             is_ready, log = await asyncio.to_thread(

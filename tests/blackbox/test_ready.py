@@ -80,6 +80,20 @@ async def test_a_missing_permission_of_nats_is_told(start_nats, start_weirgate, 
     await until(lambda: scrape(weirgate).sum(metric) > 0, 10, "the number")
 
 
+async def test_levels_go_on_once_inboxes_are_permitted_again(start_nats, start_weirgate):
+    """A server ends the subscriptions of a permission that is taken away, and keeps the connection."""
+    nats = start_nats(config=USERS % "")
+    weirgate = start_weirgate(nats=nats, env={"NATS_USER": "gw", "NATS_PASSWORD": "p"}).wait_ready()
+    nats.reload(USERS % 'subscribe: { deny: "_INBOX.>" }')
+    await until(lambda: reasons(weirgate) == ["subscription_refused"], 10, "subscription_refused on /ready")
+    nats.reload(USERS % "")
+    await until(lambda: weirgate.ready_status() == 200, 20, "ready again")
+    messages = scrape(weirgate).sum("weirgate_bus_messages_total")
+    async with publisher(nats) as bus:
+        await bus.flow({"n": 1})
+    await until(lambda: scrape(weirgate).sum("weirgate_bus_messages_total") > messages, 10, "a message")
+
+
 async def test_trades_are_not_ready_at_once_without_their_pattern(redis_server, start_weirgate):
     redis_server.client().execute_command("ACL", "SETUSER", "reader", "on", "nopass", "resetchannels", "+@all")
     weirgate = start_weirgate("trades", env={"REDIS_URL": redis_server.url.replace("//", "//reader:any@")})

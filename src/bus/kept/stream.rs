@@ -2,7 +2,6 @@
 //! them during an outage. Each bus has a reader of its streams; here its results ([`KeptEvent`]) become events for the loop.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use crate::relay::Relay;
 use crate::server_words::shown;
@@ -10,7 +9,7 @@ use weirgate_core::{
     BusEvent, BusMessage, FeedNotice, Place, Position, SkippedMessage, StoredId, Subscription,
 };
 use weirgate_runtime::LoopGone;
-use weirgate_wire::auth::NamePatterns;
+use weirgate_wire::auth::{NamePatterns, StreamSubjects};
 use weirgate_wire::base::{LogBudget, Now};
 
 /// The most log lines about losses, a second.
@@ -63,7 +62,7 @@ pub enum KeptEvent {
     /// The id of the newest message of the stream, which is not relayed.
     Head(StoredId),
     /// The subjects of the messages in the stream.
-    Subjects(Arc<[String]>),
+    Subjects(StreamSubjects),
     /// From here on, messages come as they are stored. Said once for each connection.
     CaughtUp,
     /// How far the reader is behind the newest message.

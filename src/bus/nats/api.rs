@@ -16,6 +16,8 @@ use super::needs::Action;
 use super::protocol::{Delivery, END_BYTES_KEPT, are_of_deletion};
 use super::refusals::INBOXES;
 use super::stream_info::{StreamCluster, check_made, unix_ns};
+use super::subjects::stored_subjects;
+use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::json::{Json, JsonError};
 
 /// How long an answer may take.
@@ -155,7 +157,13 @@ pub(super) trait JetStream {
         stream_of(&self.request(&Action::StreamInfo.subject_about(stream), b"")?)
     }
 
-    /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
+    /// The subjects of the messages in a stream.
+    fn stored_subjects(&mut self, stream: &str) -> Result<StreamSubjects, ApiError> {
+        let answer = self.request(&Action::StreamInfo.subject_about(stream), b"")?;
+        Ok(stored_subjects(Json::read(&answer)?))
+    }
+
+    /// The name of the stream that takes `subject` from publishers. The subjects of two streams never overlap, so there is at most
     /// one.
     fn stream_holding(&mut self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
 use super::api::{ApiError, JetStream, request_failed};
@@ -18,7 +17,7 @@ use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::stream_info::Retention;
 use super::streams::{FoundStream, find_stream, presence_of};
 use super::subscription::Subscription;
-use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::Json;
 
@@ -193,7 +192,8 @@ fn stream_of(
     match (find_stream(link, spec).map_err(failed)?, ours) {
         (Some(FoundStream { name, .. }), _) => {
             let stream = AccountRoom::stream(link, &name).map_err(failed)?;
-            found.push(holds_subject(&name, &stream, subject));
+            let subjects = link.stored_subjects(&name).map_err(failed)?;
+            found.push(holds_subject(&name, &subjects, subject));
             Ok(Some(SubjectStream {
                 name,
                 stream: Some(stream),
@@ -229,19 +229,23 @@ fn stream_of(
     }
 }
 
-/// Whether the stream stores the subject, or the messages of streams that may.
-fn holds_subject(name: &str, stream: &CheckedStream, subject: &str) -> Finding {
-    let (config, stored) = (&stream.config, &stream.config.subjects);
-    let is_copy = config.mirror.is_some() || config.sources.is_some();
-    let mut patterns = stored.iter();
-    match patterns.any(|pattern| NameSyntax::Nats.contains(pattern, subject)) {
-        true => Finding::Good(format!("the stream {name} holds {subject}")),
-        false if is_copy => Finding::Good(format!(
-            "the stream {name} has the messages of other streams"
-        )),
-        false => Finding::Error(format!(
+/// Whether the stream has messages of the subject.
+fn holds_subject(name: &str, subjects: &StreamSubjects, subject: &str) -> Finding {
+    match subjects.moved_to(subject) {
+        _ if subjects.has_some_of(subject) => {
+            Finding::Good(format!("the stream {name} holds {subject}"))
+        }
+        Some(stored) => {
+            let error = NatsError::StoredElsewhere {
+                stream: name.to_owned(),
+                subject: subject.to_owned(),
+                stored: stored.to_owned(),
+            };
+            Finding::Error(error.to_string())
+        }
+        None => Finding::Error(format!(
             "the stream {name} does not hold {subject}: its subjects are {}",
-            stored.join(", ")
+            subjects.stored().join(", ")
         )),
     }
 }
@@ -317,12 +321,9 @@ pub(super) struct CheckedStream {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct CheckedConfig {
-    subjects: Vec<String>,
     pub(super) retention: Retention,
     max_consumers: i64,
     consumer_limits: Option<PermittedLimits>,
-    mirror: Option<IgnoredAny>,
-    sources: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ use super::stream::JetStreamReader;
 use super::stream_info::Retention;
 use super::subjects::{StreamOfName, stored_subjects, streams_taking};
 use crate::{Answers, list, names_to_check};
-use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::auth::{NameSyntax, StreamSubjects};
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::Json;
 
@@ -51,7 +51,7 @@ impl NatsNeeds {
             let (mut needs, mut has_stream) = (Cow::Borrowed(self), false);
             if let Some((stream, of_stream)) = &self.jetstream.stream {
                 let held = check_stream(link, stream, of_stream, settings.processes, found)?;
-                held.report_sources(&self.roles, found);
+                report_sources(&held, &self.roles, found);
                 has_stream = self.requests.iter().any(|name| held.has_some_of(name));
                 needs = Cow::Owned(self.without_names_of(&held));
             }
@@ -65,7 +65,7 @@ impl NatsNeeds {
 
     /// The needs of a source that also reads the stream with these subjects: clients need no subscription for a name that
     /// the stream holds.
-    fn without_names_of(&self, held: &HeldSubjects) -> Self {
+    fn without_names_of(&self, held: &StreamSubjects) -> Self {
         let mut needs = self.clone();
         needs.requests.retain(|name| !held.has_all_of(name));
         needs
@@ -94,45 +94,33 @@ fn check_subscriptions(
     Ok(())
 }
 
-/// The subjects of a stream that is read whole.
-struct HeldSubjects(Vec<String>);
-
-impl HeldSubjects {
-    /// Whether all messages of a name or pattern are in the stream.
-    fn has_all_of(&self, name: &str) -> bool {
-        let mut subjects = self.0.iter();
-        subjects.any(|held| NameSyntax::Nats.contains(held, name))
+/// Says which names of each role come from the stream with these subjects, and which from the bus.
+fn report_sources(
+    subjects: &StreamSubjects,
+    roles: &[(String, Vec<String>)],
+    found: &mut Vec<Finding>,
+) {
+    for (role, names) in roles.iter().take(ROLES_MAX) {
+        let (held, others): (Vec<_>, Vec<_>) = names
+            .iter()
+            .cloned()
+            .partition(|name| subjects.has_all_of(name));
+        let (wider, beside): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|name| subjects.has_some_of(name));
+        let sources = [
+            ("from the stream", held),
+            ("live from the bus", beside),
+            ("from the stream as far as it holds them", wider),
+        ];
+        let sources = sources.iter().filter(|(_, names)| !names.is_empty());
+        let sources = sources.map(|(source, names)| format!("{} {source}", list(names)));
+        let sources = sources.collect::<Vec<_>>().join("; ");
+        found.push(Finding::Good(format!("role {role}: {sources}")));
     }
-
-    /// Whether messages of a name or pattern may be in the stream.
-    fn has_some_of(&self, name: &str) -> bool {
-        let mut subjects = self.0.iter();
-        subjects.any(|held| NameSyntax::Nats.meets(held, name))
-    }
-
-    /// Says which names of each role come from the stream, and which from the bus.
-    fn report_sources(&self, roles: &[(String, Vec<String>)], found: &mut Vec<Finding>) {
-        for (role, names) in roles.iter().take(ROLES_MAX) {
-            let (held, others): (Vec<_>, Vec<_>) = names
-                .iter()
-                .cloned()
-                .partition(|name| self.has_all_of(name));
-            let (wider, beside): (Vec<_>, Vec<_>) =
-                others.into_iter().partition(|name| self.has_some_of(name));
-            let sources = [
-                ("from the stream", held),
-                ("live from the bus", beside),
-                ("from the stream as far as it holds them", wider),
-            ];
-            let sources = sources.iter().filter(|(_, names)| !names.is_empty());
-            let sources = sources.map(|(source, names)| format!("{} {source}", list(names)));
-            let sources = sources.collect::<Vec<_>>().join("; ");
-            found.push(Finding::Good(format!("role {role}: {sources}")));
-        }
-        let more = roles.len().saturating_sub(ROLES_MAX);
-        if more > 0 {
-            found.push(Finding::Good(format!("and {more} more roles")));
-        }
+    let more = roles.len().saturating_sub(ROLES_MAX);
+    if more > 0 {
+        found.push(Finding::Good(format!("and {more} more roles")));
     }
 }
 
@@ -146,7 +134,7 @@ fn check_stream(
     needs: &[Need],
     processes: u32,
     found: &mut Vec<Finding>,
-) -> Result<HeldSubjects, NatsError> {
+) -> Result<StreamSubjects, NatsError> {
     let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let mut room = AccountRoom::ask(link, processes).map_err(failed)?;
     let answer = match link.request(&Action::StreamInfo.subject_about(stream), b"") {
@@ -174,7 +162,7 @@ fn check_stream(
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
     found.extend(missing);
-    Ok(HeldSubjects(stored_subjects(answer)))
+    Ok(stored_subjects(answer))
 }
 
 /// Checks the questions for last values, at the streams with the subjects that clients may ask for.

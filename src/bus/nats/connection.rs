@@ -262,6 +262,7 @@ impl Connection {
                         self.info.connect_urls = newer.connect_urls;
                     }
                     self.info.ldm |= newer.ldm;
+                    self.info.max_payload = newer.max_payload.or(self.info.max_payload);
                 }
                 Some(Op::Error(words)) if violation_in(words).is_none() => {
                     self.last_words = Some(shown(words));

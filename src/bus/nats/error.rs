@@ -115,6 +115,18 @@ pub enum NatsError {
         /// Whether every other request on this connection would fail too, so that no subject can be relayed.
         fails_all_requests: bool,
     },
+    /// An administrator: the stream changes the subject before it stores messages.
+    #[error(
+        "the stream {stream} stores {subject} under another subject ({stored}): relay that one, with stream={stream}"
+    )]
+    StoredElsewhere {
+        /// The stream.
+        stream: String,
+        /// The subject that is relayed.
+        subject: String,
+        /// The subjects of the stream's transform.
+        stored: String,
+    },
     /// The server: most servers of a stream are away, or this server is cut off from them.
     #[error(
         "JetStream did not {action}: the stream {stream} has no leader that reaches most of its servers"
@@ -200,7 +212,7 @@ impl NatsError {
             | Self::NotPermitted {
                 fails_all_requests, ..
             } => *fails_all_requests,
-            Self::NoLeader { .. } => false,
+            Self::NoLeader { .. } | Self::StoredElsewhere { .. } => false,
             _ => true,
         }
     }

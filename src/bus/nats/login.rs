@@ -38,7 +38,7 @@ pub(super) struct Info {
     #[serde(deserialize_with = "or_empty")]
     pub(super) tls_required: bool,
     #[serde(deserialize_with = "or_empty")]
-    max_payload: Option<i64>,
+    pub(super) max_payload: Option<i64>,
     /// The addresses of the other servers of the cluster.
     #[serde(deserialize_with = "or_empty")]
     pub(super) connect_urls: Vec<String>,

@@ -10,7 +10,7 @@ use super::cursor::Reached;
 use super::error::{NatsError, Stop};
 use super::jetstream_connection::JetStreamConnection;
 use super::needs::Action;
-use super::refusals::Refusal;
+use super::refusals::{INBOXES, Refusal};
 use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
 use super::standstill::Standstills;
@@ -386,8 +386,13 @@ impl<'a> ConsumersSession<'a> {
                 })
             };
             let index = self.subscriptions.iter().position(concerns);
-            if let Refusal::Subscription(_) = refusal {
+            if let Refusal::Subscription(subject) = &refusal {
                 self.relay.status.count_refused();
+                if subject == INBOXES {
+                    // Neither messages nor answers come any more, and a server that gives the permission back does not make the
+                    // subscriptions again.
+                    return Err(NatsError::not_permitted("subscribe", INBOXES).into());
+                }
             }
             let Some(index) = index else { continue };
             match refusal {

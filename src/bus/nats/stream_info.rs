@@ -2,6 +2,8 @@
 //! Only the leader answers about a stream. A server of the stream that was away catches up, and until then knows the
 //! stream up to an older message. Pure.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::account::limit;
@@ -9,6 +11,7 @@ use super::api::{ApiError, refusal};
 use super::subjects::stored_subjects;
 use crate::server_words::shown;
 use weirgate_core::StoredId;
+use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::json::Json;
 
 /// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
@@ -41,15 +44,18 @@ pub(super) struct StreamInfo {
     pub(super) retention: Retention,
     /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
     pub(super) overwrites: bool,
-    /// Whether the stream leaves out numbers of the stream that it copies: a mirror has the numbers of its origin, also if
-    /// it copies only some subjects (nats-server 2.10).
+    /// Whether numbers may be missing of messages that the stream never had: a mirror has the numbers of its origin, and
+    /// leaves out subjects that it does not copy (nats-server 2.10), and what its origin lacks: messages that were deleted
+    /// there, or that a mirror leaves out which is the origin.
     pub(super) leaves_out: bool,
     /// Whether only the first messages of the stream can go: no user may remove others, and none expires by itself.
     pub(super) keeps_within: bool,
+    /// Whether no user may purge the stream.
+    pub(super) denies_purge: bool,
     /// The numbers behind the first message that the stream lacks, if they were asked for.
     pub(super) missing: Option<Vec<u64>>,
     /// The subjects of the messages in the stream; empty if unknown.
-    pub(super) subjects: Vec<String>,
+    pub(super) subjects: StreamSubjects,
     /// The streams that this one copies.
     pub(super) copied: Vec<CopiedStream>,
     cluster: Option<StreamCluster>,
@@ -78,11 +84,15 @@ impl From<String> for Retention {
     }
 }
 
-/// The configuration of a stream that decides whether it takes another message.
+/// The configuration of a stream that decides whether it takes another message, and what it removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StreamLimits {
     pub(super) bytes_max: Option<u64>,
     pub(super) messages_max: Option<u64>,
+    /// The age at which messages expire.
+    pub(super) age_max: Option<Duration>,
+    /// The size of a message.
+    pub(super) message_bytes_max: Option<u64>,
     /// Messages of each subject, if the stream refuses more (`discard_new_per_subject`).
     pub(super) per_name_max: Option<u64>,
     /// Whether a full stream refuses new messages (`discard: new`). Otherwise the oldest ones go.
@@ -133,13 +143,15 @@ struct StreamConfig {
     retention: Retention,
     max_bytes: i64,
     max_msgs: i64,
+    max_age: i64,
+    max_msg_size: i64,
     max_msgs_per_subject: i64,
     discard: String,
     discard_new_per_subject: bool,
     sealed: bool,
     storage: String,
     num_replicas: i64,
-    mirror: Option<Mirror>,
+    mirror: Option<serde::de::IgnoredAny>,
     deny_delete: bool,
     deny_purge: bool,
     allow_msg_ttl: bool,
@@ -155,22 +167,6 @@ impl StreamConfig {
         let is_denied = self.deny_delete && self.deny_purge;
         let can_end = self.allow_msg_ttl || self.overwrites();
         is_denied && !can_end && self.retention == Retention::Limits
-    }
-}
-
-/// Which messages of its origin a mirror copies.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
-struct Mirror {
-    filter_subject: String,
-    subject_transforms: Option<Vec<serde::de::IgnoredAny>>,
-}
-
-impl Mirror {
-    /// Whether it copies only some subjects.
-    fn leaves_out(&self) -> bool {
-        let transforms = self.subject_transforms.as_ref();
-        !self.filter_subject.is_empty() || transforms.is_some_and(|them| !them.is_empty())
     }
 }
 
@@ -192,6 +188,8 @@ impl StreamLimits {
         Self {
             bytes_max: limit(config.max_bytes),
             messages_max: limit(config.max_msgs),
+            age_max: limit(config.max_age).map(Duration::from_nanos),
+            message_bytes_max: limit(config.max_msg_size),
             per_name_max: per_name_max.filter(|_| config.discard_new_per_subject),
             refuses_new: config.discard == "new",
             is_sealed: config.sealed,
@@ -304,8 +302,9 @@ impl StreamInfo {
             copied: copied.collect(),
             retention: config.retention,
             overwrites: config.overwrites(),
-            leaves_out: config.mirror.as_ref().is_some_and(Mirror::leaves_out),
+            leaves_out: config.mirror.is_some(),
             keeps_within: config.keeps_within(),
+            denies_purge: config.deny_purge,
             missing: state.deleted,
             subjects: stored_subjects(answer),
             cluster,

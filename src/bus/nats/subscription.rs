@@ -244,6 +244,32 @@ impl Subscription {
         &mut self,
         jetstream: &mut JetStreamConnection,
     ) -> Result<Option<StreamHead>, NatsError> {
+        let found = self.find_or_make_stream(jetstream)?;
+        if found.is_some() {
+            self.check_subject(jetstream)?;
+        }
+        Ok(found)
+    }
+
+    /// Refuses a subject that the stream stores under another one: no message of it would ever come.
+    fn check_subject(&self, jetstream: &mut JetStreamConnection) -> Result<(), NatsError> {
+        let (stream, subject) = (&self.target.stream, &self.spec.subject);
+        let failed = |error| request_failed(format!("tell of the stream {stream}"), error);
+        let subjects = jetstream.stored_subjects(stream).map_err(failed)?;
+        match subjects.moved_to(subject) {
+            None => Ok(()),
+            Some(stored) => Err(NatsError::StoredElsewhere {
+                stream: stream.clone(),
+                subject: subject.clone(),
+                stored: stored.to_owned(),
+            }),
+        }
+    }
+
+    fn find_or_make_stream(
+        &mut self,
+        jetstream: &mut JetStreamConnection,
+    ) -> Result<Option<StreamHead>, NatsError> {
         if let Some(ours) = &self.ours {
             return streams::ensure_stream(jetstream, ours).map(Some);
         }

@@ -11,6 +11,7 @@ use super::names::Route;
 use super::patterns::{HeldPattern, matcher};
 use weirgate_core::{ByClient, Core, NameRefusal, Place, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::auth::StreamSubjects;
 
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
@@ -252,7 +253,7 @@ impl ChannelsGateway {
         &mut self,
         core: &mut Core,
         clients: &mut ByClient<ChannelsClient>,
-        subjects: &[String],
+        subjects: &StreamSubjects,
     ) {
         let Some(kept) = &mut self.kept else {
             return;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use foldhash::quality::RandomState;
 
-use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
+use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax, StreamSubjects};
 
 /// The names and patterns of the kept feed, and which of them the bus refuses.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
+    /// The subjects of the stream that is the feed, once these are known: it may store some under others.
+    subjects: StreamSubjects,
     /// The names that the bus refuses.
     refused: HashSet<String, RandomState>,
     /// The matcher of the names that the bus does not refuse. `None` while it refuses none.
@@ -32,6 +34,7 @@ impl KeptNames {
             syntax,
             patterns: NamePatterns::new(syntax, &names)?,
             names,
+            subjects: StreamSubjects::default(),
             refused: HashSet::default(),
             accepted: None,
             is_stream: false,
@@ -92,24 +95,31 @@ impl KeptNames {
     }
 
     /// Which of these subjects the stream did not have before; `None`: it had all of them.
-    pub(super) fn new_among(&self, subjects: &[String]) -> Option<NamePatterns> {
+    pub(super) fn new_among(&self, subjects: &StreamSubjects) -> Option<NamePatterns> {
         let had = |subject: &String| {
             let mut names = self.names.iter();
             names.any(|name| self.syntax.contains(name, subject))
         };
-        let new: Vec<String> = subjects.iter().filter(|one| !had(one)).cloned().collect();
+        // What was stored under another subject.
+        let moved = self.subjects.moved_from();
+        let moved = moved.filter(|_| !self.subjects.moves_as(subjects));
+        let stored = subjects.stored().iter();
+        let new = stored.filter(|one| !had(one)).cloned();
+        let new: Vec<String> = new.chain(moved.map(str::to_owned)).collect();
         let new = Some(new).filter(|new| !new.is_empty() && self.is_stream);
         new.and_then(|new| NamePatterns::new(self.syntax, &new).ok())
     }
 
     /// Takes the subjects of the stream that is the kept feed. Returns false, and changes nothing, if there are none,
     /// if they are no names of this bus, or if the feed is no stream.
-    pub(super) fn set_subjects(&mut self, subjects: &[String]) -> bool {
-        let patterns = NamePatterns::new(self.syntax, subjects).ok();
-        let patterns = patterns.filter(|_| self.is_stream && !subjects.is_empty());
+    pub(super) fn set_subjects(&mut self, subjects: &StreamSubjects) -> bool {
+        let stored = subjects.stored();
+        let patterns = NamePatterns::new(self.syntax, stored).ok();
+        let patterns = patterns.filter(|_| self.is_stream && !stored.is_empty());
         patterns.is_some_and(|patterns| {
             self.patterns = patterns;
-            self.names = subjects.to_vec();
+            self.names = stored.to_vec();
+            self.subjects = subjects.clone();
             true
         })
     }
@@ -127,8 +137,11 @@ impl KeptNames {
     /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
     /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. Of a stream, a
     /// pattern that is wider than its subjects brings what the stream has: the bus would send the same messages again,
-    /// and those between weirgate and the stream.
+    /// and those between weirgate and the stream. What a stream stores under another subject, it has not under this one.
     pub(super) fn covers(&self, name: &str) -> bool {
+        if self.subjects.moved_to(name).is_some() {
+            return false;
+        }
         match self.syntax.is_pattern(name) {
             true if self.is_stream => {
                 let mut names = self.names.iter();
@@ -140,5 +153,35 @@ impl KeptNames {
             }
             false => self.patterns.matches(name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weirgate_wire::auth::MovedSubjects;
+
+    #[test]
+    fn what_a_stream_stores_under_another_subject_comes_from_the_bus() {
+        let text = str::to_owned;
+        let mut kept = KeptNames::of_stream(NameSyntax::Nats, vec![text(">")]).expect("names");
+        let moved = MovedSubjects {
+            from: text("t.*.raw"),
+            to: text("raw.*"),
+        };
+        let stored = vec![text("t.>"), text("raw.*")];
+        assert!(kept.set_subjects(&StreamSubjects::new(stored.clone(), Some(moved))));
+        for name in ["t.a.fine", "raw.a", "t.>", "t.*.*", "raw.*", ">"] {
+            assert!(kept.covers(name), "{name}");
+        }
+        for name in ["t.a.raw", "t.*.raw", "x"] {
+            assert!(!kept.covers(name), "{name}");
+        }
+        // The stream stores them as they are published from here on.
+        let whole = StreamSubjects::from(stored);
+        let new = kept.new_among(&whole).expect("names");
+        assert!(new.matches("t.a.raw") && !new.matches("t.a.fine"));
+        assert!(kept.set_subjects(&whole) && kept.covers("t.a.raw"));
+        assert!(kept.new_among(&whole).is_none());
     }
 }

@@ -11,12 +11,14 @@
 //! ([`ReaderStep::Verify`]), and a consumer whose server lacks what the leader has is replaced after a pause. For a
 //! user that may not ask for a message, what the leader says of the stream as a whole has to do.
 //!
-//! `requests` has the requests of each step, and `progress` judges what was read and what is lost.
+//! `requests` has the requests of each step, `progress` judges what was read and what is lost, and `trims` what a mirror has
+//! removed.
 
 mod acks;
 mod limits;
 mod progress;
 mod requests;
+mod trims;
 
 use std::time::{Duration, Instant};
 
@@ -48,6 +50,8 @@ const IDLE_BEATS_MAX: u32 = 3;
 /// How often the reader asks about the stream while it reads, and how soon again after an answer by which it is behind.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_AGAIN: Duration = Duration::from_millis(500);
+/// How soon the reader asks about the stream if messages may have been removed before they were read.
+const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 /// The number of heartbeats in five seconds, the time for an answer.
 const UNANSWERED_BEATS_MAX: u32 = 10;
 /// The number of the subscription for answers; the subscriptions of consumers have the next numbers.
@@ -407,7 +411,7 @@ impl JetStreamReader {
             return;
         };
         let is_well_placed = consumer.is_well_placed(&info);
-        self.progress.note_info(info, events);
+        self.progress.note_info(info, u64::MAX, events);
         let made = consumer.answer().cloned().unwrap_or_default();
         if !is_well_placed {
             consumer.leave(&self.unread_reply(), out);
@@ -496,7 +500,7 @@ impl JetStreamReader {
         }
         let first = info.first;
         let has_unread = self.progress.has_unread(&info, sequence);
-        self.progress.note_info(info, events);
+        self.progress.note_info(info, read_before, events);
         let read = self.progress.read_until().unwrap_or(0);
         if has_unread {
             match behind_at {
@@ -529,6 +533,18 @@ impl JetStreamReader {
                 at: now + CHECK_AGAIN,
                 behind_at: Some(sequence),
             };
+        }
+    }
+
+    /// Asks about the stream soon, if messages may have been removed before they were read.
+    fn check_if_in_doubt(&mut self, now: Instant) {
+        if let ReaderStep::Read {
+            check: Check::Due { at, .. },
+            ..
+        } = &mut self.step
+            && self.progress.is_in_doubt()
+        {
+            *at = (*at).min(now + DOUBT_PAUSE);
         }
     }
 
@@ -603,6 +619,7 @@ impl JetStreamReader {
                 self.progress.report_caught_up(events);
             }
         }
+        self.check_if_in_doubt(now);
         // The rest of the messages from before the start may be gone.
         if ack.pending == 0 && self.progress.is_at_start() {
             self.verify(None, IfUnknown::Gone, now, out);

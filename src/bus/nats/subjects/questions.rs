@@ -17,6 +17,7 @@ impl SubjectsSession<'_> {
     pub(super) fn work_on_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.retained;
+        retained.request_bytes_max = self.connection.info.max_payload();
         while let Some((number, request)) = self.source.names.next_page_request() {
             match request {
                 PageRequest::More => retained.more(number, now, self.connection.out()),

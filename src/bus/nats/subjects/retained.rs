@@ -131,6 +131,9 @@ const LIMITS: ConsumerLimits = ConsumerLimits {
     pending_max: 0,
     idle_max_ms: 180_000,
 };
+/// How long the subscription for answers is not made again after the server has refused it: each attempt is an error in the
+/// log of the server.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 /// The question about a stream, with the list of its missing numbers.
 const MISSING_NUMBERS: &str = r#"{"deleted_details":true}"#;
 /// The length of a name for which the size of a request is calculated, bytes.
@@ -143,6 +146,10 @@ pub(super) const FIRST_SID: u64 = 1 << 62;
 pub(in super::super) struct Retained {
     /// The subject for answers, before the number of the question.
     inbox: String,
+    /// Whether the server has the subscription for answers.
+    is_listening: bool,
+    /// The server has refused or ended this subscription; not made again before then.
+    listens_again: Option<Instant>,
     /// Whether anybody asks for last values.
     is_used: bool,
     /// The stream that is the kept feed, if there are questions about it.
@@ -150,6 +157,8 @@ pub(in super::super) struct Retained {
     /// The payload limit, bytes. Of a larger value one byte more is sent on: the gateway knows by it that the value is
     /// too large.
     payload_bytes_max: usize,
+    /// The largest request that the server takes, bytes: a larger one would end the connection.
+    pub(super) request_bytes_max: usize,
     /// The questions, each by the number that ends the subject for its answers. This is not the number by which the gateway
     /// knows the question.
     pending: BTreeMap<u64, Pending>,
@@ -231,9 +240,12 @@ impl Retained {
     ) -> Self {
         Self {
             inbox: inbox(),
+            is_listening: false,
+            listens_again: None,
             is_used,
             stream,
             payload_bytes_max,
+            request_bytes_max: usize::MAX,
             pending: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
@@ -345,9 +357,7 @@ impl Retained {
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        if self.last == 0 {
-            protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
-        }
+        let is_listening = self.listen(now, out);
         self.last += 1;
         let reading = QuestionReading::of(&question);
         let pending = Pending {
@@ -361,7 +371,33 @@ impl Retained {
             reading,
         };
         self.pending.insert(self.last, pending);
-        self.send(self.last, out);
+        match is_listening {
+            true => self.send(self.last, out),
+            false => self.refuse_for_now(self.last, &inboxes_refused(), out),
+        }
+    }
+
+    /// Subscribes to the answers, unless the server has refused that a moment ago. Returns whether answers come.
+    fn listen(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let may_listen = self.listens_again.is_none_or(|again| now >= again);
+        if !self.is_listening && may_listen {
+            protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
+            self.is_listening = true;
+        }
+        self.is_listening
+    }
+
+    /// Handles the refusal of the subscription for answers, also a later one: a server whose permissions change ends the
+    /// subscription, and does not make it again when the permission is back. No answer arrives any more.
+    fn handle_deafness(&mut self, now: Instant, out: &mut Vec<u8>) {
+        protocol::unsubscribe(out, FIRST_SID);
+        self.is_listening = false;
+        self.listens_again = Some(now + LISTEN_PAUSE);
+        self.all_streams.refused();
+        for number in self.numbers(|_| true) {
+            self.making.take_answered(number);
+            self.refuse_for_now(number, &inboxes_refused(), out);
+        }
     }
 
     /// Sends the request of this step.
@@ -375,9 +411,24 @@ impl Retained {
             .pending
             .get(&number)
             .and_then(|pending| self.request(pending));
-        if let Some(ApiRequest { subject, body }) = request {
-            protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        let Some(ApiRequest { subject, body }) = request else {
+            return;
+        };
+        match body.len() > self.request_bytes_max {
+            true => self.give_up_request(number, body.len(), out),
+            false => protocol::publish(out, &subject, &self.reply(number), body.as_bytes()),
         }
+    }
+
+    /// Ends a question whose request is too large for the server, and was not sent.
+    fn give_up_request(&mut self, number: u64, bytes: usize, out: &mut Vec<u8>) {
+        self.making.take_answered(number);
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.step = QuestionStep::Streams;
+        }
+        let bytes_max = self.request_bytes_max;
+        let words = format!("the request has {bytes} bytes, and max_payload is {bytes_max}");
+        self.refuse(number, &words, out);
     }
 
     /// The subject to which a question's step has sent its request, by which a refusal is found.
@@ -474,35 +525,33 @@ impl Retained {
     pub(super) fn not_permitted(
         &mut self,
         violation: &PermissionsViolation,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> bool {
-        let (what, ended) = match violation {
-            // No answer arrives any more.
-            PermissionsViolation::Subscribe(subject) if subject.starts_with(&self.inbox) => {
-                self.all_streams.refused();
-                (format!("subscribe to {INBOXES}"), self.numbers(|_| true))
-            }
-            PermissionsViolation::Subscribe(_) => return false,
-            PermissionsViolation::Publish(subject) => {
-                let needs_it = |pending: &Pending| {
-                    let asked = self.asked_subject(pending);
-                    asked.is_some_and(|asked| asked == *subject)
-                };
-                let ended = self.numbers(needs_it);
-                if *subject == Action::StreamList.subject_without_stream() {
-                    self.all_streams.refused();
+        let subject = match violation {
+            PermissionsViolation::Subscribe(subject) => {
+                let is_of_answers = subject.starts_with(&self.inbox);
+                if is_of_answers {
+                    self.handle_deafness(now, out);
                 }
-                (format!("publish to {subject}"), ended)
+                return is_of_answers;
             }
+            PermissionsViolation::Publish(subject) => subject,
         };
-        let error = ApiError::NotPermitted(what).to_string();
+        let needs_it = |pending: &Pending| {
+            let asked = self.asked_subject(pending);
+            asked.is_some_and(|asked| asked == *subject)
+        };
+        let ended = self.numbers(needs_it);
+        if *subject == Action::StreamList.subject_without_stream() {
+            self.all_streams.refused();
+        }
+        let error = ApiError::NotPermitted(format!("publish to {subject}")).to_string();
         for number in &ended {
             self.making.take_answered(*number);
             self.refuse(*number, &error, out);
         }
-        matches!(violation, PermissionsViolation::Subscribe(_))
-            || !ended.is_empty()
-            || Self::needs().iter().any(|need| violation.is_of(need))
+        !ended.is_empty() || Self::needs().iter().any(|need| violation.is_of(need))
     }
 
     /// Takes a message of a question's subscription.
@@ -1469,6 +1518,11 @@ fn beginning_of_message(
     let message = message.filter(|message| message.payload.len() > bytes_max);
     let message = message.ok_or_else(NatsCut::too_long)?;
     Ok(Some(LastMessage::cut_to(bytes_max, message)))
+}
+
+/// Why no answer arrives.
+fn inboxes_refused() -> String {
+    ApiError::NotPermitted(format!("subscribe to {INBOXES}")).to_string()
 }
 
 #[cfg(test)]

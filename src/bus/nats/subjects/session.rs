@@ -430,10 +430,11 @@ impl<'a> SubjectsSession<'a> {
     /// Handles an error of the server.
     fn handle_server_error(&mut self, words: String) -> Result<(), Stop> {
         let violation = violation_in(&words);
+        let now = self.connection.last_received();
         if let Some(violation) = &violation
             && self
                 .retained
-                .not_permitted(violation, self.connection.out())
+                .not_permitted(violation, now, self.connection.out())
         {
             // Its questions end by themselves, with the reason.
             return self.send_retained();

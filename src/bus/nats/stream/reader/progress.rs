@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::MS_NS;
+use super::trims::Trims;
 use crate::into_name;
 use crate::kept::KeptEvent;
 use crate::nats::consumer::{HEARTBEAT_MS, Start};
@@ -37,6 +38,8 @@ pub(super) struct Progress {
     last: Option<StoredId>,
     /// How far a stream that leaves out numbers was watched.
     watch: Watch,
+    /// Whether messages of such a stream were removed before they were read.
+    trims: Trims,
     /// The messages of the stream in the first answer after the consumer's delivery with this number.
     counted: Option<(u64, u64)>,
     /// The state of the stream in the leader's last answer.
@@ -62,7 +65,8 @@ pub(super) struct Progress {
 }
 
 /// How far a stream was watched that leaves out numbers of the stream that it copies. A missing number does not say whether a
-/// message came and went; but a consumer delivers at once what is there.
+/// message came and went; but a consumer delivers at once what is there, unless it is behind the stream's beginning
+/// ([`Trims`]).
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     /// When nothing of the stream was unread.
@@ -160,6 +164,7 @@ impl Progress {
             start: Start::Time(0),
             last: None,
             watch: Watch::default(),
+            trims: Trims::default(),
             counted: None,
             info: None,
             empty_at: None,
@@ -277,6 +282,7 @@ impl Progress {
         let lacks_last = std::mem::take(&mut self.lacks_last);
         let is_other = lacks_last || self.is_other(&info) || self.is_refilled(head);
         let made_ns = self.made_since_ns(&info);
+        self.judge_trims(&info, u64::MAX, events);
         self.look_until = self.look_until.min(head.major);
         self.info = Some(info);
         if self.since_ns.is_none() {
@@ -303,18 +309,38 @@ impl Progress {
         self.avoid_time();
     }
 
-    /// Takes what the leader says of the stream once a consumer was made.
-    pub(super) fn note_info(&mut self, info: StreamInfo, events: &mut Vec<KeptEvent>) {
+    /// Takes what the leader says of the stream once a consumer was made. When the leader was asked, the message `read` had
+    /// been read.
+    pub(super) fn note_info(&mut self, info: StreamInfo, read: u64, events: &mut Vec<KeptEvent>) {
         self.report_subjects(&info, events);
+        self.judge_trims(&info, read, events);
         self.look_until = self.look_until.min(info.head_number());
         self.info = Some(info);
     }
 
+    /// Reports what was removed before it was read, if the numbers alone did not say so.
+    fn judge_trims(&mut self, info: &StreamInfo, read: u64, events: &mut Vec<KeptEvent>) {
+        match self.trims.judge(info.first, read) {
+            // As for the holes of a backlog.
+            Some(until) if until <= self.reported_until => events.push(KeptEvent::Hole),
+            Some(_) => {
+                events.push(KeptEvent::Lost);
+                self.reported_until = info.head_number();
+            }
+            None => {}
+        }
+    }
+
+    /// Whether the leader is to be asked soon about the stream: messages may have been removed before they were read.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.trims.is_in_doubt()
+    }
+
     /// Says which subjects the stream has, if that is news.
     fn report_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
-        let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
-        if info.subjects != known {
-            events.push(KeptEvent::Subjects(info.subjects.as_slice().into()));
+        let known = self.info.as_ref().map(|known| known.subjects.clone());
+        if info.subjects != known.unwrap_or_default() {
+            events.push(KeptEvent::Subjects(info.subjects.clone()));
         }
     }
 
@@ -472,6 +498,7 @@ impl Progress {
         events: &mut Vec<KeptEvent>,
     ) {
         self.report_hole(id, pending, now, events);
+        self.trims.read(pending);
         self.empty_at = None;
         self.last = Some(id);
         if pending == 0 {
@@ -513,6 +540,12 @@ impl Progress {
             return;
         };
         if self.leaves_out_after(before, now) {
+            if let Some(info) = &self.info {
+                let has_seen_all = self.watch.has_seen_all(before, now);
+                let unseen_max = has_seen_all.then_some(UNSEEN_MAX);
+                self.trims
+                    .missing((before, id.major), info, pending, unseen_max);
+            }
             return;
         }
         // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no further
@@ -530,7 +563,8 @@ impl Progress {
         }
     }
 
-    /// Whether the stream itself leaves out all numbers that are missing behind `before`.
+    /// Whether the stream itself leaves out all numbers that are missing behind `before`, unless it has removed its first
+    /// messages ([`Trims`]).
     fn leaves_out_after(&self, before: u64, now: Instant) -> bool {
         self.info.as_ref().is_some_and(|info| {
             let has_seen_all = self.watch.has_seen_all(before, now) && !info.overwrites;

@@ -923,6 +923,42 @@ fn what_a_mirror_leaves_out_is_no_loss() {
     }
 }
 
+/// What the limits of a mirror remove while the reader is behind looks like numbers that the mirror leaves out.
+#[test]
+fn what_a_mirror_removes_before_it_is_read_is_a_loss() {
+    let limits = [
+        r#","max_msgs":8"#,
+        r#","max_bytes":4000"#,
+        r#","max_age":1000000000"#,
+    ];
+    for limits in limits {
+        for (denies, is_behind) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut bench = ReaderRig::of(|server| {
+                server.mirror = Some(denies);
+                server.limits = limits;
+                server.event(&Event::Add(8));
+            });
+            bench.settle();
+            bench.event(&Event::Hold(is_behind));
+            for _ in 0..12 {
+                bench.server.leave_out();
+                bench.event(&Event::Add(1));
+                if !is_behind {
+                    bench.read(1_000);
+                    bench.now += DOUBT_PAUSE;
+                    bench.reader.ask_if_due(bench.now, &mut bench.out);
+                    bench.read(1_000);
+                }
+                bench.event(&Event::Trim(1));
+            }
+            bench.event(&Event::Hold(false));
+            bench.settle();
+            let is_told = bench.events.contains(&KeptEvent::Lost);
+            assert_eq!(is_told, is_behind, "{limits} {:?}", bench.events);
+        }
+    }
+}
+
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.
 #[test]
 fn what_was_trimmed_after_it_was_read_is_no_loss() {

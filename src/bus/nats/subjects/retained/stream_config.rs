@@ -1,7 +1,7 @@
 //! What a stream stores, by its settings: messages under the subjects that it takes from publishers, those that its
 //! transform makes, and those that it copies from other streams.
 
-use weirgate_wire::auth::Subject;
+use weirgate_wire::auth::{MovedSubjects, StreamSubjects, Subject};
 use weirgate_wire::json::Json;
 
 use crate::nats::consumer_limits::PermittedLimits;
@@ -44,15 +44,23 @@ struct Origin {
 }
 
 impl Transform {
-    /// The subjects that it changes.
+    /// The subjects of the messages to which it applies.
     fn changed(&self) -> Option<Subject> {
         let all = self.src.is_empty();
         Subject::parse(if all { ">" } else { &self.src }).ok()
     }
 
+    /// Whether it says which messages are copied, and does not change their subjects.
+    const fn keeps_subjects(&self) -> bool {
+        self.dest.is_empty()
+    }
+
     /// The subjects under which it has messages stored.
     fn stored(&self) -> Option<Subject> {
-        stored_pattern(&self.dest)
+        match self.keeps_subjects() {
+            true => self.changed(),
+            false => stored_pattern(&self.dest),
+        }
     }
 }
 
@@ -82,7 +90,14 @@ impl StreamConfig {
 
     /// The subjects that the stream's own transform makes of those of publishers.
     pub(super) fn transformed(&self) -> Option<Subject> {
-        self.subject_transform.as_ref()?.stored()
+        self.own_transform()?.stored()
+    }
+
+    /// The stream's own transform, which applies to messages of publishers and to copies; a server ignores one without a
+    /// destination.
+    fn own_transform(&self) -> Option<&Transform> {
+        let transform = self.subject_transform.as_ref();
+        transform.filter(|transform| !transform.keeps_subjects())
     }
 
     /// The subjects of copies of other streams. Copies of a stream that `is_listed` with the same subjects do not count:
@@ -104,10 +119,19 @@ impl StreamConfig {
         copied
     }
 
-    /// The subjects of all messages in the stream.
+    /// What the stream's own transform changes, and into what.
+    fn moved(&self) -> Option<MovedSubjects> {
+        let transform = self.own_transform()?;
+        Some(MovedSubjects {
+            from: transform.changed()?.to_string(),
+            to: transform.stored()?.to_string(),
+        })
+    }
+
+    /// The subjects of all messages in the stream. Those of which the transform changes only a part are whole here
+    /// ([`Self::moved`]).
     fn stored(&self) -> impl Iterator<Item = Subject> {
-        let transform = self.subject_transform.as_ref();
-        let source = transform.and_then(Transform::changed);
+        let source = self.own_transform().and_then(Transform::changed);
         // Messages whose subjects the transform changes are stored under its subjects only.
         let is_changed = move |subject: &Subject| {
             let both = source
@@ -115,17 +139,20 @@ impl StreamConfig {
                 .and_then(|source| source.intersection(subject));
             both.as_ref() == Some(subject)
         };
-        let own = self.published().filter(move |subject| !is_changed(subject));
-        own.chain(self.transformed()).chain(self.copied(|_| false))
+        let taken = self.published().chain(self.copied(|_| false));
+        let kept = taken.filter(move |subject| !is_changed(subject));
+        kept.chain(self.transformed())
     }
 }
 
 /// The subjects of the messages in the stream of an answer about it; none if the answer has another form.
-pub(in crate::nats) fn stored_subjects(answer: Json<'_>) -> Vec<String> {
+pub(in crate::nats) fn stored_subjects(answer: Json<'_>) -> StreamSubjects {
     let config = answer.get(&["config"]);
     let config = config.and_then(|config| Json::of(&config).parse::<StreamConfig>().ok());
-    let subjects = config.iter().flat_map(StreamConfig::stored);
-    subjects.map(|subject| subject.to_string()).collect()
+    config.map_or_else(StreamSubjects::default, |config| {
+        let stored = config.stored().map(|subject| subject.to_string());
+        StreamSubjects::new(stored.collect(), config.moved())
+    })
 }
 
 /// The pattern of the subjects under which a transform has messages stored: its destination with `*` for a function of
@@ -171,5 +198,26 @@ mod tests {
             assert_eq!(stored.as_deref(), Some(want));
         }
         assert_eq!(stored_pattern(""), None);
+    }
+
+    #[test]
+    fn a_transform_without_a_destination_changes_no_subject() {
+        let sources = r#""sources":[{"name":"T","subject_transforms":[{"src":"a.>","dest":""},{"src":"b.*"}]}]"#;
+        let mirror = r#""mirror":{"name":"T","subject_transforms":[{"src":"a.>","dest":""}]}"#;
+        let ignored = r#""subjects":["c.>"],"subject_transform":{"src":">","dest":""}"#;
+        // Also of copies, and of a part.
+        let part = r#""subjects":["t.>"],"subject_transform":{"src":"t.*.raw","dest":"raw.{{wildcard(1)}}"}"#;
+        let own = r#""mirror":{"name":"T","filter_subject":"a.b.>"},"subject_transform":{"src":"a.>","dest":"z.>"}"#;
+        for (config, want) in [
+            (sources, &["a.>", "b.*"][..]),
+            (mirror, &["a.>"]),
+            (ignored, &["c.>"]),
+            (own, &["z.>"]),
+            (part, &["t.>", "raw.*"]),
+        ] {
+            let answer = format!(r#"{{"config":{{{config}}}}}"#);
+            let answer = Json::read(answer.as_bytes()).expect("good");
+            assert_eq!(stored_subjects(answer).stored(), want);
+        }
     }
 }

@@ -117,7 +117,7 @@ impl HoldingStream {
 
     /// The stream of an answer about it, with all of its subjects.
     fn answered(answer: Json<'_>) -> Self {
-        let subjects = stored_subjects(answer).into_iter();
+        let subjects = stored_subjects(answer);
         let permitted = answer.get(&["config", "consumer_limits"]);
         let permitted = permitted.and_then(|permitted| Json::of(&permitted).parse().ok());
         Self {
@@ -126,8 +126,8 @@ impl HoldingStream {
             made: answer.text(&["created"]).unwrap_or_default(),
             last: answer.number(&["state", "last_seq"]),
             permitted: permitted.unwrap_or_default(),
-            subjects: subjects
-                .filter_map(|subject| Subject::parse(&subject).ok())
+            subjects: (subjects.stored().iter())
+                .filter_map(|subject| Subject::parse(subject).ok())
                 .collect(),
         }
     }

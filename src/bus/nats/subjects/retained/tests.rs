@@ -139,6 +139,55 @@ fn a_refusal_is_told_with_its_words() {
     }
 }
 
+/// The server would end the connection, and all names on it with their messages.
+#[test]
+fn a_request_over_max_payload_is_not_sent() {
+    for (name, request_bytes_max, sent) in [("a.b", 10, 0), ("a.*", 100, 1)] {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        retained.request_bytes_max = request_bytes_max;
+        retained.ask(question(1, name), None, now, &mut out);
+        retained.take(answer(&retained, 1, LIST), now, &mut out);
+        retained.work(now, &mut out);
+        let events = std::mem::take(&mut retained.events);
+        let why = match &events[..] {
+            [RetainedEvent::End { cut: Some(why), .. }] => why.to_string(),
+            events => panic!("{events:?}"),
+        };
+        assert!(why.contains("max_payload"), "{why}");
+        let out = String::from_utf8(out).expect("text");
+        assert_eq!(out.matches("PUB $JS.API").count(), sent, "{out}");
+        assert_eq!((retained.asked(), retained.due()), (0, None));
+    }
+}
+
+/// A server ends the subscription for answers when its permissions change, and does not make it again.
+#[test]
+fn answers_are_subscribed_to_again_after_a_refusal() {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    let is_refused = |retained: &mut Retained| {
+        let events = std::mem::take(&mut retained.events);
+        matches!(&events[..], [RetainedEvent::Unanswered { why, .. }] if why.to_string().contains(INBOXES))
+    };
+    let subscribed = |out: &mut Vec<u8>| {
+        let text = String::from_utf8(std::mem::take(out)).expect("text");
+        text.matches("SUB _INBOX").count()
+    };
+    retained.ask(question(1, "a.b"), None, now, &mut out);
+    assert_eq!(subscribed(&mut out), 1);
+    let refusal = PermissionsViolation::Subscribe(format!("{}.*", retained.inbox));
+    assert!(retained.not_permitted(&refusal, now, &mut out));
+    assert!(is_refused(&mut retained));
+    // Not at once: each attempt is an error in the log of the server.
+    retained.ask(question(2, "a.b"), None, now, &mut out);
+    assert!(is_refused(&mut retained) && subscribed(&mut out) == 0);
+    let at = now + LISTEN_PAUSE;
+    retained.ask(question(3, "a.b"), None, at, &mut out);
+    assert_eq!(subscribed(&mut out), 1);
+    let other = PermissionsViolation::Subscribe("a.b".to_owned());
+    assert!(!retained.not_permitted(&other, at, &mut out));
+    assert!(retained.events.is_empty());
+}
+
 #[test]
 fn a_value_takes_two_requests_and_a_time() {
     let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());

@@ -435,8 +435,7 @@ fn new_subjects_are_said_whichever_answer_shows_them() {
         bench.read(deliveries);
         bench.server.subjects = &["b.>"];
         bench.settle();
-        let is_said =
-            |event: &KeptEvent| matches!(event, KeptEvent::Subjects(all) if all[..] == ["b.>"]);
+        let is_said = |event: &KeptEvent| matches!(event, KeptEvent::Subjects(all) if all.stored() == ["b.>"]);
         let said = bench.events.iter().filter(|event| is_said(event));
         assert_eq!(said.count(), 1, "after {deliveries} deliveries");
     }

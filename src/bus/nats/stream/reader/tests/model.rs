@@ -40,8 +40,10 @@ pub(super) struct JetStreamServer {
     made: u64,
     /// Whether newer messages of a subject replace older ones.
     pub(super) overwrites: bool,
-    /// Whether the stream is a mirror that leaves out numbers of its origin, and whether it permits no deletion.
+    /// Whether the stream is a mirror, whose origin may lack numbers, and whether it permits no deletion.
     pub(super) mirror: Option<bool>,
+    /// More settings of the stream, each with a comma before it.
+    pub(super) limits: &'static str,
     /// The subjects that the stream takes; none are said at first.
     pub(super) subjects: &'static [&'static str],
     /// The size of a message, as the leader gives it when it is asked for one.
@@ -125,6 +127,7 @@ impl JetStreamServer {
             made: 0,
             overwrites: false,
             mirror: None,
+            limits: "",
             subjects: &[],
             message_bytes: 0,
             messages_asked: 0,
@@ -248,15 +251,16 @@ impl JetStreamServer {
                     let cluster = format!(r#"{{"name":"c","leader":"s0","replicas":[{replica}]}}"#);
                     let mirror = self.mirror.map_or(String::new(), |denies| {
                         format!(
-                            r#","mirror":{{"filter_subject":"a"}},"deny_delete":{denies},"deny_purge":{denies}"#
+                            r#","mirror":{{"name":"M"}},"deny_delete":{denies},"deny_purge":{denies}"#
                         )
                     });
                     self.answer(
                         reply,
                         format!(
-                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"{mirror}}},"state":{state},"cluster":{cluster}}}"#,
+                            r#"{{"created":"{created}","config":{{"subjects":{:?},"max_msgs_per_subject":{},"storage":"{storage}"{mirror}{}}},"state":{state},"cluster":{cluster}}}"#,
                             self.subjects,
-                            if self.overwrites { 1 } else { -1 }
+                            if self.overwrites { 1 } else { -1 },
+                            self.limits,
                         ),
                     );
                 }
