@@ -169,6 +169,6 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
     .limit(
         "weirgate drops the clients that [held the most for the longest](#shares)",
         Shows::Reason(CloseReason::TlsMemory),
-        "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
+        "tests/blackbox/test_tls_limits.py::test_unfinished_records_of_plain_http_are_bounded_and_have_the_time_of_a_head",
     ),
 ]);
