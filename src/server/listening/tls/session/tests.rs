@@ -425,7 +425,8 @@ fn a_session_that_stands_still_gives_way_to_one_that_moves() {
     let record = sent(&mut client);
     let opened = idle.open(&mut record[..16_000].to_vec(), &mut into);
     opened.expect("a begun record");
-    thread::sleep(Duration::from_millis(150));
+    // Much longer than a busy machine lets this thread wait.
+    thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
         mover.writer().write_all(&[7; 16_000]).expect("a record");
         for piece in sent(&mut mover).chunks(5_000) {
