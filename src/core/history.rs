@@ -205,9 +205,6 @@ struct Loss {
     number: u64,
     /// When it was said.
     mono_us: u64,
-    /// The stream is asked for newest messages, so what is kept from before is nobody's newest message any more: the stream
-    /// may have newer ones, or have lost those that were read. Without anybody to ask, it is the best that is known.
-    is_asked: bool,
 }
 
 impl Loss {
@@ -290,13 +287,11 @@ impl History {
     /// Handles a loss: messages after the newest are missing.
     pub(super) fn lose(&mut self, now: Now) {
         self.note(now, FeedNotice::Hole);
-        let is_asked = self.asks_for_newest;
         self.lost = Some(Loss {
             number: self.numbers.head,
             mono_us: now.mono_us,
-            is_asked,
         });
-        if is_asked {
+        if self.asks_for_newest {
             self.newest_forgotten.add_all();
         }
     }
@@ -812,9 +807,10 @@ impl History {
         self.lost.map_or(0, |lost| lost.number)
     }
 
-    /// The newest loss, if the stream is asked for newest messages.
+    /// The newest loss, if the stream is asked for newest messages. What is kept from before is nobody's newest message then:
+    /// the stream may have newer ones, or have lost those that were read. Without anybody to ask, it is the best that is known.
     fn lost_and_asked(&self) -> Option<Loss> {
-        self.lost.filter(|lost| lost.is_asked)
+        self.lost.filter(|_| self.asks_for_newest)
     }
 
     /// Whether a message that these clients get as one of the newest may be outdated, because messages were lost after it.
