@@ -41,16 +41,33 @@ impl RedisNeeds {
     pub fn check(&self, settings: &RedisSettings, limit: Duration) -> Vec<Finding> {
         let mut found = Vec::new();
         // What is found is to be reported within the limit.
-        if let Err(error) = all((settings, limit * 9 / 10), self, &mut found) {
+        if let Err(error) = all(settings, limit * 9 / 10, self, &mut found) {
             found.push(Finding::Error(error.to_string()));
         }
         found
     }
 }
 
+/// A server that is asked, with the longest silence of its answers.
+struct AskedServer<'w> {
+    connection: Connection<'w>,
+    patience: Duration,
+}
+
+impl AskedServer<'_> {
+    fn ask_one(&mut self, command: &[&str]) -> Result<Value, RedisError> {
+        self.connection.ask_one(command, self.patience)
+    }
+
+    fn ask(&mut self, commands: &[Vec<&str>]) -> Result<Vec<Value>, RedisError> {
+        self.connection.ask(commands, self.patience)
+    }
+}
+
 /// Connects as a start does, and appends what is found.
 fn all(
-    (settings, patience): (&RedisSettings, Duration),
+    settings: &RedisSettings,
+    patience: Duration,
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
@@ -60,39 +77,32 @@ fn all(
         ask_sentinels(&mut servers, &mut waiter, found)?;
     }
     let begin = Instant::now();
-    let mut connection = servers.connect(&mut waiter)?;
+    let mut server = AskedServer {
+        connection: servers.connect(&mut waiter)?,
+        patience,
+    };
     let ms = begin.elapsed().as_millis();
     // Every user may send `HELLO`; servers before 6.0 do not know the command.
-    let hello = connection.ask_one(&["HELLO"], patience)?;
+    let hello = server.ask_one(&["HELLO"])?;
     let version = bulk_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
     let version = shown_trimmed(&String::from_utf8_lossy(version));
-    let server = connection.endpoint.address();
-    let text = format!("Redis {version} at {server} answered in {ms} ms");
+    let address = server.connection.endpoint.address();
+    let text = format!("Redis {version} at {address} answered in {ms} ms");
     found.push(Finding::Good(text));
     if needs.marks.is_some() && !says_lone_master(&hello) {
-        found.push(Finding::Warning(format!("{server}: {NO_POSITIONS}")));
+        found.push(Finding::Warning(format!("{address}: {NO_POSITIONS}")));
     }
-    published(
-        (&mut connection, patience),
-        &needs.published,
-        found,
-        Finding::Error,
-    )?;
-    published(
-        (&mut connection, patience),
-        needs.marks.as_slice(),
-        found,
-        |text| {
-            let effect = "positions are valid on one instance only";
-            Finding::Warning(format!("{text}; {effect}"))
-        },
-    )?;
+    published(&mut server, &needs.published, found, Finding::Error)?;
+    published(&mut server, needs.marks.as_slice(), found, |text| {
+        let effect = "positions are valid on one instance only";
+        Finding::Warning(format!("{text}; {effect}"))
+    })?;
     if let Some(key) = &needs.stream {
         let limits = read_limits(settings.payload_bytes_max);
-        connection.reader.set_limits(limits);
-        read_stream((&mut connection, patience), key, found)?;
+        server.connection.reader.set_limits(limits);
+        read_stream(&mut server, key, found)?;
     }
-    subscribed((&mut connection, patience), needs, found)
+    subscribed(&mut server, needs, found)
 }
 
 /// Asks every sentinel, so that an absent one is reported before it is needed.
@@ -138,28 +148,26 @@ fn ask_sentinels(
 }
 
 fn published(
-    (connection, patience): (&mut Connection<'_>, Duration),
+    server: &mut AskedServer<'_>,
     channels: &[String],
     found: &mut Vec<Finding>,
     refused: impl Fn(String) -> Finding,
 ) -> Result<(), RedisError> {
     for channel in channels {
-        found.push(
-            match connection.ask_one(&["PUBLISH", channel, ""], patience)? {
-                Value::Error(words) => {
-                    let reason = shown_trimmed(&words);
-                    refused(format!("may not publish to {channel}: {reason}"))
-                }
-                _ => Finding::Good(format!("may publish to {channel}")),
-            },
-        );
+        found.push(match server.ask_one(&["PUBLISH", channel, ""])? {
+            Value::Error(words) => {
+                let reason = shown_trimmed(&words);
+                refused(format!("may not publish to {channel}: {reason}"))
+            }
+            _ => Finding::Good(format!("may publish to {channel}")),
+        });
     }
     Ok(())
 }
 
 /// Sends the commands that the source reads with, to see whether this user may use them.
 fn read_stream(
-    (connection, patience): (&mut Connection<'_>, Duration),
+    server: &mut AskedServer<'_>,
     key: &str,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
@@ -168,7 +176,7 @@ fn read_stream(
         vec!["XRANGE", key, "+", "+"],
         vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
     ];
-    let answers = connection.ask(&commands, patience)?;
+    let answers = server.ask(&commands)?;
     let refused = answers.iter().find_map(refusal);
     let is_elsewhere = refused.as_deref().is_some_and(is_elsewhere);
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
@@ -182,7 +190,7 @@ fn read_stream(
         None => Finding::Good(format!("may read the stream {key}")),
     });
     // What another node would answer about the counters is not known.
-    if !is_elsewhere && let Some(reason) = no_counters((connection, patience), key)? {
+    if !is_elsewhere && let Some(reason) = no_counters(server, key)? {
         found.push(Finding::Warning(format!(
             "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream): what is \
              trimmed after it was read counts as lost"
@@ -192,15 +200,12 @@ fn read_stream(
 }
 
 /// Why the script does not return the counters of the stream, if it does not. It hides what `XINFO` answers.
-fn no_counters(
-    (connection, patience): (&mut Connection<'_>, Duration),
-    key: &str,
-) -> Result<Option<String>, RedisError> {
+fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>, RedisError> {
     let commands = [
         vec!["EVAL_RO", STATE, "1", key, "0-0"],
         vec!["XINFO", "STREAM", key],
     ];
-    let answers = connection.ask(&commands, patience)?;
+    let answers = server.ask(&commands)?;
     let [state, info] = &answers[..] else {
         return Ok(None);
     };
@@ -223,7 +228,7 @@ fn refusal(answer: &Value) -> Option<String> {
 
 /// Checks names by subscribing to them; the connection is closed right after.
 fn subscribed(
-    (connection, patience): (&mut Connection<'_>, Duration),
+    server: &mut AskedServer<'_>,
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
@@ -233,7 +238,9 @@ fn subscribed(
         return Ok(());
     }
     let commands: Vec<_> = asked.iter().map(|(one, _)| command(one)).collect();
-    let answers = connection.ask_for(&commands, patience, is_confirmation)?;
+    let answers = server
+        .connection
+        .ask_for(&commands, server.patience, is_confirmation)?;
     let mut reported = Answers::default();
     for ((one, needed_by), answer) in asked.into_iter().zip(&answers) {
         let name = match one.is_pattern {
