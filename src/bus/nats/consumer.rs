@@ -16,6 +16,9 @@ use super::stream_info::{StreamInfo, read_answer, rfc_3339};
 
 /// The interval of the heartbeats of a consumer without messages.
 pub(super) const HEARTBEAT_MS: u64 = 500;
+/// Where a stream leaves out numbers of the stream that it copies, a message that was there counts as delivered if nothing
+/// was unread so shortly before: three heartbeats. So none comes and goes unseen within this time.
+pub(super) const UNSEEN_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 const MS_NS: u64 = 1_000_000;
 
 /// The first message of a consumer.

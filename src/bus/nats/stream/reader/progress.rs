@@ -1,20 +1,17 @@
 //! How far a stream was read: where to begin, what is news, when the reader has caught up or is behind, and what is lost.
 //! Judges numbers and times of messages, and what the leader says of the stream. Pure.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::MS_NS;
 use super::trims::Trims;
 use crate::into_name;
 use crate::kept::KeptEvent;
-use crate::nats::consumer::{HEARTBEAT_MS, Start};
+use crate::nats::consumer::{Start, UNSEEN_MAX};
 use crate::nats::protocol::Delivery;
 use crate::nats::stream_info::{Retention, StreamInfo};
 use weirgate_core::StoredId;
 
-/// Where a stream leaves out numbers of the stream that it copies, a message that was there counts as delivered if nothing
-/// was unread so shortly before: three heartbeats.
-const UNSEEN_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// The head of a stream without any message so far: the first message has the number 1.
 const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 

@@ -11,15 +11,14 @@
 //! Behind the position that a client has, every such number may be one of a message of the name. Where newer messages replace
 //! older ones, numbers go missing all the time, and only the second count tells.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::nats::consumer::UNSEEN_MAX;
 use crate::nats::stream_info::StreamInfo;
 use weirgate_core::StoredId;
 
 /// The most numbers of a list that is asked for. With more, messages count as removed.
 const LISTED_MAX: u64 = 1_000;
-/// Where the stream itself leaves out numbers, no message comes and goes unseen within this time.
-const UNSEEN_MAX: Duration = Duration::from_millis(1_500);
 
 /// What was removed before it was read.
 #[derive(Debug, Default)]
