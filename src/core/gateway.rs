@@ -67,7 +67,7 @@ pub enum Entrance<'a> {
 /// # Which call is which
 /// | calls | methods |
 /// | --- | --- |
-/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`pong_timeout_code`](Self::pong_timeout_code), [`stop_code`](Self::stop_code), [`shown_topic`](Self::shown_topic), [`source_of`](Self::source_of), [`subjects_of`](Self::subjects_of), [`render`](Self::render) |
+/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`pong_timeout_code`](Self::pong_timeout_code), [`stop_code`](Self::stop_code), [`shown_topic`](Self::shown_topic), [`source_of`](Self::source_of), [`subjects_of`](Self::subjects_of), [`asks_for_newest`](Self::asks_for_newest), [`render`](Self::render) |
 /// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_rest`](Self::handle_rest), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_drained`](Self::handle_drained), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
 /// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
 /// | work for other threads | [`poll_output`](Self::poll_output) |

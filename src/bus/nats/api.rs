@@ -143,6 +143,14 @@ pub(super) struct Fetched {
     pub(super) is_deletion: bool,
 }
 
+/// An answer about a stream.
+#[derive(Debug)]
+pub(super) struct StreamAnswer {
+    pub(super) info: StreamInfo,
+    /// The subjects of its messages.
+    pub(super) subjects: StreamSubjects,
+}
+
 /// JetStream by requests on a connection.
 pub(super) trait JetStream {
     /// Sends a request, and waits. Returns the JSON of the answer, or the error in the answer.
@@ -153,14 +161,8 @@ pub(super) trait JetStream {
 
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered; and while the
     /// stream is being made.
-    fn stream_info(&mut self, stream: &str) -> Result<StreamInfo, ApiError> {
+    fn stream_info(&mut self, stream: &str) -> Result<StreamAnswer, ApiError> {
         stream_of(&self.request(&Action::StreamInfo.subject_about(stream), b"")?)
-    }
-
-    /// The subjects of the messages in a stream.
-    fn stored_subjects(&mut self, stream: &str) -> Result<StreamSubjects, ApiError> {
-        let answer = self.request(&Action::StreamInfo.subject_about(stream), b"")?;
-        Ok(stored_subjects(Json::read(&answer)?))
     }
 
     /// The name of the stream that takes `subject` from publishers. The subjects of two streams never overlap, so there is at most
@@ -174,7 +176,7 @@ pub(super) trait JetStream {
         first_stream(Json::read(&answer)?)
     }
 
-    fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
+    fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamAnswer, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
         let answer = self.request(&Action::CreateStream.subject_about(&config.name), &body)?;
         finished_stream(Json::read(&answer)?)
@@ -263,16 +265,19 @@ impl ConsumerState {
 ///
 /// # Errors
 /// The answer cannot be read, or the stream has no leader or is being made.
-pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
+pub(super) fn stream_of(answer: &[u8]) -> Result<StreamAnswer, ApiError> {
     let answer = Json::read(answer)?;
     StreamCluster::read(answer)?;
     finished_stream(answer)
 }
 
 /// The state of a stream that the server has made.
-fn finished_stream(answer: Json<'_>) -> Result<StreamInfo, ApiError> {
+fn finished_stream(answer: Json<'_>) -> Result<StreamAnswer, ApiError> {
     check_made(&answer.text(&["created"]).unwrap_or_default())?;
-    Ok(answer.parse()?)
+    Ok(StreamAnswer {
+        info: answer.parse()?,
+        subjects: stored_subjects(answer),
+    })
 }
 
 /// The JSON of an answer.

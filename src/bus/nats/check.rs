@@ -190,9 +190,8 @@ fn stream_of(
     let subject = &spec.subject;
     let failed = |error| request_failed(format!("tell of the stream of {subject}"), error);
     match (find_stream(link, spec).map_err(failed)?, ours) {
-        (Some(FoundStream { name, .. }), _) => {
+        (Some(FoundStream { name, subjects, .. }), _) => {
             let stream = AccountRoom::stream(link, &name).map_err(failed)?;
-            let subjects = link.stored_subjects(&name).map_err(failed)?;
             found.push(holds_subject(&name, &subjects, subject));
             Ok(Some(SubjectStream {
                 name,

@@ -4,11 +4,12 @@
 use std::thread;
 use std::time::Duration;
 
-use nats::jetstream::{StreamConfig, StreamInfo};
+use nats::jetstream::StreamConfig;
 
-use super::api::{ApiError, JetStream, request_failed};
+use super::api::{ApiError, JetStream, StreamAnswer, request_failed};
 use super::error::NatsError;
 use super::settings::{StreamSpec, SubscriptionSpec};
+use weirgate_wire::auth::StreamSubjects;
 
 /// How long and how often to wait for a stream that the server is making: its disk may be slow.
 const UNFINISHED_PAUSE: Duration = Duration::from_millis(20);
@@ -54,7 +55,7 @@ impl Presence {
     }
 }
 
-/// Makes the stream if missing, and returns its state.
+/// Makes the stream if missing, and returns it.
 ///
 /// Several processes may start beside a server without streams, and each makes the missing ones. While the server makes
 /// a stream for one of them, it may refuse the others, because the stream overlaps with itself, or answer with a stream
@@ -62,7 +63,7 @@ impl Presence {
 pub(super) fn ensure_stream(
     api: &mut impl JetStream,
     spec: &StreamSpec,
-) -> Result<StreamHead, NatsError> {
+) -> Result<FoundStream, NatsError> {
     let mut info = api.stream_info(&spec.name);
     if info.as_ref().is_err_and(ApiError::stream_is_missing) {
         let made = api.add_stream(&StreamConfig {
@@ -90,7 +91,8 @@ pub(super) fn ensure_stream(
         info = api.stream_info(&spec.name);
     }
     let failed = |error| request_failed(format!("find or make the stream {}", spec.name), error);
-    info.map(|info| head_of(&info)).map_err(failed)
+    info.map(|answer| FoundStream::new(spec.name.clone(), answer))
+        .map_err(failed)
 }
 
 /// Whether the server has any of the streams. Never returns [`Presence::Undecided`].
@@ -127,10 +129,27 @@ pub(super) fn presence_of(
     }
 }
 
-/// A stream that weirgate does not make.
+/// A stream that is there.
+#[derive(Debug)]
 pub(super) struct FoundStream {
     pub(super) name: String,
     pub(super) head: StreamHead,
+    /// The subjects of its messages.
+    pub(super) subjects: StreamSubjects,
+}
+
+impl FoundStream {
+    fn new(name: String, StreamAnswer { info, subjects }: StreamAnswer) -> Self {
+        let head = StreamHead {
+            created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
+            last_sequence: info.state.last_seq,
+        };
+        Self {
+            name,
+            head,
+            subjects,
+        }
+    }
 }
 
 /// Finds the stream of a subject, if weirgate does not make the stream; `None`: there is none.
@@ -144,20 +163,9 @@ pub(super) fn find_stream(
     };
     let Some(name) = name else { return Ok(None) };
     match api.stream_info(&name) {
-        Ok(info) => Ok(Some(FoundStream {
-            name,
-            head: head_of(&info),
-        })),
+        Ok(answer) => Ok(Some(FoundStream::new(name, answer))),
         Err(error) if error.stream_is_missing() => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// The head of a stream in an answer about it.
-fn head_of(info: &StreamInfo) -> StreamHead {
-    StreamHead {
-        created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
-        last_sequence: info.state.last_seq,
     }
 }
 
@@ -203,7 +211,7 @@ mod tests {
         let ensured = ensure_stream(&mut server, &spec);
         assert!(server.0.is_empty(), "{} answers are left", server.0.len());
         ensured
-            .map(|state| state.created_unix_ns)
+            .map(|found| found.head.created_unix_ns)
             .map_err(|error| error.to_string())
     }
 

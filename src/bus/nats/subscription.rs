@@ -17,7 +17,7 @@ use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::standstill::Standstills;
-use super::streams::{self, Presence, StreamHead};
+use super::streams::{self, FoundStream, Presence, StreamHead};
 use crate::outage::Attempts;
 use crate::relay::Relay;
 use weirgate_core::{BusEvent, BusMessage, StreamPosition};
@@ -244,41 +244,30 @@ impl Subscription {
         &mut self,
         jetstream: &mut JetStreamConnection,
     ) -> Result<Option<StreamHead>, NatsError> {
-        let found = self.find_or_make_stream(jetstream)?;
-        if found.is_some() {
-            self.check_subject(jetstream)?;
-        }
-        Ok(found)
+        let found = match &self.ours {
+            Some(ours) => Some(streams::ensure_stream(jetstream, ours)?),
+            None => {
+                let action = || format!("find the stream of {}", self.subject);
+                let failed = |error| request_failed(action(), error);
+                streams::find_stream(jetstream, &self.spec).map_err(failed)?
+            }
+        };
+        let Some(found) = found else { return Ok(None) };
+        self.target.stream.clone_from(&found.name);
+        self.check_subject(&found)?;
+        Ok(Some(found.head))
     }
 
     /// Refuses a subject that the stream stores under another one: no message of it would ever come.
-    fn check_subject(&self, jetstream: &mut JetStreamConnection) -> Result<(), NatsError> {
-        let (stream, subject) = (&self.target.stream, &self.spec.subject);
-        let failed = |error| request_failed(format!("tell of the stream {stream}"), error);
-        let subjects = jetstream.stored_subjects(stream).map_err(failed)?;
-        match subjects.moved_to(subject) {
+    fn check_subject(&self, found: &FoundStream) -> Result<(), NatsError> {
+        match found.subjects.moved_to(&self.spec.subject) {
             None => Ok(()),
             Some(stored) => Err(NatsError::StoredElsewhere {
-                stream: stream.clone(),
-                subject: subject.clone(),
+                stream: found.name.clone(),
+                subject: self.spec.subject.clone(),
                 stored: stored.to_owned(),
             }),
         }
-    }
-
-    fn find_or_make_stream(
-        &mut self,
-        jetstream: &mut JetStreamConnection,
-    ) -> Result<Option<StreamHead>, NatsError> {
-        if let Some(ours) = &self.ours {
-            return streams::ensure_stream(jetstream, ours).map(Some);
-        }
-        let failed = |error| request_failed(format!("find the stream of {}", self.subject), error);
-        let found = streams::find_stream(jetstream, &self.spec).map_err(failed)?;
-        Ok(found.map(|found| {
-            self.target.stream = found.name;
-            found.head
-        }))
     }
 
     /// Takes in the state of the stream and the last message of the subject, and finds out whether the stream lacks what
