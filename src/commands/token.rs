@@ -198,11 +198,13 @@ impl TokenCommand {
             let names = names(table, &rights);
             grants += &format!("\n  table:    {shown}\n  names:    {names}");
             grants.extend(unfilled(table, &rights));
+            // Only to be shown: `good` prints the roles.
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
         if let TokenUse::Names(admit) = gateway.tokens {
             admit(&identity).map_err(refusal_text)?;
         }
+        // A token without a limit has that of the gateway.
         if let TokenUse::Claims(symbols_max) = gateway.tokens {
             identity
                 .symbols_max

@@ -120,8 +120,8 @@ class Day:
         return await admitted(self.nginx, cookie, self.origin)
 
     async def secrets_are_read(self, times):
-        """By both processes."""
-        await until(lambda: self.gateway.log().count("secrets have changed") >= 2 * times, 20, "the new secrets")
+        """By both processes and their supervisor."""
+        await until(lambda: self.gateway.log().count("secrets have changed") >= 3 * times, 20, "the new secrets")
 
 
 async def test_a_customers_day(nats, started, start_weirgate, tmp_path):

@@ -2,10 +2,8 @@
 
 Every process started here ends with the test, and with the test run if the run is killed.
 """
-import ctypes
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import socket
@@ -23,8 +21,6 @@ from waiting import patient
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-_libc = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 
 class StartError(AssertionError):
@@ -82,15 +78,15 @@ class Process:
     def __init__(self, argv, env=None, files_max=None, output=None):
         self.log_path = pathlib.Path(tempfile.mkstemp(prefix="weirgate-test-", suffix=".log")[1])
 
-        def before_exec():
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if files_max is not None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
-
+        # Programs of util-linux, each of which becomes the next: code of Python between fork and exec would copy the page
+        # tables of this process for every child.
+        before = ["setpriv", "--pdeathsig", "KILL"]
+        if files_max is not None:
+            before += ["prlimit", f"--nofile={files_max}:{files_max}"]
         with open(self.log_path, "wb") as log:
             self.child = subprocess.Popen(
-                [str(a) for a in argv], env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
-                stdout=log if output is None else output, stderr=subprocess.STDOUT, preexec_fn=before_exec)
+                [*before, *(str(a) for a in argv)], env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+                stdout=log if output is None else output, stderr=subprocess.STDOUT)
 
     @property
     def pid(self):

@@ -284,7 +284,9 @@ impl ConnectionClock {
         Some(Rest { kind, since_us })
     }
 
-    /// How a connection rests that is [always evictable](Evictable::Always) and whose client owes nothing.
+    /// How a connection rests that is [always evictable](Evictable::Always) and whose client owes nothing, and since when,
+    /// microseconds of the monotonic clock. The kinds are evicted in the order of [`RestKind`]; while a request is under
+    /// way, the time is that of the first of the requests that followed each other without a pause.
     fn resting_unowed(&self) -> (RestKind, u64) {
         let kind = match self.under_way.get() {
             UnderWay::Nothing => return (RestKind::Idle, self.idle_since_us.get()),

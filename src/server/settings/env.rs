@@ -191,9 +191,11 @@ impl Env {
             is_set(name) && !is_known(name) && !name.starts_with(PREFIX) && !is_service_link(name)
         });
         let near = |name: &String| {
-            let meant = unset
-                .iter()
-                .find(|meant| strsim::damerau_levenshtein(meant, name) == 1)?;
+            let meant = unset.iter().find(|meant| {
+                // A start compares every name of the environment with a hundred: most differ in length alone.
+                meant.len().abs_diff(name.len()) <= 1
+                    && strsim::damerau_levenshtein(meant, name) == 1
+            })?;
             Some(ignored(name, Some(meant)))
         };
         unknown.filter_map(near).collect()

@@ -408,8 +408,9 @@ impl Shared {
         self.joins.join(request.peer.client(), make).await
     }
 
-    /// The answer of the one process that is asked, or those of all, joined on another thread by what `joiner` makes once they
-    /// are there.
+    /// The answer of the one process that is asked, or one made from those of all. `joiner` is called when the answers are
+    /// there, so it can read what the supervisor itself knows then; the function that it returns joins them on another
+    /// thread.
     async fn answer_of<J>(
         &self,
         only: Option<&str>,

@@ -40,10 +40,11 @@ const LARGEST: [&str; 15] = [
     "waiting_bytes_peak",
 ];
 
-/// Objects whose members are times, by names that say nothing of it.
+/// Objects whose members are times, though the members' names have no such end.
 const OBJECTS_OF_TIMES: [&str; 1] = ["services_away"];
 
-/// The switch of a row of limits that is not for all clients together: its numbers are those of the nearest client.
+/// The switch of the row of a limit for a client, an address or a service. Its numbers are the largest: those of whoever is
+/// nearest to the limit.
 const IS_OF_ONE: &str = "is_of_one";
 
 /// Switches that are on if any process has them on; of all others all processes must.
@@ -192,6 +193,7 @@ fn objects(within: &str, values: &[(Number, Value)]) -> Value {
     let is_of_one = values
         .iter()
         .any(|(_, value)| value.get(IS_OF_ONE).is_true());
+    // In place of the object's name, for [`Joined::of`].
     let within = if is_of_one { IS_OF_ONE } else { within };
     for (name, values) in members {
         let said = speaker.and_then(|speaker| speaker.get(name));
@@ -369,7 +371,7 @@ fn sort_by_order<R>(rows: &mut Vec<R>, order: impl Fn(&R) -> Order) {
     rows.extend(ordered.into_iter().map(|(_, row)| row));
 }
 
-/// Leaves of the rows about connections those that come first in the list `list`.
+/// Keeps only the first `most` of the rows about connections, in the order of the list `list`.
 fn cut_own(list: &str, rows: &mut Vec<Row>, most: usize) {
     let own_order = |row: &Row| match row {
         Row::Own(_, row) => order(list, row),
@@ -381,8 +383,8 @@ fn cut_own(list: &str, rows: &mut Vec<Row>, most: usize) {
     rows.truncate(others.saturating_add(most));
 }
 
-/// Leaves the rows of the first names, and those that a process may have put in front because they are what was searched
-/// for.
+/// Keeps only the rows of the first names, and those that a process may have put in front because they are what was
+/// searched for.
 fn cut_names(rows: &mut Vec<Row>, values: &[(Number, Value)]) {
     let in_front = |(_, value): &(Number, Value)| {
         let first = value.as_array()?.first()?;

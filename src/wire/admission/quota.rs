@@ -62,8 +62,8 @@ pub struct Held {
     pub evicted: u64,
 }
 
-/// How a holder rests ([`Permit::rest`]). The order is the order of eviction: idle holders first, and of each kind the
-/// longest rest first.
+/// How a holder rests ([`Permit::rest`]). The order is the order of eviction: by [`RestKind`], and of each kind the longest
+/// rest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rest {
     /// What the holder does.

@@ -443,8 +443,23 @@ mod tests {
 
     #[test]
     fn an_answer_that_waits_behind_pushes_is_not_late() {
+        let bodies = (body_to(200_000), body_to(19_000));
+        // On a busy machine the answers may be sent when the push waits no longer: then nothing is known of the rule.
+        let outcome = std::iter::repeat_with(|| push_with_answers_behind_others(&bodies))
+            .find_map(|(outcome, is_in_time)| is_in_time.then_some(outcome))
+            .expect("endless");
+        assert_eq!(outcome.missing, []);
+        assert_eq!((outcome.sent, outcome.answered), (14, 2));
+    }
+
+    /// The outcome of a push whose answers are in the queue behind pushes of others, and whether they were there while the
+    /// push waited.
+    fn push_with_answers_behind_others(
+        (large, middling): &(String, String),
+    ) -> (PushOutcome, bool) {
+        const WAIT_US: u64 = 100_000;
         let rig = rig(ExchangeSettings {
-            wait_us: 100_000,
+            wait_us: WAIT_US,
             ..ExchangeSettings::default()
         });
         let received = rig.clock.now();
@@ -455,7 +470,6 @@ mod tests {
         while !rig.stats.is_up() || rig.stats.instances() < 3 {
             std::thread::yield_now();
         }
-        let (large, middling) = (body_to(200_000), body_to(19_000));
         // A push now waits for whoever may be there; later ones only for those that are known.
         std::thread::sleep(Duration::from_millis(110));
         let received = rig.clock.now();
@@ -468,13 +482,14 @@ mod tests {
             std::thread::yield_now();
         }
         // The large body is read elsewhere; the others take longer here than the push waits.
-        rig.push("other", 1, &large, received);
+        rig.push("other", 1, large, received);
         for number in 1..=30 {
-            rig.push("third", number, &middling, received);
+            rig.push("third", number, middling, received);
         }
         for from in ["other", "third"] {
             rig.message(format!("{from} answer 1 7\n"), received);
         }
+        let is_in_time = rig.clock.now().mono_us - received.mono_us < WAIT_US;
         let began = std::time::Instant::now();
         let outcome = loop {
             match outcome.try_recv() {
@@ -483,8 +498,7 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        assert_eq!(outcome.missing, []);
-        assert_eq!((outcome.sent, outcome.answered), (14, 2));
+        (outcome, is_in_time)
     }
 
     #[test]
