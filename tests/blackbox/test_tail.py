@@ -409,21 +409,15 @@ async def test_nothing_of_a_message_steers_a_terminal():
         assert piped.stdout == sent.encode() + b"\n\x9b2J\xff\n"
 
 
-async def test_wss_needs_a_certificate_that_is_trusted(tmp_path):
-    def openssl(command):
-        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
-    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem")
-    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl("req -newkey rsa:2048 -nodes -subj /CN=srv -keyout srv.key -out srv.csr")
-    openssl("x509 -req -in srv.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out srv.pem")
+async def test_wss_needs_a_certificate_that_is_trusted(tmp_path, authority, local_certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "srv.pem", tmp_path / "srv.key")
+    context.load_cert_chain(*local_certificate)
 
     async def hello(client):
         await client.send("hello")
         await client.wait_closed()
     async with server_of(hello, ssl=context) as url:
-        assert (await tail(url, "--count", 1, "--ca-file", tmp_path / "ca.pem"))[:2] == (0, "hello\n")
+        assert (await tail(url, "--count", 1, "--ca-file", authority.ca))[:2] == (0, "hello\n")
         status, out, told = await tail(url, "--count", 1)
         assert (status, out) == (1, "") and f"error: no TLS with {url}" in told and "--ca-file" in told, told
         status, _, told = await tail(url, "--ca-file", tmp_path / "missing.pem")

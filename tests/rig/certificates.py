@@ -14,7 +14,7 @@ class Certificates:
     """An authority in `ca`, and the signed certificates: `server` for 127.0.0.1, `elsewhere` for localhost, and `client`; each
     (certificate, key). `key` is the kind of the keys, but for that of `elsewhere`."""
 
-    def __init__(self, folder, name="ca", key=RSA):
+    def __init__(self, folder, name="ca", key=ELLIPTIC):
         self.folder, self.ca = folder, folder / "ca.pem"
         self._openssl(f"req -x509 -newkey {key} -nodes -days 2 -subj /CN={name} -keyout ca.key -out ca.pem")
         self.server = self._sign("srv", "IP:127.0.0.1", key)
@@ -61,4 +61,4 @@ def certificates(tmp_path_factory):
 @pytest.fixture(scope="session")
 def other_certificates(tmp_path_factory):
     """Certificates of another authority of the tests."""
-    return Certificates(tmp_path_factory.mktemp("other-certificates"), "another", ELLIPTIC)
+    return Certificates(tmp_path_factory.mktemp("other-certificates"), "another", RSA)

@@ -190,7 +190,7 @@ fn lags() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
     /// The replica lacks messages from before and after the window when the process starts.
     #[test]
     fn a_replica_that_lags_costs_time_and_nothing_else(
@@ -225,7 +225,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn nothing_is_lost_unsaid_and_nothing_comes_twice(
         before in 0..20_u8,
