@@ -92,7 +92,8 @@ struct Seen {
     order: ChunkedQueue<(u64, SessionKey)>,
 }
 
-/// As many clients are forgotten with each that is noted, if their states are out: more than come.
+/// For each client that is noted, so many others are forgotten, if the states that they have seen are out. With only
+/// one, such clients could pile up.
 const FORGOTTEN_WITH_EACH: usize = 2;
 
 impl Seen {
