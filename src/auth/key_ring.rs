@@ -59,9 +59,9 @@ struct WantedKey<'a> {
 }
 
 impl Unsigned<'_> {
-    /// If no key has the token's key id, all tokens with this id wait for the same fetch. Otherwise the provider keeps
-    /// the id of a changed key, or gives its keys no id. Nobody knows when it changed the key, so each token waits for
-    /// a fetch that begins after the token was first seen.
+    /// If no key has the token's key id, all tokens with this id wait for the same fetch. Otherwise a newer key may
+    /// have the id of an older one, or none. Nobody knows when the provider changed the key, so each token waits for a
+    /// fetch that begins after the token was first seen.
     fn wanted_key(&self) -> WantedKey<'_> {
         let is_new_id = self.refusal == Refusal::UnknownKey && self.id.is_some();
         WantedKey {

@@ -224,7 +224,7 @@ impl Clients {
         }
     }
 
-    /// Lets the states of a client wait for pongs.
+    /// Gives a client behind deep buffers a gate: its states wait for pongs.
     pub(super) fn set_gate(&mut self, now: Now, key: SessionKey) {
         if let Some(session) = self.session_mut(key) {
             session.set_gate(now);

@@ -309,6 +309,7 @@ impl Core {
         {
             session.note_answer(frame);
         }
+        // Only publications wait for more; what is for one client goes out at once, and what waits goes with it.
         self.clients.end_gathering(self.now, key);
     }
 

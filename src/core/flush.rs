@@ -251,6 +251,7 @@ impl Core {
     /// this lap has yet to reach.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         self.turn.begin_batch(BATCH_DEFLATE_US);
+        // A large encoding under way is continued even if no client waits for it any more.
         let (encoder, stats) = (&mut self.large_encoder, &mut self.clients.stats);
         encoder.advance(&mut self.turn, stats);
         let is_over = !self.laps.is_under_way() || self.flush_lists(tx);
@@ -496,6 +497,7 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        // The pongs are out, or the client has taken its answers: it may be read again.
         let reads_on = control_out || session.take_has_read();
         match session.after_write(now, control_out, limits) {
             AfterWrite::Nothing => {}

@@ -25,7 +25,8 @@ use super::publication::Delivery;
 use super::{ConflationKey, Frame, OverloadStats, SessionKey, TopicName};
 use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
-/// The most states that are held. Further states go into the send queues, those of a held topic after its oldest.
+/// The most states that are held. A further state goes into the send queues; if its topic has held states, the oldest
+/// of these goes in its place.
 const STATES_MAX: usize = 16_384;
 
 /// After this time states go into the send queues again, to try whether the loop keeps up.

@@ -88,7 +88,7 @@ pub(super) struct Pair {
 /// What two samples of a waiting client show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The kernel had nothing to send while the queue waited.
+    /// Our kernel had nothing to send while the queue waited.
     Idle,
     /// Like `Idle`, and the loop was late.
     Late,
