@@ -40,7 +40,7 @@ use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;
 
 /// Connections that get a refusal have memory of their own: one `REFUSED_SHARE`th of that of all connections, but
-/// enough for 16 of them.
+/// enough for 16 of them without TLS.
 const REFUSED_SHARE: u64 = 16;
 const REFUSED_BYTES_MIN: u64 = 16 * ConnectionPermit::LOOP_BYTES;
 
