@@ -36,7 +36,7 @@ struct NewerKeys {
     next_us: u64,
     /// When each unknown key id or token was first seen, by its hash.
     unknown: HashMap<u64, u64, RandomState>,
-    /// When the last new one was seen, even if `unknown` had no room for it.
+    /// When a new unknown key id or token was last seen, even if `unknown` had no room for it.
     newest_us: Option<u64>,
 }
 
@@ -59,8 +59,9 @@ struct WantedKey<'a> {
 }
 
 impl Unsigned<'_> {
-    /// The key id, if no key has it. A provider that keeps the id of a changed key, or gives its keys no id, has changed it
-    /// since some token arrived; so then each token waits for a fetch of its own.
+    /// If no key has the token's key id, all tokens with this id wait for the same fetch. Otherwise a newer key may
+    /// have the id of an older one, or none. Nobody knows when the provider changed the key, so each token waits for a
+    /// fetch that begins after the token was first seen.
     fn wanted_key(&self) -> WantedKey<'_> {
         let is_new_id = self.refusal == Refusal::UnknownKey && self.id.is_some();
         WantedKey {

@@ -159,7 +159,8 @@ impl Rights {
         None
     }
 
-    /// Whether the token lists names. The table does not show which of its users' names these are.
+    /// Whether the token lists names. They may be the user's own, which [`super::Acl::is_own`] cannot say: it knows
+    /// only the names with placeholders.
     pub fn lists_names(&self) -> bool {
         self.own.as_ref().is_some_and(|own| !own.named.is_empty())
     }

@@ -30,11 +30,12 @@ impl Token {
             .or_else(|| in_authorization(head))
     }
 
-    /// Checks that a request which is passed on has one token, however often, and one line of `Authorization` at most. Of
-    /// several, the one that is judged here need not be the one that the next server reads.
+    /// Checks that a request that is passed on to another server has at most one token, which it may repeat, and at
+    /// most one line of `Authorization`. The other server might read another of several tokens than the one that is
+    /// judged here.
     ///
     /// # Errors
-    /// There are two.
+    /// There are two tokens or two lines.
     pub fn check_only_one(head: &RequestHead<'_>) -> Result<(), Refusal> {
         let in_header = in_authorization(head).or_else(|| in_protocols(head));
         let in_query = head.parameters("token").filter_map(Self::new);
@@ -123,7 +124,7 @@ pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Result<Option<Tok
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(Refusal::TwoCookies),
         (value, None) => Ok(value.and_then(|value| {
-            // No token: a cookie that is there is not missing.
+            // A text that is no token, so that the refusal does not say that the token is missing.
             let text = std::str::from_utf8(value).unwrap_or("\u{fffd}");
             Token::new(text.trim_matches('"'))
         })),

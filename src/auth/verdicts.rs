@@ -14,7 +14,7 @@ const PATTERN_BYTES_MAX: usize = 255;
 pub(super) enum Verdict {
     Granted,
     Denied,
-    /// The answer takes more steps than any pattern may take.
+    /// To decide takes more steps than any pattern may take.
     TooManySteps,
 }
 

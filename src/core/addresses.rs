@@ -1,14 +1,16 @@
 //! Limits for each client address: connections at once, and new connections a second.
 //!
 //! An IPv6 client has a whole /64, so all addresses of a /64 share the limits. State is bounded by the rate of new
-//! connections: an address without a connection is forgotten some new addresses after its rate has recovered.
+//! connections: each new address causes a look at some known ones, and those without a connection whose rate has
+//! recovered are forgotten.
 
 use std::sync::Arc;
 
 use weirgate_wire::admission::{ClientAddr, ConnectionPermit, TokenBucket};
 use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
-/// With each new address so many known ones are looked at, and forgotten if they are idle: more than come.
+/// For each new address, so many known ones are looked at, and forgotten if they are idle. With only one, idle
+/// addresses could pile up.
 const LOOKS_WITH_EACH: usize = 2;
 
 /// The limits of an address; nothing is limited by default.
@@ -65,7 +67,7 @@ impl Entry {
 pub(super) struct Addresses {
     limits: AddressLimits,
     entries: ExtendibleMap<ClientAddr, Entry>,
-    /// All of them, in the order in which they are looked at.
+    /// All of these addresses, in the order in which they are looked at.
     order: ChunkedQueue<ClientAddr>,
 }
 
@@ -79,11 +81,11 @@ impl Addresses {
         }
     }
 
-    /// Counts a new connection of `client`, and no longer for another address, until its permit is dropped, on any thread.
-    /// If nothing is limited, nothing is counted.
+    /// Counts a new connection for `client`, until its permit is dropped, on any thread. If the connection counted for
+    /// another address, such as that of its proxy, it does so no longer. If nothing is limited, nothing is counted.
     ///
     /// # Errors
-    /// The address is over a limit; the connection counts as before.
+    /// The address is over a limit; the connection still counts for the address for which it counted before.
     pub(super) fn admit(
         &mut self,
         client: ClientAddr,

@@ -84,7 +84,8 @@ pub struct Reach {
 pub enum RetainedCut {
     /// A pattern has more values than are sent.
     Limit,
-    /// Subjects changed meanwhile that are too many to remember, so an older value could follow a newer message.
+    /// While clients waited for the values of a pattern, more of its subjects had live messages than are remembered: an
+    /// older value could follow a newer message.
     Live,
     /// Subjects are no names for clients: not UTF-8, or too long.
     Unnamed,
@@ -169,7 +170,7 @@ impl Core {
         let history = self.history.as_ref().filter(|_| from.is_kept());
         let has_positions = history.is_some_and(|history| !history.is_off);
         let from = match from {
-            // Messages without a position bring a client that resumes nothing.
+            // Without positions no client can resume, so to clients these messages are as live ones.
             NameSource::Kept if !has_positions => NameSource::Live,
             from => from,
         };

@@ -52,7 +52,8 @@ pub enum BusEvent {
         /// The reason that the bus gave.
         fault: String,
     },
-    /// A stored message that a question is about, a quiet message: a last value, or one of all messages.
+    /// A stored message that answers a question: a last value, or one of all messages. It is
+    /// [quiet](BusMessage::quiet).
     LastValue {
         /// The message.
         message: BusMessage,
@@ -255,7 +256,7 @@ impl BusMessage {
 /// of the source: a walk over many megabytes in the loop would delay every client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PayloadText {
-    /// Nobody has read it: there is no reader, or the payload is too large for anybody, or too deep.
+    /// Nobody has read it: there is no reader, or the payload is too large for anybody, or nested too deep.
     #[default]
     Unread,
     /// None: the payload is no message of this feed, and why.

@@ -23,13 +23,13 @@ pub(super) struct Clients {
     room: SlabRoom,
     /// Sessions with something to send for which the kernel may have room, by the lists of a flush.
     pub(super) dirty: [SlotSet; LISTS],
-    /// Sessions whose messages wait for others before they go to a list.
+    /// Sessions whose messages wait a little, to go out in one write with the next ones.
     pub(super) gather: Gather,
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions with a long queue from which replaced states are still to be removed. Meanwhile states may pass the hard
-    /// limit of the queue, so the first one comes first.
+    /// Sessions with a long queue from which replaced states are still to be removed. Until then their states may
+    /// exceed the hard limit of the queue, so the session that has waited longest is next.
     pub(super) crowded: ChunkedQueue<SessionKey>,
     /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
     /// holds a frame.
@@ -122,9 +122,9 @@ impl Clients {
 
     /// Puts the next `count` messages that were postponed in the send queue. Returns whether more wait that may go out.
     ///
-    /// What has come meanwhile is sent as what was missed is, because a client cannot take several megabytes at once.
-    /// But a client that takes too little of both, search after search, gets it as any live message: it counts for the
-    /// limits of the queue.
+    /// A message that came during the search for missed ones is replayed as they are, outside of the limits of the
+    /// queue, because a client cannot take several megabytes at once. But if the client takes too little of what is
+    /// replayed, such a message is sent as a live one, which counts for the limits.
     pub(super) fn send_postponed(
         &mut self,
         now: Now,
@@ -142,9 +142,9 @@ impl Clients {
         self.session(key).is_some_and(Session::sends_postponed)
     }
 
-    /// Puts postponed messages in the send queue as replayed ones, as many as are `left`. Ends earlier, and returns the
-    /// message, before one that has come meanwhile if the client takes too little of what is replayed: that one is to
-    /// be sent as a live message.
+    /// Puts postponed messages in the send queue as replayed ones, at most `left` of them, and lowers `left`. If the
+    /// client takes too little of what is replayed, ends at a message that came during the search, and returns it: the
+    /// caller sends it as a live message.
     fn replay_postponed(
         &mut self,
         now: Now,
@@ -224,7 +224,7 @@ impl Clients {
         }
     }
 
-    /// Lets the states of a client wait for pongs.
+    /// Gives a client behind deep buffers a gate: its states wait for pongs.
     pub(super) fn set_gate(&mut self, now: Now, key: SessionKey) {
         if let Some(session) = self.session_mut(key) {
             session.set_gate(now);
@@ -313,7 +313,8 @@ impl Clients {
         }
     }
 
-    /// Puts a session with something to send in the list of the next flush, unless all of it is gathered.
+    /// Puts a session with something to send in the list of the next flush, unless all of it waits for the next
+    /// messages ([`Self::gather`]).
     pub(super) fn mark_dirty(&mut self, now: Now, key: SessionKey) {
         let session = self.session(key);
         let is_gathered = session.is_some_and(|s| s.is_gathered() && !s.has_control());
@@ -322,7 +323,8 @@ impl Clients {
         }
     }
 
-    /// Puts a session with something to send in the list of the next flush.
+    /// Puts a session with something to send in the list of the next flush; nothing waits for the next messages any
+    /// more.
     pub(super) fn end_gathering(&mut self, now: Now, key: SessionKey) {
         // `session_mut` would borrow all of `self`; the lists are needed too.
         let Some(session) = session_of(&mut self.sessions, key) else {

@@ -2,7 +2,7 @@
 //!
 //! Each connection is a permit in one sum ([`ConnectionPermit`]). Over a limit, connections of plain HTTP without a
 //! request under way end for a new connection. Only if there is none, the request of the new connection is refused,
-//! with the limit that counted. A refused connection is in another sum until it ends, so that it takes no room of
+//! and the response names the limit. A refused connection is in another sum until it ends, so that it takes no room of
 //! others. Over that sum a connection is closed without a response.
 //!
 //! A probe is answered although there is no room: a load balancer would take the instance out of service, and an
@@ -26,11 +26,11 @@ pub(super) fn is_probe(head: &RequestHead<'_>) -> bool {
 /// What becomes of a connection for which there is no room.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WithoutRoom<'a> {
-    /// Its request is awaited.
+    /// Its request has yet to come. It is refused then, unless it is a probe.
     Waits,
-    /// Its request is answered, and it ends.
+    /// Its request is a probe, which is answered. Then the connection ends.
     Probe,
-    /// Its request is refused; the head is as for [`Core::refuse`].
+    /// Its request is refused now; the head is as for [`Core::refuse`].
     Refused(Option<&'a RequestHead<'a>>),
 }
 

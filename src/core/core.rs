@@ -39,8 +39,8 @@ use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;
 
-/// Connections that get a refusal may take one `REFUSED_SHARE`th of the memory of all connections, beside it; at least
-/// that of some connections.
+/// Connections that get a refusal have memory of their own: one `REFUSED_SHARE`th of that of all connections, but
+/// enough for 16 of them without TLS.
 const REFUSED_SHARE: u64 = 16;
 const REFUSED_BYTES_MIN: u64 = 16 * ConnectionPermit::LOOP_BYTES;
 
@@ -309,6 +309,7 @@ impl Core {
         {
             session.note_answer(frame);
         }
+        // Only publications wait for more; what is for one client goes out at once, and what waits goes with it.
         self.clients.end_gathering(self.now, key);
     }
 
@@ -327,7 +328,7 @@ impl Core {
         self.publish_copy(publication, None);
     }
 
-    /// Sends a frame to the members of its topic, or holds it.
+    /// Sends a frame to the members of its topic, or holds it while the loop is behind (`overload.rs`).
     pub(super) fn publish_frame(&mut self, delivery: Delivery<'_>) {
         if self.hold_back(delivery) {
             return;
@@ -339,7 +340,8 @@ impl Core {
 
     /// Sends a frame that does not wait to the members of its topic.
     pub(super) fn publish_to(&mut self, topic: TopicKey, delivery: Delivery<'_>) {
-        if self.topics.retain(topic, delivery, self.now) && delivery.deliver {
+        let has_members = self.topics.retain(topic, delivery, self.now);
+        if has_members && delivery.deliver {
             self.deliver(topic, delivery);
             self.begin_overload_if_behind();
         }
@@ -420,7 +422,7 @@ impl Core {
         self.remove_left_frames();
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
         if joined != Joined::Already {
-            // It gets no message from before the join, but the retained frame.
+            // States that are held from before the join are not for this client: it gets the retained frame.
             self.overload.note_seen(topic, key);
         }
         if let Some(frame) = retained {
@@ -490,14 +492,15 @@ impl Core {
         }
     }
 
-    /// Lets no later message to the client refer to an earlier message, until the connection ends.
+    /// Lets no later compressed message to the client refer to an earlier message, until the connection ends.
     pub fn leave_window(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.leave_window();
         }
     }
 
-    /// Counts memory that the gateway keeps for this client beyond others with the client's connection.
+    /// Charges the client's connection for `bytes`: what the gateway keeps for this client in addition to what it keeps
+    /// for every client. Replaces the earlier number.
     pub fn set_client_bytes(&mut self, key: SessionKey, bytes: usize) {
         if let Some(session) = self.clients.session_mut(key) {
             session.count_client(Some(bytes), self.now);

@@ -2,6 +2,9 @@
 //!
 //! Such a client gets every message as a compressed message. A payload that does not shrink is sent in stored blocks of
 //! deflate, because libwebsockets up to 4.3.2 spins on an uncompressed message.
+//!
+//! A payload that is compressed *after* a window refers to the text of the window ([`super::window`]): its encoding is
+//! chained. An encoding without such references stands alone.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -23,11 +26,11 @@ const OWN_BYTES_MAX: usize = 64 * 1024;
 /// The smallest payload that is compressed after a window, bytes: of a smaller one the header takes most.
 const REFERS_BYTES_MIN: usize = 64;
 
-/// The most encodings of a frame after windows of few clients. Each costs a compression, so the limit bounds the cost of
-/// clients that got other messages before, on purpose or not.
+/// A frame with so many encodings after windows gets no further one for less than a quarter of its receivers. Each
+/// costs a compression, so the limit bounds the cost of clients that got other messages before, on purpose or not.
 const OTHERS_MAX: usize = 4;
 
-/// The most encodings of a frame after windows, if a quarter of its receivers may have them.
+/// A frame with so many encodings after windows gets no further one, not even for a quarter of its receivers.
 const CHAINED_MAX: usize = 6;
 
 /// So many bytes may be compressed for each client with the same window, however many messages come: beside the writes
@@ -79,7 +82,7 @@ impl FramePlan {
 /// A plan that was made in this batch. Most clients of a batch get the same frames after the same windows.
 #[derive(Clone, Copy, Debug)]
 struct Planned {
-    /// The address of the frame: none is freed and another made before the batch ends.
+    /// The address of the frame. No other frame can get it, because none is made before the batch ends.
     frame: usize,
     client: Inflates,
     /// The `company` of [`Compressor::plan`] after this plan.
@@ -99,7 +102,7 @@ impl Planned {
     }
 }
 
-/// The most plans of a batch that are known.
+/// The most plans of a batch that are remembered.
 const PLANNED_MAX: usize = 16;
 
 /// The deflaters of a hub.
@@ -265,8 +268,8 @@ impl Compressor {
     }
 
     /// Makes the encoding after the client's window, or after its last message, or without reference. Also returns the
-    /// window that counts from now on: the end of a window is a window too, and clients that got different messages
-    /// before have the same end sooner.
+    /// part of the window that counts from now on: all of it, or only its last message, or nothing. A shorter window is
+    /// the same for more clients, those that got different messages before.
     fn choose(
         &mut self,
         frame: &Frame,

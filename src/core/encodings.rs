@@ -158,7 +158,7 @@ struct Made {
     key: Key,
     /// `None`: the encoding would not be smaller than the payload.
     encoded: Option<Encoded>,
-    /// What the plain encoding shares: the first entry of such a frame is of that.
+    /// The payload that the plain encoding shares: only in the first entry of a list, which has no encoding then.
     shared: Option<Box<SharedPayload>>,
     next: OnceLock<Box<Self>>,
 }
@@ -176,7 +176,7 @@ impl Made {
 pub(super) struct Encodings(OnceLock<Box<Made>>);
 
 impl Encodings {
-    /// None yet, beside a plain encoding that shares this payload.
+    /// No encoding yet, for a frame whose plain encoding shares this payload.
     pub(super) fn sharing(shared: Box<SharedPayload>) -> Self {
         Self(OnceLock::from(Box::new(Made {
             key: Key::of(Kind::Plain),

@@ -13,7 +13,7 @@ use super::shell::{CutRequest, Whom};
 use super::{CloseCode, CloseReason, Closing, Effect, Now, PhaseKind, SessionKey, SocketEnd};
 use weirgate_wire::auth::{Refusal, TokenMarks};
 
-/// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
+/// So many memberships of a client that ends are removed without a look at the clock. Nearly no client has more.
 const LEFT_AT_ONCE: usize = 64;
 
 /// How long a move waits for the gateway at a time. Then it looks again, as often as needed.
@@ -267,8 +267,8 @@ impl Core {
     }
 
     /// Puts the client in the list of those that the hub closes. But while the gateway has work under way for the
-    /// client, the client is only no longer read: until that work ends, or until the plan of the stop gives it no more
-    /// time.
+    /// client, only stops reading from it: the close follows when that work ends, or at the latest after
+    /// [`DrainPlan::busy_us`] at a stop. A move waits without an end, and looks every [`MOVE_BUSY_US`].
     pub(super) fn close_when_idle(&mut self, key: SessionKey) {
         let now = self.now.mono_us;
         let busy_until_us = self.drain.map_or(now + MOVE_BUSY_US, |drain| {
@@ -285,9 +285,9 @@ impl Core {
         }
     }
 
-    /// Notes that the gateway has work under way for this client, which may have ended. At a stop the client is closed once
-    /// the gateway is done ([`set_idle`](Self::set_idle); [`DrainPlan::busy_us`] at the latest), and the stop is complete
-    /// when the gateway is done with all clients.
+    /// Notes that the gateway has work under way for this client, whose connection may have ended. At a stop the client
+    /// is closed once the gateway is done ([`set_idle`](Self::set_idle); [`DrainPlan::busy_us`] at the latest), and the
+    /// stop is complete when the gateway is done with all clients.
     pub fn set_busy(&mut self, key: SessionKey) {
         self.busy.insert(key);
     }

@@ -37,7 +37,7 @@ use super::{
 const BATCH_SESSIONS: usize = 128;
 
 /// The most frames of one batch; the last write may exceed the limit. A frame costs a third of a microsecond, however
-/// short it is. A flush may take as much longer than its time as its last batch takes.
+/// short it is. The limit matters because a flush ends only after a batch, even if its time is over earlier.
 const BATCH_FRAMES: usize = 1_024;
 
 /// The most bytes of one batch; the last write may exceed the limit.
@@ -128,13 +128,15 @@ struct BatchEncoder<'a> {
     frame_bytes_max: u64,
     /// False once encodings have used up the time of the batch.
     has_time: bool,
-    /// Whether there was no memory for the encoding that was asked for last.
+    /// Whether there was no memory for the encoding that was requested last; `is_waiting` is false then.
     is_refused: bool,
-    /// Whether only a part of the encoding that was asked for last is made.
+    /// Whether the encoding that was requested last is made only in part, or waits for another one. It goes on in a
+    /// later flush.
     is_waiting: bool,
 }
 
-/// Of frames with a larger payload the time and the memory of each encoding are looked at.
+/// Encodings of a frame with a larger payload are made in steps, and only if there is memory for them
+/// ([`LargeEncoder`]).
 const LARGE_BYTES: usize = 128 * 1024;
 
 impl BatchEncoder<'_> {
@@ -193,6 +195,7 @@ impl BatchEncoder<'_> {
         let encoder = &mut *self.large_encoder;
         let mut is_done = true;
         if !encoder.is_making(frame, kind) {
+            // One is made at a time, so one that is under way is finished first.
             is_done = encoder.advance(self.turn, stats);
             if is_done {
                 let bytes = bytes();
@@ -232,8 +235,8 @@ impl BatchEncoder<'_> {
         true
     }
 
-    /// Whether there is memory for one more encoding: all frames are within their limit before it, and it would be alone.
-    /// Answers always have it. Notes in `is_refused` that there is none.
+    /// Whether there is memory for one more encoding: all frames are within their limit without it, and the encoding by
+    /// itself is, too. For an answer there always is. Sets `is_refused` if there is none.
     #[cold]
     fn has_memory(&mut self, frame: &Frame, bytes: usize) -> bool {
         let is_over = self.frames.alive() > self.frame_bytes_max;
@@ -248,6 +251,7 @@ impl Core {
     /// this lap has yet to reach.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         self.turn.begin_batch(BATCH_DEFLATE_US);
+        // A large encoding under way is continued even if no client waits for it any more.
         let (encoder, stats) = (&mut self.large_encoder, &mut self.clients.stats);
         encoder.advance(&mut self.turn, stats);
         let is_over = !self.laps.is_under_way() || self.flush_lists(tx);
@@ -493,6 +497,7 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        // The pongs are out, or the client has taken its answers: it may be read again.
         let reads_on = control_out || session.take_has_read();
         match session.after_write(now, control_out, limits) {
             AfterWrite::Nothing => {}

@@ -290,7 +290,7 @@ impl Frame {
         })
     }
 
-    /// The number that the frame had last, for windows.
+    /// The number that the compression windows last gave to the frame.
     #[inline]
     pub(super) fn window_number(&self) -> FrameId {
         FrameId(self.window_number.load(Ordering::Relaxed))
@@ -505,9 +505,9 @@ impl FrameBuilder {
         self.body(bytes)
     }
 
-    /// Appends a part of a message to the payload, once; the payload of a message to a binary frame as
-    /// [`bytes`](Self::bytes). The frame shares a large one with its message. Only for a frame with a prefix: the
-    /// header of any other is made from its own bytes alone.
+    /// Appends a part of a message to the payload; at most one call for a frame. In a binary frame the part counts as
+    /// its [`bytes`](Self::bytes). A large part is not copied: the frame shares it with the message. Only for a frame
+    /// with a prefix: the header of any other is made from its own bytes alone.
     pub fn share(&mut self, message: &Arc<Message>, part: Part) {
         debug_assert!(self.prefix != Prefix::None, "no frame for everybody");
         let at = self.payload().len() - HEADER_ROOM;
@@ -520,7 +520,7 @@ impl FrameBuilder {
         }
     }
 
-    /// Appends the text of a position to the payload: the `id` of an event stream.
+    /// Appends the text of a position to the payload. An event stream also has it as the `id` of the event.
     pub fn position(&mut self, position: Position, copy: CopyRank) {
         let body = self.payload();
         let at = body.len();
@@ -540,7 +540,7 @@ impl FrameBuilder {
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, Coding::Plain);
         let (plain, encodings) = match self.shared {
             None => (plain, Encodings::default()),
-            // The header is not right, but of a frame with a prefix nobody gets it.
+            // This header counts too few bytes, but nobody gets it: a frame with a prefix has a header for each client.
             Some(shared) => {
                 let plain = plain.sharing(shared.bytes().len());
                 (plain, Encodings::sharing(shared))

@@ -1,6 +1,6 @@
-//! The usual gap between the messages of a source, and when a silence is longer than usual.
+//! The usual gap between the messages of a topic or of a subject of the bus, and when a silence is longer than usual.
 
-/// A source is quiet after so many of its usual gaps, and after this time at least.
+/// A topic or subject is quiet after so many of its usual gaps, and after this time at least.
 const QUIET_GAPS: u64 = 10;
 const QUIET_MIN_US: u64 = 5_000_000;
 /// A long gap is half forgotten after some 45 shorter ones.
@@ -8,12 +8,12 @@ const GAPS_KEPT: u64 = 64;
 /// Before so many gaps, of ten messages, none is usual.
 const GAPS_MIN: u8 = 9;
 
-/// The gaps between the messages of a source.
+/// The gaps between the messages of a topic or subject.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
-    /// The longest of late, microseconds. A longer gap counts at once; with shorter ones it is forgotten by and by.
+    /// The longest gap of late, microseconds. A longer gap counts at once; with shorter ones it is forgotten by and by.
     usual_us: u64,
-    /// So many were recorded; counts no further than [`GAPS_MIN`].
+    /// How many gaps were recorded; counts no further than [`GAPS_MIN`].
     recorded: u8,
 }
 
@@ -29,7 +29,7 @@ impl Gaps {
         self.usual_us
     }
 
-    /// The silence after which the source counts as quiet, microseconds; `None` before ten messages.
+    /// The silence after which the topic or subject counts as quiet, microseconds; `None` before ten messages.
     pub fn quiet_after_us(self) -> Option<u64> {
         let is_known = self.recorded >= GAPS_MIN;
         is_known.then(|| QUIET_MIN_US.max(QUIET_GAPS.saturating_mul(self.usual_us)))

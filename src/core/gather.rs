@@ -10,7 +10,7 @@ use super::session::Session;
 use super::tables::SlotSet;
 use super::{Frame, Now};
 
-/// The clients that were written to shortly before, and those of them that have messages again.
+/// The clients that got a message shortly before (`recent`), and those of them with messages that wait (`waiting`).
 #[derive(Debug, Default)]
 pub(super) struct Gather {
     /// The longest wait of a message, microseconds; 0: no message waits.

@@ -124,6 +124,7 @@ impl Core {
         }
         let client = trusted.client(&peer, |name| head.raw_values(name));
         session.record().client = client;
+        // From the address of the proxy to that of the client.
         session.move_permit();
         let without = match is_probe(head) {
             true => WithoutRoom::Probe,
@@ -331,7 +332,8 @@ impl Core {
         self.arm(key);
     }
 
-    /// Notes that weirgate itself holds a client's bytes back, after the session has written them.
+    /// Notes that weirgate itself holds a client's bytes back, after the session has written them: the demo shows slow
+    /// clients so.
     pub fn set_paced(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_paced();

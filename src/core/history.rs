@@ -173,7 +173,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Adds a copy, or takes it back.
+    /// Adds a copy (`count` is `usize::checked_add`), or takes it back (`usize::checked_sub`).
     fn count(
         &mut self,
         pattern: Option<&TopicName>,
@@ -233,7 +233,8 @@ pub(super) struct History {
     forgotten: u64,
     /// The number of the newest message that was left out.
     left_out: u64,
-    /// The number of the newest message of which only the position is known.
+    /// No client can resume from before this number: of its message only the position is known, or earlier changes of
+    /// the feed's names are no longer remembered.
     unread: u64,
     memory: Memory,
     /// No message since this time is missing, Unix microseconds; `None` before the first position. With it, why nothing
@@ -324,7 +325,7 @@ impl History {
     /// Handles names that the feed has got: what was published of them before the next message did not come.
     pub(super) fn note_new_names(&mut self, names: NamePatterns) {
         self.new_names.push_back((names, self.numbers.head + 1));
-        // Without these names, no earlier position is good for any name.
+        // Which names these are is no longer remembered, so no earlier position is good for any name.
         if self.new_names.len() > NEW_NAMES_MAX
             && let Some((_, number)) = self.new_names.pop_front()
         {
@@ -445,6 +446,7 @@ impl History {
             found.push(At::Entry(at), entry.body_for(budget.content), name)
         });
         let mut copies = found.copies;
+        // The last copy is too much for this page; a single one goes out whatever its size.
         if found.bytes > budget.bytes_max && copies.len() > 1 {
             copies.pop();
         }
@@ -462,6 +464,7 @@ impl History {
             ..KeptPage::default()
         };
         let next = rest.ok().flatten();
+        // If the time of the walk was over, the page reaches up to where it stopped; otherwise up to the last copy.
         let looked_at = next.and_then(|next| self.cursor_before(next));
         let last = copies.last();
         page.reached = looked_at.or_else(|| {
@@ -471,6 +474,7 @@ impl History {
             })
         });
         for (at, name) in copies {
+            // The page was limited above, before the frames were made.
             let unlimited = FrameBudget {
                 bytes_max: usize::MAX,
                 ..budget
@@ -562,7 +566,8 @@ impl History {
         Ok(())
     }
 
-    /// Where such a message is now; among those that stay only if they are looked for.
+    /// Where such a message is now. If `may_stay`, it may have left the list since, to stay as the newest of its topic
+    /// ([`NewestOnly`]).
     fn find_known(&self, known: Known, may_stay: bool) -> Option<At> {
         match known {
             Known::Number(number) => {
@@ -577,7 +582,7 @@ impl History {
             }
             Known::NewestOnly(topic, position) => {
                 let entry = self.newest_only.get(topic);
-                let is_it = entry.is_some_and(|entry| Some(entry.position) == position);
+                let is_it = entry.is_some_and(|entry| entry.position == position);
                 is_it.then_some(At::NewestOnly(topic))
             }
         }
@@ -585,7 +590,8 @@ impl History {
 
     /// Whether every message of a name after a position is there.
     fn judge(&self, since: u64, wanted: &Wanted) -> Outcome {
-        // The position is between two copies of a message that was never read here, so the second copy cannot be sent.
+        // Of the message `unread` no copy can be sent, so a client that lacks one of them cannot resume. And what was
+        // published of a new name before the feed had it did not come here.
         if since < self.unread || self.is_new_since(since, wanted) {
             return Err(NotRecovered::Window);
         }
@@ -696,8 +702,8 @@ impl History {
         self.entries.partition_point(|entry| entry.number < number)
     }
 
-    /// Forgets for what has come. Of very many small messages only some go at once for a large one, as long as the excess is
-    /// below its limit.
+    /// Forgets messages because a newer one needs their memory: at once down to the limit and its excess, then only
+    /// some of those above the limit, because a large message may displace very many small ones.
     fn forget_excess(&mut self) {
         let bytes_max = self.limits.bytes_max;
         while self.forget_one(bytes_max + bytes_max / EXCESS_SHARE) {}
@@ -705,7 +711,8 @@ impl History {
         self.is_over = steps.all(|_| self.forget_one(bytes_max));
     }
 
-    /// Forgets for copies that clients needed; `before`: the memory without them. What had come before goes in rounds.
+    /// Forgets messages because copies that clients needed take memory. `before`: the memory without these copies; if
+    /// it was over the limit already, [`handle_timeout`](Self::handle_timeout) brings it below.
     fn forget_made(&mut self, before: usize) {
         let bytes_max = self.limits.bytes_max.max(before);
         while self.forget_one(bytes_max) {}
@@ -766,7 +773,7 @@ impl History {
             self.newest_only.add(topic, name, entry);
             self.known_topics.keep_newest_only(topic, number);
         } else {
-            // Also one that was left out: the stream says of it that it is too large.
+            // Also if the message was left out: from now on only the stream can say that it is too large.
             if self.known_topics.has_only_newest(topic) {
                 self.note_newest_forgotten(topic);
             }

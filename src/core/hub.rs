@@ -202,7 +202,8 @@ impl<G: Gateway> Hub<G> {
                 .handle_timeout(&mut self.core, &mut self.clients);
             self.core.room_was_freed = true;
         }
-        // Last: after a turn that was late, what has waited for the loop alone is no sign of a slow client.
+        // Last, so that the deadlines above do not take messages that wait only for the loop, after a turn that was
+        // late, for messages that a slow client does not take.
         self.core.end_gathering();
         self.finish_call();
     }

@@ -190,6 +190,7 @@ impl Core {
             frame: &frame,
             deliver: publication.deliver,
             retain: Retain::Keep,
+            // The frame itself says whether it is of the feed.
             place: Place::Outside,
         };
         if !self.hold_back(delivery) {
@@ -204,7 +205,7 @@ impl Core {
         }
     }
 
-    /// Lets the members of a topic that get this kind of content miss a message: each misses a number.
+    /// Lets the members of a topic that get this kind of content miss a message: the `seq` of each skips a number.
     #[cold]
     fn skip_copy(&mut self, topic: TopicKey, content: Content) {
         let members: Vec<SessionKey> = self.topics.members_with(topic, content).collect();

@@ -117,7 +117,7 @@ impl UnderWay {
             }),
             Writer::Deflated(payload, deflater) => {
                 payload.step(frame, DEFLATE_STEP_BYTES, |part, out| {
-                    // What is broken says so at the end.
+                    // After a failure, `Deflater::end` returns false, and the payload is sent in stored blocks.
                     let _ = deflater.write(part, out);
                 })
             }

@@ -38,7 +38,8 @@ pub enum Active {
     Always,
 }
 
-/// The last two times at which a topic was active, each as the number of losses before it.
+/// The last two times at which a topic was active, each as the number of losses before it: with n, the topic was active
+/// after n losses, so loss n + 1 hits it, if there is one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     before: u64,
@@ -49,7 +50,7 @@ pub(super) struct Times {
 impl Times {
     /// Adds whether the topic is active now, after `losses` losses.
     pub(super) fn add(times: Option<Self>, losses: u64, active: Active) -> Option<Self> {
-        // The last time with fewer losses before it.
+        // The last time from before the newest loss.
         let before = times.map(|times| match times.last < losses {
             true => times.last,
             false => times.before,

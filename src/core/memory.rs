@@ -175,8 +175,8 @@ impl Choice<'_> {
         room.unwrap_or_default() as u64
     }
 
-    /// Adds the memory that the end of this client frees: its queue, and the frames that no other client holds that
-    /// was not chosen.
+    /// Adds the memory that the end of this client frees: its queue, and the frames that only clients chosen so far
+    /// hold.
     fn take(&mut self, key: SessionKey) {
         let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {

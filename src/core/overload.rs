@@ -25,7 +25,8 @@ use super::publication::Delivery;
 use super::{ConflationKey, Frame, OverloadStats, SessionKey, TopicName};
 use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 
-/// The most states that are held. Further states go into the send queues, those of a held topic after its oldest.
+/// The most states that are held. A further state goes into the send queues; if its topic has held states, the oldest
+/// of these goes in its place.
 const STATES_MAX: usize = 16_384;
 
 /// After this time states go into the send queues again, to try whether the loop keeps up.
@@ -92,7 +93,8 @@ struct Seen {
     order: ChunkedQueue<(u64, SessionKey)>,
 }
 
-/// As many clients are forgotten with each that is noted, if their states are out: more than come.
+/// For each client that is noted, so many others are forgotten, if the states that they have seen are out. With only
+/// one, such clients could pile up.
 const FORGOTTEN_WITH_EACH: usize = 2;
 
 impl Seen {

@@ -37,8 +37,9 @@ pub struct StoredId {
 }
 
 impl StoredId {
-    /// The number that no other message of the stream has: on JetStream. There the second part is a time in nanoseconds,
-    /// which is higher than any number. On Redis the first part is the time, and the second one counts within it.
+    /// The sequence number, which no other message of the stream has; `None` on Redis, whose ids have none. On
+    /// JetStream the second part is a time in nanoseconds, so it is higher than the first; on Redis the first part is
+    /// the time, and higher.
     pub(super) fn number(self) -> Option<u64> {
         (self.minor > self.major).then_some(self.major)
     }

@@ -1,8 +1,9 @@
 //! A FIFO with two entries inline. Most clients have at most one frame waiting, so an idle or healthy
 //! connection needs no heap for the queue, and a drained queue gives its heap back.
 //!
-//! The queue knows the total weight of its entries: the ring on the heap keeps the sum of its own, and the two
-//! inline entries are weighed when the weight is asked for. The entries of a send queue are frames.
+//! The queue knows the total weight of its entries: the ring on the heap keeps the sum of its own, and the two inline
+//! entries are weighed when the weight is asked for. The entries of a send queue are frames. Only replayed frames have
+//! a weight, their bytes: these count for no limit of the queue.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use weirgate_wire::base::ChunkedQueue;
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
 const RING_ENTRIES: usize = 14;
 
-/// A ring grows by so many bytes at most: the queues of all clients that read nothing grow with the same message, so this
-/// is a step of a turn as often as there are such clients.
+/// A ring grows by so many bytes at most: the queues of all clients that read nothing grow with the same message, so a
+/// turn may take this step for each of them.
 const RING_BYTES: usize = 4 * 1024;
 
 /// A value with a weight.

@@ -1,8 +1,8 @@
 //! Bounds the memory of the send queues themselves. Short messages to clients that do not read may take hundreds of
 //! megabytes a second in the queues, 16 bytes for each message and client, while the frames, which the queues share,
-//! take next to nothing. Whose end frees which frames, a walk over all frames of all queues finds out
-//! ([`super::memory`]), which is too slow for that. The memory of a queue itself belongs to one client, so a look at each
-//! client is enough.
+//! take next to nothing. A walk over all frames of all queues finds out which frames the end of a client frees
+//! ([`super::memory`]), but it is too slow for this. The memory of a queue itself belongs to one client, so a look at
+//! each client is enough.
 //!
 //! While frames and queues are over their limit, the queues of clients that do not read may take half of it. Over that,
 //! the clients with the longest queues get no more frames at once, and are dropped as soon as there is time. The
@@ -75,8 +75,8 @@ impl Rooms {
         self.longest.add(bytes, key);
     }
 
-    /// The clients with the longest queues: without them the others take `bytes_max`, or more if these are not enough.
-    /// Also returns whether they are.
+    /// The clients with the longest queues, as many as have to go so that the others take at most `bytes_max`. Also
+    /// returns whether they are enough for that: the walk keeps only the longest.
     fn over(self, bytes_max: u64) -> (Vec<SessionKey>, bool) {
         let mut left = self.bytes;
         let mut over = Vec::new();

@@ -137,6 +137,8 @@ impl RefusedNames {
             oldest.filter(|_| of_same.count() + 1 >= REFUSED_NAMES_OF_ONE_MAX)
         };
         let is_full = self.kept.len() >= REFUSED_NAMES_MAX;
+        // The same refusal goes; else the oldest of this client, if it has many; else the oldest of all, if there are
+        // many.
         let gone = same
             .or_else(oldest_of_same)
             .or_else(|| is_full.then_some(0));

@@ -16,8 +16,8 @@ impl Core {
         delivery.deliver && self.overload.concerns(delivery.topic) && self.hold_back_now(delivery)
     }
 
-    /// Holds a frame back, while states are held or are to be. Returns false if the frame is to be sent now; then those held
-    /// states are out that it must not overtake.
+    /// Holds a frame back, while states are held or are to be. Returns false if the frame is to be sent now; then the
+    /// held states that it must not overtake were sent.
     fn hold_back_now(&mut self, delivery: Delivery<'_>) -> bool {
         let frame = delivery.frame;
         // A message of a kept feed is never held ([`super::overload`]).
@@ -31,8 +31,8 @@ impl Core {
         }
     }
 
-    /// Holds a state. If there is no room, it takes that of the oldest held state of its topic, which goes out. Returns
-    /// false if the topic has none.
+    /// Holds a state. If there is no room, the oldest held state of its topic is sent to make room. Returns false if
+    /// the topic has none: the new state is to be sent now.
     fn hold_state(&mut self, delivery: Delivery<'_>) -> bool {
         if self.overload.is_full() && !self.overload.would_replace(delivery) {
             if !self.overload.holds(delivery.topic) {
@@ -99,6 +99,7 @@ impl Core {
             return;
         };
         if !self.topics.retain(topic, delivery, self.now) {
+            // The topic has no members, and may be gone.
             return;
         }
         let members = self.topics.receiver_count(topic, delivery.frame) as u64;

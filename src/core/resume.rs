@@ -12,8 +12,9 @@ use super::session::Session;
 use super::{KeptCursor, KeptHead, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
 use weirgate_wire::admission::Quota;
 
-/// While more bytes of missed messages, and of those that came meanwhile, wait for a client, further ones of the latter
-/// count for the limits of its send queue. One search brings no more.
+/// While more bytes than this wait for a client of missed messages and of those that came during the search, further
+/// ones that came during the search count for the limits of its send queue. One search brings no more: each of the two
+/// kinds has the limit [`Core::RESUME_BYTES_MAX`].
 pub(super) const REPLAYED_BYTES_MAX: usize = 2 * Core::RESUME_BYTES_MAX;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;

@@ -45,8 +45,8 @@ pub struct SearchOutcome {
     /// The first clients, at most [`Search::FOUND_MAX`].
     pub clients: Vec<FoundClient>,
     /// The first names in the order of their bytes, at most [`Search::FOUND_MAX`]; the name itself comes before the names that
-    /// contain it. So of several processes, each has what belongs to the first of all. Of a search for [`Search::Members`] all
-    /// names, in no order.
+    /// contain it. So each of several processes has all of its names that may be among the first of all processes. In a
+    /// search for [`Search::Members`] all names, in no order.
     pub names: Vec<FoundName>,
 }
 
@@ -84,7 +84,7 @@ pub struct FoundName {
 #[derive(Debug)]
 pub(super) struct Seeking {
     search: Search,
-    /// The topic with the name that is searched for.
+    /// In a search for clients: the topic that they have to hold; `None`: any.
     topic: Option<TopicName>,
     /// Names that may still be returned with clients.
     names_left: usize,
@@ -113,8 +113,8 @@ impl Seeking {
         self.found
     }
 
-    /// Adds a topic if it matches; called for all topics before the clients. `hidden`: operators see another name,
-    /// which costs a hash.
+    /// Adds a topic if it matches; for a search for clients, finds the topic by the name that operators see. Called for
+    /// all topics before the clients. `hidden`: the name that operators see, if it is another one, which costs a hash.
     pub(super) fn visit_topic(
         &mut self,
         name: &TopicName,
@@ -219,6 +219,7 @@ pub(super) struct Searches {
 
 impl Searches {
     pub(super) fn new(searches: Vec<Search>, shown_topic: fn(&TopicName) -> TopicName) -> Self {
+        // A gateway hides all names or none, so any name shows it.
         let plain = TopicName::fixed("a");
         Self {
             seeking: searches.into_iter().map(Seeking::new).collect(),

@@ -425,11 +425,13 @@ const FEW_FRAMES: usize = 64;
 /// The queue conflates, and older frames are still to be removed. No queue has 2 to this power frames.
 const CROWDED: u8 = u8::MAX;
 
-/// With so many times the bytes of the hard limit the removal of older frames is due before the queue has twice as many
-/// frames, for these may be larger than the others. Frames in turn and newer ones of the same keys are at most twice the limit.
+/// At so many times the bytes of the hard limit, the removal of older frames is due although the queue has not doubled
+/// its frames: the new ones may be larger. The queue may hold twice the limit after a removal, frames in turn and newer
+/// ones of the same keys, so the number is higher than 2.
 const CROWDED_HARD_LIMITS: usize = 4;
 
-/// With so many times the bytes of the hard limit a queue does not wait until the hub removes older frames.
+/// At so many times the bytes of the hard limit, a push removes the older frames itself, and does not leave that to the
+/// hub.
 const FULL_HARD_LIMITS: usize = 6;
 
 /// The index of the newest frame of each key among the frames in turn (`true`), and among the others.

@@ -88,7 +88,7 @@ pub(super) struct Pair {
 /// What two samples of a waiting client show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The kernel had nothing to send while the queue waited.
+    /// Our kernel had nothing to send while the queue waited.
     Idle,
     /// Like `Idle`, and the loop was late.
     Late,
@@ -179,12 +179,12 @@ impl Pair {
         Cause::Path
     }
 
-    /// The line for a person. `untaken_us`: since when the kernel has taken no byte.
+    /// The line for a person. `untaken_us`: for how long the kernel has taken no byte.
     pub(super) fn say(&self, cause: Cause, late_us: u64, untaken_us: u64) -> String {
         let last = &self.after;
         let (rate, rtt) = (size(self.rate()), time(last.rtt_us.into()));
         match cause {
-            Cause::Idle => "its kernel was idle while messages waited".to_owned(),
+            Cause::Idle => "our kernel had nothing to send while messages waited".to_owned(),
             Cause::Late => late(late_us),
             Cause::Silent => format!(
                 "no acknowledgement for {}, {} retransmissions",

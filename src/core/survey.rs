@@ -52,7 +52,7 @@ pub struct Survey {
     pub busiest_topics: Vec<TopicSnapshot>,
     /// Busy topics that have been silent for longer than usual.
     pub topics_quiet: u64,
-    /// Those with the most members, the most first.
+    /// The quiet topics with the most members, the most first.
     pub quiet_topics: Vec<TopicSnapshot>,
     /// The kept refusals of names, the newest first: at most `REFUSED_NAMES_MAX`.
     pub refused_names: Vec<RefusedName>,

@@ -33,7 +33,8 @@ impl TurnClock for Still {
     }
 }
 
-/// The time that is left of the part under way, and of the share of the client whose messages are handled.
+/// The time that is left of the part under way, of the share of the client whose messages are handled, and of the batch
+/// whose frames are encoded.
 #[derive(Debug)]
 pub(super) struct Turn {
     clock: Box<dyn TurnClock>,

@@ -100,7 +100,7 @@ impl Sent {
     }
 }
 
-/// The payload after which a window is to be found.
+/// What a client gets next: a payload, and what is before it. To find the client's window after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NextPayload {
     /// The client's window so far.

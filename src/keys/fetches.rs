@@ -30,11 +30,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Decides when to fetch. Times are milliseconds of any clock that does not jump.
 #[derive(Debug, Default)]
 struct Schedule {
+    /// When the next regular fetch is due, or the next attempt after a failure.
     due_ms: u64,
     /// The begin of the last fetch for a token.
     asked_ms: Option<u64>,
     /// Failed attempts since the last good fetch.
     failures: u32,
+    /// Whether any fetch has succeeded.
     has_keys: bool,
 }
 
@@ -42,6 +44,7 @@ impl Schedule {
     /// The earliest time of the next fetch that can bring a missing key: a fetch for a token, or the regular fetch.
     fn next_for_token_ms(&self) -> u64 {
         let again_ms = self.asked_ms.map_or(0, |at| at + FETCH_AGAIN_MS);
+        // After a failure, a token waits for the next attempt like everybody.
         match self.failures {
             0 => again_ms.min(self.due_ms),
             _ => self.due_ms,
@@ -104,7 +107,7 @@ const OUTCOMES: [&str; 7] = [
 ];
 
 impl FetchOutcome {
-    /// `fetched`: whether the keys have changed.
+    /// The outcome of a fetch; `Ok` says whether the keys have changed.
     fn of(fetched: &Result<bool, KeyFileError>) -> Self {
         match fetched {
             Ok(true) => Self::Changed,
@@ -203,7 +206,7 @@ impl KeyFetches {
         })
     }
 
-    /// Fetches the set if it is time, or if somebody asks for it.
+    /// Fetches the set if it is time, if an operator has requested it, or if a token may need a newer key.
     fn fetch_if_due(&mut self) {
         let now_us = self.stats.clock.mono_us();
         let now_ms = now_us / 1000;

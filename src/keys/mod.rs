@@ -101,7 +101,7 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secrets, and the keys in the texts of the files and of the URL.
+    /// The secrets, and the keys in the texts of the files, in the order of [`Self::paths`], and in that of the URL.
     fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         for secret in self.0.jwt_secret.iter().chain(&self.0.jwt_secret_before) {
@@ -128,7 +128,7 @@ impl KeyFiles {
         KeyFileError::Wrong(format!("--{flag} {}: {error}", path.display()))
     }
 
-    /// The setting of the file with this number.
+    /// The setting of the file with this index in [`Self::paths`].
     fn flag(&self, number: usize) -> &'static str {
         match number < self.0.public_key_files.len() {
             true => PEM_FILES,

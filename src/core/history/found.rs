@@ -28,7 +28,7 @@ pub(super) enum Known {
     /// By the number in the feed.
     Number(u64),
     /// By its topic, and its position.
-    NewestOnly(TopicIndex, Option<Position>),
+    NewestOnly(TopicIndex, Position),
 }
 
 /// Queue bytes of a copy, without what the gateway adds to a payload, and the memory until its frame is made: a history

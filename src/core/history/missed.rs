@@ -18,8 +18,8 @@ pub(crate) type CopyPlace = (u64, CopyRank);
 /// The missed messages of a client.
 #[derive(Debug, Default)]
 pub struct Missed {
-    /// The messages with their places, in runs that are each in the order of the feed: those of a search are one. Runs of
-    /// very many messages in all are not sorted, which would take milliseconds.
+    /// The messages with their places, in runs that are each in the order of the feed; a search makes one run. The runs
+    /// are merged when messages are taken out: sorting very many messages at once would take milliseconds.
     runs: Vec<VecDeque<(CopyPlace, Arc<Frame>)>>,
     /// The place of the first message of each run, and the index of the run; made by [`sort`](Self::sort).
     order: BinaryHeap<Reverse<(CopyPlace, usize)>>,
@@ -46,7 +46,7 @@ pub struct Missed {
 pub struct KeptPage {
     /// The messages. There may be none, because a long search goes on with the next page.
     pub messages: Missed,
-    /// From where the next page goes on; `None`: as this page.
+    /// From where the next page goes on; `None`: from the same place as this page.
     pub reached: Option<KeptCursor>,
     /// Whether there are no others now.
     pub is_last: bool,
@@ -154,7 +154,8 @@ impl Missed {
         self.order.clear();
     }
 
-    /// Takes the first message out, unless `newer`, which goes out beside these, is before it in the feed.
+    /// Takes the first message out, unless the message at `newer`, which came during the search, is before it in the
+    /// feed.
     pub(crate) fn pop_until(&mut self, newer: Option<CopyPlace>) -> Option<Arc<Frame>> {
         let Reverse((first, at)) = self.order.peek()?;
         if newer.is_some_and(|newer| newer < *first) {

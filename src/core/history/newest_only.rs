@@ -58,8 +58,8 @@ pub(super) struct NewestOnly {
     looked: (u64, KeptOrder),
     /// The bytes of these messages, by address.
     read_for: HashMap<ClientAddr, usize, RandomState>,
-    /// The places of the messages with copies, which are dropped with live messages: of very many others each would be
-    /// looked at.
+    /// The places of the messages with copies. Copies are dropped when live messages need memory; without this set,
+    /// each of very many messages would have to be looked at.
     with_copies: BTreeSet<KeptOrder>,
     /// The bytes of all messages. What clients make of a message may take them over the limit, until others are forgotten.
     bytes: usize,

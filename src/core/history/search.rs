@@ -30,11 +30,12 @@ const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 pub(super) struct Search {
     names: WantedNames,
     sought: Sought,
-    /// What it has found out of topics by patterns. Without room for it, each step finds it out anew.
+    /// The topics of which the search wants no message, as far as its steps have found out. `None` without patterns, or
+    /// if there is no room for it: then each step finds it out anew.
     unwanted: Option<Unwanted>,
-    /// The permit for that.
+    /// The permit for the memory of `unwanted`.
     memory: Option<Permit>,
-    /// The number of the newest message that it looks at.
+    /// The number of the newest message that the search looks at.
     until: u64,
     /// Steps of matching that are left.
     steps: usize,
@@ -81,7 +82,7 @@ impl Search {
         }
     }
 
-    /// Charges what it has found out of topics, bytes, or forgets it.
+    /// Charges the memory of `unwanted`, or forgets it if there is no room.
     pub(super) fn charge(&mut self, grant: impl FnOnce(usize) -> Option<Permit>) {
         if self.memory.is_none()
             && let Some(unwanted) = &self.unwanted
@@ -91,7 +92,7 @@ impl Search {
         }
     }
 
-    /// Takes what it has found out of topics; nothing if that is not about the topics of now.
+    /// Takes `unwanted` for a step; begins it anew if topics were forgotten since, whose indices others may have now.
     fn take_unwanted(&mut self, known: &KnownTopics) -> Unwanted {
         let unwanted = self.unwanted.take();
         let unwanted = unwanted.filter(|unwanted| unwanted.is_of(known));
@@ -105,6 +106,7 @@ impl Search {
 /// Takes what a step of a search finds.
 struct Finds<'m> {
     missed: &'m mut Missed,
+    /// As [`Search::bytes`].
     bytes: &'m mut usize,
     budget: FrameBudget,
 }
@@ -119,8 +121,9 @@ impl Finds<'_> {
         }
     }
 
-    /// Adds a copy of a message; nothing for a message that these clients do not get. A frame that exists is not looked for
-    /// again. `is_older`: it is older than what was found before.
+    /// Adds a copy of a message; nothing for a message that these clients do not get. If the message is a frame, the
+    /// frame is added now; otherwise it is made later. `is_older`: it is older than what was found before, as in a
+    /// search for the newest messages.
     ///
     /// # Errors
     /// The copies are too many bytes, or the message is too large for these clients.
@@ -133,7 +136,7 @@ impl Finds<'_> {
     ) -> Outcome {
         let content = self.budget.content;
         let Some(body) = entry.body_for(content) else {
-            // Of the newest messages it is noted that they are not whole.
+            // In a search for the newest messages, `note_cut` has noted it.
             let is_missing = !is_older && entry.is_left_out_for(content);
             return if is_missing {
                 Err(NotRecovered::Window)
@@ -372,7 +375,7 @@ impl History {
                     newest.next = NextNewest::Alone(place);
                     return Ok(false);
                 }
-                let known = Known::NewestOnly(topic, Some(entry.position));
+                let known = Known::NewestOnly(topic, entry.position);
                 let names = matching.names_for(topic, &self.known_topics)?;
                 if is_older || entry.is_left_out_for(content) {
                     finds.note_cut(names, RetainedCut::Large);

@@ -111,7 +111,8 @@ impl EventWriter {
         }
     }
 
-    /// Takes at most `bytes_max` bytes of the data, of which a multiple of three. Returns false once all are taken.
+    /// Takes at most `bytes_max` bytes of the data, a multiple of three, so that base64 pads only the last part.
+    /// Returns false once all are taken.
     pub(crate) fn step(&mut self, frame: &Frame, bytes_max: usize) -> bool {
         debug_assert!(
             bytes_max.is_multiple_of(3),
@@ -235,8 +236,8 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    /// Returns the next message of the query. Input is discarded; the first time that it is more than a few bytes is a
-    /// violation: an event stream takes none.
+    /// Returns the next message of the query. Input is discarded, because an event stream takes none. When it first
+    /// exceeds [`IGNORED_BYTES_MAX`], that is a violation.
     pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<ClientStep> {
         if let Some(message) = self.messages.next() {
             return Some(ClientStep::Message(ClientMessage::Text(message.into())));

@@ -118,7 +118,7 @@ pub(super) enum ClientStep {
     Ping,
     /// The client responded to [`Protocol::keep_alive`].
     Pong,
-    /// The client closes, with the code of its close frame; the response is in the control part.
+    /// The client closes, with the code of its close frame, if that has one; the response is in the control part.
     PeerClosed(Option<u16>),
     /// The client broke the protocol and is closed with this code.
     Violation(CloseCode, CloseReason),

@@ -25,6 +25,7 @@ pub(super) fn greet(
     let bits = agreed.and_then(Agreed::client_window_bits);
     let window = bits.and_then(|bits| request.inflate_windows.grant(bits));
     if let Some(agreed) = &mut agreed {
+        // There is no room for a window, or the client's messages refer to no earlier one anyway.
         if window.is_none() {
             *agreed = agreed.without_client_takeover();
         }

@@ -8,7 +8,7 @@ use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{Refusal, TokenMarks};
 use weirgate_wire::json::Json;
 
-/// The latest end of a refusal: 100 years ahead. Milliseconds are later.
+/// The latest end of a refusal: 100 years ahead. A time that is in milliseconds by mistake is later.
 const AHEAD_S_MAX: i64 = 100 * 365 * 24 * 60 * 60;
 
 /// The bits of [`Cut::kind`]: one for each condition.
@@ -74,7 +74,7 @@ impl<'a> Connected<'a> {
         }
     }
 
-    /// Both names: a token that names another user takes nothing from the certificate.
+    /// The user and the name in the certificate: that counts even if a token names another user.
     pub(super) fn users(&self) -> impl Iterator<Item = &str> {
         self.user.into_iter().chain(self.certificate)
     }

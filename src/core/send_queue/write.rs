@@ -269,7 +269,7 @@ impl SendQueue {
     }
 
     /// Calls `each` with the frames of the next write, of which the last may be cut, until it returns false: as many as
-    /// `bytes_max` holds. In another encoding than the plain one only frames with a plan.
+    /// `bytes_max` holds. In another encoding than the plain one, only frames with a plan are in a write.
     #[inline]
     fn for_each_outgoing<'a>(
         &'a self,

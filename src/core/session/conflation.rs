@@ -9,7 +9,7 @@ use super::Session;
 use crate::ConflationKey;
 
 impl Session {
-    /// Whether several frames wait, the first with a conflation key.
+    /// Whether at least three frames wait, the first with a conflation key.
     pub(crate) fn has_several_states(&self) -> bool {
         let first = self.queue.entries().next();
         self.queue.frames() > 2 && first.is_some_and(|frame| frame.is_state())
@@ -21,7 +21,7 @@ impl Session {
         self.queue.is_crowded()
     }
 
-    /// Removes older frames of the same keys from a queue of several frames; returns frames and bytes.
+    /// Removes older frames of the same keys from a queue of at least three frames; returns frames and bytes.
     pub(crate) fn skip_to_newest(&mut self) -> (u32, usize) {
         if self.queue.frames() < 3 {
             return (0, 0);

@@ -16,7 +16,7 @@ const PROXY_STALLS_MAX: u64 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
-    /// The request head is not whole in time, unless the rest is unread.
+    /// The time for the request head is over. The rest of the head may be in the socket, which is to be read once more.
     LastRead,
     /// The session ends.
     End {

@@ -76,7 +76,8 @@ impl Session {
         self.sending == Sending::Gathered
     }
 
-    /// Whether the client still has to get live messages from before the last `since` published bytes.
+    /// Whether the client still has to get live messages from before the last `since` published bytes. States are not
+    /// among these bytes, so the result is false for a queue of several states.
     #[inline]
     pub(crate) fn owes(&self, since: usize) -> bool {
         self.queue.bytes() > since

@@ -1,7 +1,7 @@
-//! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages,
-//! input of paused clients, what the gateway keeps of a request that takes several turns, and pongs for clients that do not
-//! read. All clients share one [`Quota`]: if its limit is exceeded, clients that hold much without
-//! progress are dropped.
+//! The memory of what clients have sent and the hub cannot handle yet: unfinished heads and messages, input of paused
+//! clients, what the gateway keeps of a request that takes several turns, and pongs for clients that do not read. All
+//! clients share one [`Quota`]: if its limit is exceeded, clients that hold much without progress are dropped. Also the
+//! most bytes of one read, which bounds what is kept of a client that is paused.
 //!
 //! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
 //! message, and each change of the input that waits after a pause.

@@ -32,7 +32,8 @@ pub struct Accepted {
     pub is_own_name: bool,
     /// The marks of the client's token.
     pub marks: Option<Arc<TokenMarks>>,
-    /// Memory that the gateway keeps for this client beyond others, such as the names in its token, bytes.
+    /// Memory that the gateway keeps for this client in addition to what it keeps for every client, such as the names
+    /// in its token, bytes.
     pub client_bytes: usize,
     /// The reason if the client is to be closed at once, for the same log line; also the label of a metric.
     pub refusal: Option<&'static str>,

@@ -105,7 +105,7 @@ enum Awaited {
 enum Sending {
     /// In no list: nothing waits, or the session was not listed yet.
     Idle,
-    /// In no list: what waits is gathered.
+    /// In no list: what waits goes out a little later, together with what follows (`core/gather.rs`).
     Gathered,
     /// In a list of the next flush.
     Listed,
@@ -127,9 +127,9 @@ struct Cold {
     rest_bytes: Option<NonZeroU32>,
     /// The permit of the connection; `None` once it was handed over to HTTP.
     permit: Option<ConnectionPermit>,
-    /// The limit of [`Accepted::outbound_per_second`].
+    /// The limit of [`Accepted::outbound_per_second`]; data above it is shed.
     rate: Option<Box<TokenBucket>>,
-    /// Of a client with a rate of its own, or a gate.
+    /// Of a client with a rate of its own ([`Accepted::max_rate`]), or a gate: holds data back.
     throttle: Option<Box<Throttle>>,
     /// Whether a sign of life is awaited.
     is_silent: bool,

@@ -27,7 +27,8 @@ impl Session {
         }
     }
 
-    /// Counts what the client's token says, and what the gateway keeps for the client beyond others.
+    /// Counts what the client's token says, and what the gateway keeps for this client in addition to what it keeps for
+    /// every client; `None`: that has not changed.
     pub(crate) fn count_client(&mut self, client_bytes: Option<usize>, now: Now) {
         let token_bytes = self.cold.record.token_bytes();
         if let Some(permit) = &mut self.cold.permit {

@@ -1,6 +1,6 @@
 //! Messages of the kept feed that wait outside of the send queue while a client resumes: what it has missed may be very
-//! much, so it is searched, and then queued, over several turns. What comes meanwhile is newer, and waits until it is
-//! out.
+//! much, so it is searched, and then queued, over several turns. A message that comes meanwhile is newer, and waits
+//! until the missed ones are in the queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub(crate) enum NextPostponed {
 }
 
 impl Postponed {
-    /// Adds a message that has come. Returns false if there are too many bytes: then the messages go
-    /// out, and the search finds nothing more ([`Core::postpone`]).
+    /// Adds a message that has come. Returns false if there are too many bytes: then the messages go out, and the
+    /// client gets nothing of what the search finds ([`Core::postpones`]).
     fn push(&mut self, newest: u64, frame: &Arc<Frame>) -> bool {
         let copy = frame.copy_position().map_or(CopyRank::LAST, |at| at.copy);
         self.newer_bytes += frame.queue_bytes();
@@ -128,7 +128,7 @@ impl Session {
         })
     }
 
-    /// Ends postponing if nothing waits, nor for anything older.
+    /// Ends postponing if nothing waits, and the gateway searches no more.
     fn end_postponing(&mut self) {
         let postponed = self.cold.postponed.as_ref();
         if postponed.is_some_and(|postponed| !postponed.is_held && postponed.is_empty()) {

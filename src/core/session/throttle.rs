@@ -53,14 +53,14 @@ pub(super) struct Throttle {
     bytes: usize,
     /// The number of the frame that was held last.
     last_number: u64,
-    /// It is among those that open early.
+    /// Whether the throttle is in the hub's list of those that open early.
     opens_early: bool,
     /// The memory of `held`.
     room: Option<QueueRoom>,
 }
 
 /// The most frames that one step of a table moves. The throttles of all clients with the same names grow with the same
-/// message, so this is a step of a turn as often as there are such clients.
+/// message, so a turn may take this step for each of them.
 const PART_FRAMES: usize = 112;
 
 type Held = ExtendibleMap<ConflationKey, HeldFrame, PART_FRAMES>;

@@ -15,7 +15,7 @@ const BLOCKED_BYTES_MAX: u32 = 16 * 1024;
 /// The answers in the send queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UnreadAnswers {
-    /// Their memory beside their queue bytes, of all since none waited.
+    /// Their memory beside their queue bytes: of all answers that were queued since none waited.
     bytes: u32,
     /// The last of them is out after this frame, as the low bits of a count of the frames that are out.
     until: u32,

@@ -53,6 +53,7 @@ struct Wait {
     ended_us: u64,
     /// The total time of waiting as of each of the last polls, the oldest first.
     at_polls: [u64; POLLS],
+    /// Since when the client has been slow; `None`: it is not.
     slow_since_us: Option<u64>,
     /// The last poll in which the client was slow.
     slow_at_us: u64,
@@ -105,10 +106,12 @@ pub(crate) struct Waits {
     polls: [u64; POLLS],
     /// The poll under way, and the last client that it has reached.
     walk: Option<(Poll, Option<SessionKey>)>,
+    /// Calls of the kernel in this poll, at most [`CALLS_MAX`].
     calls: u32,
     /// The last client that a poll sampled, if the poll had no call left for the clients after it: the next poll
     /// continues there.
     called: Option<SessionKey>,
+    /// Clients with samples, at most [`SAMPLED_MAX`].
     sampled: usize,
     by_proxy: HashMap<ClientAddr, ProxyClients, RandomState>,
 }
@@ -308,6 +311,7 @@ impl Waits {
         tx: &mut dyn Transmit,
     ) -> Option<Judged> {
         let [recent_us, waited_us] = wait.waited_us();
+        // If polls were late, more than a second has passed, and half of that counts.
         let slow_us = SLOW_US.max(poll.passed_us / 2);
         let waits = waited_us >= slow_us;
         let pair = match waits || recent_us >= SAMPLE_FROM_US {

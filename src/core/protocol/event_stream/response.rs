@@ -67,7 +67,7 @@ pub(super) fn line_ends(text: &[u8]) -> usize {
 /// reads every line end as LF.
 #[derive(Debug, Default)]
 pub(super) struct DataLines {
-    /// Whether the part before ended with a CR, of which a LF may follow.
+    /// Whether the part before ended with a CR. A LF at the beginning of the next part belongs to that CR.
     after_cr: bool,
 }
 
