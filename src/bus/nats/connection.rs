@@ -53,7 +53,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Bytes of a message that is not whole yet.
+    /// The arrival of bytes of a message that is not whole yet.
     pub(super) const fn at(at: Instant) -> Self {
         Self {
             any_at: at,

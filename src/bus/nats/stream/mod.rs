@@ -45,6 +45,7 @@ pub struct NatsStreamSource {
     pub(super) progress: SourceProgress,
     feed: StreamFeed,
     lines: LogBudget,
+    /// Whether the log has the warning about a stream that does not keep its messages (retention: interest).
     has_warned: bool,
 }
 

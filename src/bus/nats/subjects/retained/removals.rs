@@ -31,8 +31,8 @@ pub(super) struct Removals {
     expected: Option<Expected>,
     /// Messages may have been removed since this consumer was made.
     doubted: Option<Doubt>,
-    /// The next consumer has brought what the one before would have brought; or newer messages, if the stream has some: then
-    /// no number behind this one may be missing.
+    /// A consumer has brought as many messages as the one before would have brought. But if the stream has newer
+    /// messages, they may be among them; then no number behind this one may be missing.
     unsure_from: Option<u64>,
     /// Newer messages replace older ones.
     replaces: bool,
@@ -173,7 +173,8 @@ impl Removals {
         self.asks_list
     }
 
-    /// The number behind which no other may be missing; `None`: that does not matter.
+    /// The number behind which no number may be missing, or messages count as removed. `None`: missing numbers tell
+    /// nothing.
     fn whole_from(&self, stream: &StreamInfo, read: Option<StoredId>, now: Instant) -> Option<u64> {
         if Counts::of(stream).holes == 0 || stream.overwrites || stream.keeps_within {
             return None;
