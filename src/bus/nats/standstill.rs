@@ -36,6 +36,7 @@ struct Standstill {
     head: Option<StoredId>,
     /// When the newest message was first seen.
     since: Instant,
+    /// The times between its messages, which tell a longer silence than usual.
     gaps: Gaps,
     /// `None`: not known yet, or not any more.
     state: Option<StreamState>,

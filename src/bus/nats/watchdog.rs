@@ -68,7 +68,7 @@ pub(super) enum WatchdogAnswer {
     NoLeader,
 }
 
-/// The means of the watchdog.
+/// What the watchdog needs of the session.
 pub(super) trait AskServer {
     /// Sends a request. Returns the number of the answer.
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64;

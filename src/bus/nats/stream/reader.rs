@@ -186,17 +186,17 @@ impl JetStreamReader {
         self.ask_info(now, out);
     }
 
-    /// The time of the next [`Self::tick`]. `bytes`: when bytes of messages arrived. They put the time off, because
-    /// over a slow link an answer or a heartbeat can come after a large message.
-    pub(super) fn due(&self, bytes: Arrivals) -> Option<Instant> {
+    /// The time of the next [`Self::tick`]. `arrivals` put the time off, because over a slow link an answer or a
+    /// heartbeat can come after a large message.
+    pub(super) fn due(&self, arrivals: Arrivals) -> Option<Instant> {
         let last = |own: Option<Instant>, at: Instant| own.map_or(at, |own| own.max(at));
         match &self.step {
             ReaderStep::Away => None,
             ReaderStep::Pause { until } => Some(*until),
             ReaderStep::Prove(..) | ReaderStep::Read { .. } => {
-                Some(last(self.heard, bytes.partial_at) + SILENCE_MAX)
+                Some(last(self.heard, arrivals.partial_at) + SILENCE_MAX)
             }
-            _ => Some(last(self.asked, bytes.any_at) + ANSWER_TIMEOUT),
+            _ => Some(last(self.asked, arrivals.any_at) + ANSWER_TIMEOUT),
         }
     }
 
@@ -211,18 +211,18 @@ impl JetStreamReader {
         }
     }
 
-    /// Does what is due. `bytes` as in [`Self::due`].
+    /// Does what is due. `arrivals` as in [`Self::due`].
     ///
     /// # Errors
     /// JetStream has not answered.
     pub(super) fn tick(
         &mut self,
         now: Instant,
-        bytes: Arrivals,
+        arrivals: Arrivals,
         out: &mut Vec<u8>,
     ) -> Result<(), NatsError> {
         self.acks.send_due(now, out);
-        let is_due = self.due(bytes).is_some_and(|due| now >= due);
+        let is_due = self.due(arrivals).is_some_and(|due| now >= due);
         match &self.step {
             _ if !is_due => Ok(()),
             ReaderStep::Pause { .. } | ReaderStep::Prove(..) | ReaderStep::Read { .. } => {
