@@ -181,18 +181,18 @@ impl Ledger {
         self.without_room.clear();
         self.asked = 0;
         self.asked_bytes = 0;
-        let mut has_carried = false;
+        let mut had_confirmed = false;
         for names in [&mut self.channels, &mut self.patterns] {
             names.retain(|_, entry| entry.wanted);
             for entry in names.values_mut() {
-                has_carried |= entry.server == NameOnServer::Confirmed;
+                had_confirmed |= entry.server == NameOnServer::Confirmed;
                 entry.command = Command::None;
                 if entry.server != NameOnServer::Refused {
                     entry.server = NameOnServer::Absent;
                 }
             }
         }
-        has_carried
+        had_confirmed
     }
 
     /// Whether all names that were wanted when the connection was made are answered and settled.

@@ -194,13 +194,13 @@ impl BusInterest {
     /// Subscribes to a channel, or to the channels of a pattern. The answer returns `number`.
     pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
         let wanted = true;
-        self.say(subscription, InterestChange { wanted, number });
+        self.queue_change(subscription, InterestChange { wanted, number });
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&self, subscription: Subscription) {
         let (wanted, number) = (false, 0);
-        self.say(subscription, InterestChange { wanted, number });
+        self.queue_change(subscription, InterestChange { wanted, number });
     }
 
     /// The number of changes that the bus has not answered.
@@ -313,7 +313,7 @@ impl BusInterest {
         }
     }
 
-    fn say(&self, subscription: Subscription, change: InterestChange) {
+    fn queue_change(&self, subscription: Subscription, change: InterestChange) {
         if self.shared.changes().put(subscription, change) {
             self.wake.wake();
         }
@@ -391,11 +391,11 @@ impl Names {
     /// # Errors
     /// The loop is gone.
     pub(super) fn lost(&mut self, was_restored: bool, link: &SourceLink) -> Result<(), LoopGone> {
-        let has_carried = self.ledger.end_connection();
+        let had_confirmed = self.ledger.end_connection();
         self.show();
         self.show_asked_questions(0, 0);
         // If all names were subscribed, the report of the outage includes the loss.
-        if has_carried && !was_restored {
+        if had_confirmed && !was_restored {
             link.send(BusEvent::Gap { lost: None })?;
         }
         Ok(())

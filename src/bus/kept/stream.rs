@@ -159,6 +159,7 @@ impl StreamFeed {
         if event == KeptEvent::CaughtUp {
             let away_ms = relay.report_up()?;
             relay.lag.note_caught_up();
+            // The ids are the same for all instances.
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");

@@ -18,7 +18,7 @@ use weirgate_core::StoredId;
 pub(super) struct AllRead {
     /// The last message that was read.
     after: Option<StoredId>,
-    /// The last message that was read before the last check of the stream: what comes after it may not be whole.
+    /// The last message that was read before the last check of the stream: behind it, messages may be missing.
     whole_to: Option<StoredId>,
     /// The number of the last message before the first numbers that did not come since the last check. They are of other
     /// names, or were removed before they were read.
