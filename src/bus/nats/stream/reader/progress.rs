@@ -38,8 +38,8 @@ pub(super) struct Progress {
     watch: Watch,
     /// Whether messages of such a stream were removed before they were read.
     trims: Trims,
-    /// The number of a delivery of the consumer, and how many messages the stream had in the first answer after it
-    /// ([`Self::has_unread`]).
+    /// The messages of the stream in the first answer after the consumer's delivery with this number.
+    /// The pair: that number, and how many messages there were ([`Self::has_unread`]).
     counted: Option<(u64, u64)>,
     /// The state of the stream in the leader's last answer.
     info: Option<StreamInfo>,
