@@ -18,7 +18,7 @@ pub(crate) enum NeededBy {
     Clients,
 }
 
-/// The names that a check before a start asks the bus about, those that the gateway needs first.
+/// The names that a check before a start asks the bus about: first those that the gateway needs.
 pub(crate) fn names_to_check<'a, T>(
     needed: &'a [T],
     requests: &'a [T],
@@ -49,8 +49,8 @@ impl Answers {
     }
 
     /// Adds the findings from the answers of `bus`. A refused name that clients may request is only a warning, because
-    /// it concerns no other clients. `needed` and `requests` are the numbers of all names, also of those that were not
-    /// asked about.
+    /// only clients that request it are affected. `needed` and `requests` are the numbers of all names, also of those
+    /// that were not asked about.
     pub(crate) fn report(
         self,
         bus: &str,

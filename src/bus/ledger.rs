@@ -41,7 +41,8 @@ enum NameOnServer {
     /// Not subscribed on this connection, or unsubscribed as asked.
     #[default]
     Absent,
-    /// The server refused a command with several names, among them this name, so the next command has this name alone.
+    /// The server refused a command with several names, among them this name; or it refused this name, and a newer
+    /// request has to have the answer again. The next command has this name alone.
     Suspect,
     /// The server refused the name, and the refusal was reported. The state outlives the connection, so that a refusal
     /// is reported once.
@@ -180,18 +181,18 @@ impl Ledger {
         self.without_room.clear();
         self.asked = 0;
         self.asked_bytes = 0;
-        let mut has_carried = false;
+        let mut had_confirmed = false;
         for names in [&mut self.channels, &mut self.patterns] {
             names.retain(|_, entry| entry.wanted);
             for entry in names.values_mut() {
-                has_carried |= entry.server == NameOnServer::Confirmed;
+                had_confirmed |= entry.server == NameOnServer::Confirmed;
                 entry.command = Command::None;
                 if entry.server != NameOnServer::Refused {
                     entry.server = NameOnServer::Absent;
                 }
             }
         }
-        has_carried
+        had_confirmed
     }
 
     /// Whether all names that were wanted when the connection was made are answered and settled.
@@ -367,7 +368,7 @@ impl Ledger {
         number
     }
 
-    /// Whether names may be refused that are not queued again yet.
+    /// Whether the server has refused a name since [`Self::retry_refused`] was last called.
     pub(super) fn has_refused(&self) -> bool {
         self.has_refused
     }

@@ -52,7 +52,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 4 * 1024;
 
 /// Why a message is skipped and counted as bad.
 const NAME_TOO_LONG: &str = "a name of over 4,096 bytes";
-/// The same of a name that is no text: clients know names as text, and the bytes would become the text of other names too.
+/// The same of a name that is no text. Clients know names as text, and with its wrong bytes replaced, this name could
+/// become the text of another one.
 const NAME_NOT_UTF8: &str = "a name that is not UTF-8";
 
 /// Returns the name of a message, as clients know it.

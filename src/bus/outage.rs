@@ -34,8 +34,8 @@ pub struct LinkTimes {
 }
 
 impl LinkTimes {
-    /// For how many milliseconds the oldest request, sent at `sent`, has had no answer, if that is too long. Must be asked
-    /// only when there is nothing to read. Bytes alone do not show that a link works in both directions.
+    /// For how many milliseconds the oldest request, sent at `sent`, has had no answer, if that is too long. Call it
+    /// only when there is nothing to read. That bytes arrive does not show that the link works in both directions.
     pub(super) fn unanswered_ms(&self, sent: Option<Instant>) -> Option<u64> {
         let waited_ms = sent?.elapsed().as_millis() as u64;
         (waited_ms >= self.silence_max_ms).then_some(waited_ms)

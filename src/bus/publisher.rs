@@ -19,6 +19,7 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Publisher {
     sender: Sender<Outgoing>,
+    /// The bytes of the payloads that wait.
     bytes: Arc<AtomicUsize>,
     wake: Wake,
 }
@@ -28,6 +29,7 @@ pub struct Publisher {
 pub(super) struct Outgoing {
     pub(super) subject: Arc<str>,
     pub(super) payload: Vec<u8>,
+    /// [`Publisher::bytes`], of which this payload's bytes are a part until the drop.
     room: Arc<AtomicUsize>,
 }
 

@@ -29,7 +29,8 @@ pub(super) trait Bus {
     /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
     const OUTAGE_LOSES_MESSAGES: bool;
 
-    /// What this error keeps from being done, if the bus itself is there: the words after "cannot".
+    /// What this error prevents although the bus answers, as the words after "cannot" in the log. `None`: the bus is
+    /// away.
     fn cannot(_error: &Self::Error) -> Option<String> {
         None
     }

@@ -2,8 +2,8 @@
 //!
 //! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
 //! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
-//! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of the
-//! requests about a question that the source has taken, the newest.
+//! the source takes none. Questions for last values wait in the same way: a question is removed when nobody waits for
+//! the answer any more. Once the source has taken it, only the newest request about it waits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,7 +37,7 @@ pub struct BusInterest {
     wake: Wake,
 }
 
-/// A question for the last value of a channel, or the last values of a pattern.
+/// A question for stored messages of a channel, or of the channels of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) subscription: Subscription,
@@ -48,9 +48,9 @@ pub(super) struct Question {
     /// What was read before, and does not come again.
     pub(super) after: Arc<PageCursor>,
     pub(super) wants: Wants,
-    /// Of all messages: the channels and patterns that clients wait for.
+    /// With [`Wants::All`]: the channels and patterns that clients wait for; otherwise empty.
     pub(super) names: Arc<[TopicName]>,
-    /// Among whose questions it takes its turn.
+    /// The address of the client among whose questions it takes its turn.
     pub(super) client: ClientAddr,
 }
 
@@ -136,7 +136,7 @@ struct SharedInterest {
 #[derive(Debug, Default)]
 struct Questions {
     waiting: BTreeMap<u64, Question>,
-    /// The turns of those for which the bus has to read, and of the others.
+    /// The turns of those for which the bus has to [read messages](Question::reads), and of the others.
     reading: FairQueue<u64>,
     taking: FairQueue<u64>,
     page_requests: BTreeMap<u64, PageRequest>,
@@ -194,13 +194,13 @@ impl BusInterest {
     /// Subscribes to a channel, or to the channels of a pattern. The answer returns `number`.
     pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
         let wanted = true;
-        self.say(subscription, InterestChange { wanted, number });
+        self.queue_change(subscription, InterestChange { wanted, number });
     }
 
     /// Ends a subscription.
     pub fn unsubscribe(&self, subscription: Subscription) {
         let (wanted, number) = (false, 0);
-        self.say(subscription, InterestChange { wanted, number });
+        self.queue_change(subscription, InterestChange { wanted, number });
     }
 
     /// The number of changes that the bus has not answered.
@@ -313,7 +313,7 @@ impl BusInterest {
         }
     }
 
-    fn say(&self, subscription: Subscription, change: InterestChange) {
+    fn queue_change(&self, subscription: Subscription, change: InterestChange) {
         if self.shared.changes().put(subscription, change) {
             self.wake.wake();
         }
@@ -391,11 +391,11 @@ impl Names {
     /// # Errors
     /// The loop is gone.
     pub(super) fn lost(&mut self, was_restored: bool, link: &SourceLink) -> Result<(), LoopGone> {
-        let has_carried = self.ledger.end_connection();
+        let had_confirmed = self.ledger.end_connection();
         self.show();
         self.show_asked_questions(0, 0);
         // If all names were subscribed, the report of the outage includes the loss.
-        if has_carried && !was_restored {
+        if had_confirmed && !was_restored {
             link.send(BusEvent::Gap { lost: None })?;
         }
         Ok(())
@@ -407,8 +407,8 @@ impl Names {
         self.retry_at = None;
     }
 
-    /// Requests refused names again, [`RETRY_REFUSED`] after the first of them was refused. Called in every turn, of which
-    /// only those with a refused name need the time.
+    /// Requests refused names again, [`RETRY_REFUSED`] after the first of them was refused. Called in every turn; the
+    /// clock is read only if a name was refused.
     pub(super) fn retry_refused(&mut self) {
         if !self.ledger.has_refused() {
             return;

@@ -288,7 +288,7 @@ pub(super) struct Buffered {
     /// When the last bytes arrived; at first, when the stream was made. Silence is measured from this time, so a large
     /// answer over a slow line is not silence.
     pub(super) last_received: Instant,
-    /// When the last ping of a silent server left, if nothing has arrived since.
+    /// When the server was last pinged because it was silent; `None` if bytes have arrived since.
     pub(super) pinged: Option<Instant>,
 }
 
@@ -368,7 +368,8 @@ impl Buffered {
         Ok(false)
     }
 
-    /// Hands over `bytes` that were read from the socket before this buffer was there, as far as they fit it.
+    /// Hands over `bytes` that were read from the socket before this buffer was there. They have to fit it; more are
+    /// dropped.
     pub(super) fn put_unread(&mut self, bytes: &[u8]) {
         let count = bytes.len().min(self.buffer.len());
         let fits = self.buffer.iter_mut().zip(bytes);

@@ -85,7 +85,7 @@ impl Places {
         }))
     }
 
-    /// The sum of the places.
+    /// The quota of the places.
     pub(crate) fn held(&self) -> &Quota {
         &self.0.held
     }
@@ -172,7 +172,8 @@ impl PlacesState {
         }
     }
 
-    /// Takes the next request whose address may have a place out of the queue, and grants the place.
+    /// Takes the next request whose address may have a place out of the queue, and grants the place. If another service
+    /// has taken the buffers since, the request is dropped, and [`Places::place`] returns `None`.
     fn next(self: &Arc<Self>) -> Option<(ConnectionPlace, oneshot::Sender<ConnectionPlace>)> {
         let mut waiting = lock(&self.waiting);
         let may = |client| self.has_room_for(client);

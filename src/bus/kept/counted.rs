@@ -42,6 +42,7 @@ pub struct CountedFeed {
     names: Vec<Name>,
     /// A hash of the names: positions in a feed with other names are not valid here.
     feed_hash: u32,
+    /// A random number of this process. With a counter it makes a mark that nobody else publishes.
     nonce: u64,
     next_counter: u64,
     count: Count,

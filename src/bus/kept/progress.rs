@@ -1,12 +1,12 @@
-//! How far the source has read the stream, for those that read all messages for clients: they have a connection of their
-//! own, perhaps to a server that is behind.
+//! How far the source has read the stream. The readers of all messages of a name (`"last":"all"`) need it, because each
+//! has a connection of its own, perhaps to a server that is behind.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::KeptEvent;
 use weirgate_core::StoredId;
 
-/// What the source and the readers for clients share. Clones are of the same source.
+/// What the source of a stream writes, and the readers for clients look up. Clones are of the same source.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SourceProgress(Arc<Mutex<Progress>>);
 

@@ -69,7 +69,8 @@ pub enum KeptEvent {
     Lag {
         /// The number of messages; `None`: the bus gives no number.
         messages: Option<u64>,
-        /// The time from storage to storage, milliseconds.
+        /// The time between the storage of the last message that was read and that of the newest, or for how long the
+        /// reader is behind, milliseconds.
         ms: u64,
     },
 }
@@ -81,7 +82,7 @@ pub struct StreamFeed {
     /// A hash of the name of the stream: positions in another stream are not valid here.
     feed_hash: u32,
     storage_time: StorageTime,
-    /// The start of this process, Unix milliseconds.
+    /// The first attempt to connect, which is about the start of this process, Unix milliseconds; `None` before.
     started_ms: Option<i64>,
     lines: LogBudget,
 }
@@ -158,6 +159,7 @@ impl StreamFeed {
         if event == KeptEvent::CaughtUp {
             let away_ms = relay.report_up()?;
             relay.lag.note_caught_up();
+            // The ids are the same for all instances.
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");

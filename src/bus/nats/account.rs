@@ -39,7 +39,7 @@ impl Account {
         self.tiers.get(&format!("R{copies}")).unwrap_or(self)
     }
 
-    /// The limits; none without a word of them.
+    /// The limits; no limit if the server says nothing of them.
     pub(super) fn limits(&self) -> AccountLimits {
         self.limits.unwrap_or_default()
     }

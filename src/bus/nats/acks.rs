@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 /// The limit on acknowledgements sent together.
 const OWED_MAX: i64 = 64;
 /// The divisor for a consumer's limit of unacknowledged messages and for the consumer's timeout. Waiting
-/// acknowledgements use at most this share, so no limit of another client's consumer is reached.
+/// acknowledgements use at most this share, so the limits of a consumer that another client made
+/// are not reached.
 const SHARE: u8 = 8;
 /// How long an acknowledgement waits for others.
 const WAIT: Duration = Duration::from_millis(200);
@@ -15,8 +16,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 /// The acknowledgements to send to a consumer, several at a time.
 ///
 /// Each write is a system call here and work for the server. No message waits for its acknowledgement, so the
-/// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be
-/// delivered a second time, and the subscription's cursor recognises them.
+/// acknowledgements of a fifth of a second are sent together. The effect: after a kill, the messages of this time may
+/// be delivered a second time, and the subscription's cursor recognises them.
 #[derive(Debug)]
 pub(super) struct BatchedAcks {
     /// The subjects to publish to.

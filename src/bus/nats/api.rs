@@ -24,7 +24,7 @@ use weirgate_wire::json::{Json, JsonError};
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
 /// The status of an answer that the server gives in place of JetStream, as in HTTP: service unavailable.
 const UNAVAILABLE: u64 = 503;
-/// The shorter limit while other subjects wait.
+/// In place of [`ANSWER_TIMEOUT`] while other subjects wait: [`JetStream::hurry`].
 pub(super) const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// The reason for a request without the desired answer.
@@ -112,6 +112,7 @@ impl ApiError {
     pub(super) fn fails_all_requests(&self) -> bool {
         match self {
             Self::NoJetStream | Self::Lost => true,
+            // A user that may not subscribe to inboxes gets no answer to any request.
             Self::NotPermitted(what) => what.ends_with(INBOXES),
             Self::Refused { .. }
             | Self::Unavailable { .. }

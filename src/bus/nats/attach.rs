@@ -28,7 +28,8 @@ impl ConsumersSession<'_> {
         }
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
-            // The watchdog asks about these. About those that are forbidden each connection asks again, in `attach`.
+            // The watchdog asks again whether their streams exist. If this user may not ask
+            // (`Presence::Forbidden`), `attach` asks again on each connection.
             if self.subscriptions[index].presence == Presence::LeftOut {
                 continue;
             }
@@ -230,7 +231,7 @@ impl ConsumersSession<'_> {
             .find_jetstream_elsewhere(&streams, settings, connection)
         {
             true => Err(NatsError::ElsewhereOnly.into()),
-            // News may have come meanwhile.
+            // No other server is better, and this one may have answered meanwhile.
             false => Ok(()),
         }
     }

@@ -39,7 +39,7 @@ impl NatsSettings {
                 if is_left_out && ours.is_some() {
                     continue;
                 }
-                match subject(link, &mut room, self.ephemeral, spec, ours, found) {
+                match check_subject(link, &mut room, self.ephemeral, spec, ours, found) {
                     Err(error) if error.fails_all_requests() => return Err(error),
                     Err(error) => found.push(Finding::Error(error.to_string())),
                     Ok(()) => {}
@@ -114,7 +114,7 @@ fn is_left_out(
 
 /// Checks the stream of a subject (`ours`: a start may make the stream), the durable consumer unless only `ephemeral`
 /// ones are used, and this user's permissions on both.
-fn subject(
+fn check_subject(
     link: &mut Requester,
     room: &mut AccountRoom,
     ephemeral: bool,

@@ -53,7 +53,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Bytes of a message that is not whole yet.
+    /// The arrival of bytes of a message that is not whole yet.
     pub(super) const fn at(at: Instant) -> Self {
         Self {
             any_at: at,
@@ -67,7 +67,7 @@ impl Arrivals {
 pub(super) struct Connection {
     io: Buffered,
     pub(super) endpoint: Endpoint,
-    /// The first line, but with the addresses of the newest INFO line that has any.
+    /// The first line, and what newer INFO lines say of addresses, of lame duck mode and of the largest message.
     pub(super) info: Info,
     /// The address of the server.
     pub(super) peer: SocketAddr,

@@ -16,8 +16,9 @@ use super::stream_info::{StreamInfo, read_answer, rfc_3339};
 
 /// The interval of the heartbeats of a consumer without messages.
 pub(super) const HEARTBEAT_MS: u64 = 500;
-/// Where a stream leaves out numbers of the stream that it copies, a message that was there counts as delivered if nothing
-/// was unread so shortly before: three heartbeats. So none comes and goes unseen within this time.
+/// Within this time, three heartbeats, no message comes and goes unseen: a consumer delivers at once what its stream
+/// has. So if nothing of a mirror was unread at most this long ago, a number that is missing since then is one that the
+/// mirror leaves out.
 pub(super) const UNSEEN_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 const MS_NS: u64 = 1_000_000;
 
@@ -38,7 +39,7 @@ pub(super) enum AckPolicy {
     None,
     /// Some, each for all messages before it.
     All,
-    /// Each message, or none of a consumer that is left at its limit.
+    /// Each message by itself.
     Explicit,
 }
 
@@ -157,7 +158,7 @@ enum Phase {
 /// request for the consumer, too, but its settings may have changed since.
 const BATCH_TOO_LARGE: &str = "Exceeded MaxRequestBatch of";
 
-/// The begin of a consumer whose server does not say it: after all messages.
+/// [`Made::begins`] if the server does not say it: above all numbers, so never too early.
 const NOT_SAID: u64 = u64::MAX;
 
 /// The server's answer.
@@ -169,7 +170,7 @@ pub(super) struct Made {
     /// The number of the first message that it may deliver, as far as its server has the stream; [`NOT_SAID`] if the
     /// answer does not have it.
     pub(super) begins: u64,
-    /// The number of messages that it delivers at once.
+    /// The number of messages that it has to deliver as soon as somebody listens.
     pub(super) waiting: u64,
     /// The most messages of a request to it ([`Consumer::pull`]); `None`: any number.
     batch_max: Option<u64>,

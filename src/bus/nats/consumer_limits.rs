@@ -18,8 +18,8 @@ impl ConsumerLimits {
     const PENDING_TOO_MANY: u64 = 10_121;
     const IDLE_TOO_LONG: u64 = 10_153;
 
-    /// Halves the limit that the server refuses to a consumer with the limits of `asked`. Returns false if the error is another
-    /// one, or nothing is left.
+    /// Halves the limit that the server refuses to a consumer with the limits of `asked`, which may be lower than
+    /// these. Returns false if the error is another one, or nothing is left.
     pub(super) fn shrink(&mut self, asked: Self, error: &ApiError) -> bool {
         let (limit, asked) = match error.code() {
             Some(Self::PENDING_TOO_MANY) => (&mut self.pending_max, asked.pending_max),

@@ -216,7 +216,8 @@ pub(super) fn find_durable(
     )
 }
 
-/// Judges the answer about a durable consumer.
+/// Judges the answer about a durable consumer. Without the last sequence of the stream, a consumer whose position is
+/// beyond the end of the stream counts as free.
 pub(super) fn durable_of(
     answer: Result<ConsumerState, ApiError>,
     spec: &DurableTarget,

@@ -1,4 +1,4 @@
-//! A server: its URL, its addresses, and the other servers that it announces. The passwords of URLs, hidden.
+//! A server: its URL, its addresses, and the other servers that it announces. Also hides the passwords of URLs.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -20,7 +20,7 @@ pub(super) struct Endpoint {
     /// Without the brackets of an IPv6 address.
     pub(super) host: String,
     pub(super) port: u16,
-    /// One of the addresses of the host: the server to connect to.
+    /// One of the addresses of the host: the server to connect to. `None` until the name is looked up.
     pub(super) address: Option<SocketAddr>,
     /// The log-in in the URL, or none.
     pub(super) auth: Credentials,
@@ -73,7 +73,7 @@ impl Endpoint {
     /// Another server of the same cluster: `address` (host and port) is announced by a server. The log-in is the same
     /// as for this endpoint; `tls` says whether TLS is used. With TLS, the server must show a certificate for the name
     /// of this endpoint, not for `address`: servers announce addresses before TLS, so an attacker on the path can
-    /// insert the name of a server with the attacker's certificate.
+    /// insert the name of a server with the attacker's certificate. `None`: `address` cannot be read.
     pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
         let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
         Some(Self {

@@ -6,7 +6,8 @@ use crate::relay;
 use crate::server_words::shown;
 use weirgate_wire::base::{LogBudget, Now};
 
-/// The reason why NATS is away or cannot be used. The texts never hold a password or a token.
+/// The reason why NATS is away or cannot be used. The doc of each variant begins with the party at fault. The texts
+/// never hold a password or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// The settings: the URL cannot be used.

@@ -17,10 +17,11 @@ pub(super) struct Health {
     pub(super) attached: Instant,
     /// The time of the last new message that was handed over.
     pub(super) handed: Instant,
-    /// Since when the server reports pending messages.
+    /// Since when the server reports pending messages; `None`: it reports none.
     holds_since: Option<Instant>,
     /// The time of the last refused acknowledgement.
     pub(super) acks_refused: Option<Instant>,
+    /// Whether [`Self::falls_silent`] has returned the present silence.
     is_silent: bool,
     /// Why messages do not arrive, by the server's last counts; `None`: they arrive, or none wait.
     pub(super) stall: Option<Stall>,

@@ -26,7 +26,8 @@ impl MessageBytes {
         self.0 = bytes.max(self.0 - self.0 / FALL);
     }
 
-    /// The connection has ended, perhaps because of the messages that were on their way: begins with a single one.
+    /// Handles the end of the connection, perhaps because of the messages that were on their way: at first, only a
+    /// single one may wait on the next connection.
     pub(super) fn note_end(&mut self) {
         self.0 = self.0.max(WAITING_BYTES_MAX);
     }

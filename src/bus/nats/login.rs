@@ -48,7 +48,7 @@ pub(super) struct Info {
 }
 
 /// Reads a field, or returns the empty value if the field is of another type: `tls_required` must count whatever the
-/// other fields are, or a password would leave without TLS.
+/// other fields are, or a password would be sent without TLS.
 fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
     field: D,
 ) -> Result<T, D::Error> {
@@ -129,7 +129,7 @@ impl Credentials {
         }
     }
 
-    /// The setting for the file with these credentials, without the prefix.
+    /// The setting that gives these credentials, without the prefix; named in the error about their file.
     pub(super) fn setting(&self) -> &'static str {
         match self {
             Self::CredsFile(_) => "creds",

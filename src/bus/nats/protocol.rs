@@ -11,8 +11,8 @@ use crate::socket::{Lines, take_up_to};
 
 /// The longest line. The server's first line lists the servers of a cluster.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Bytes kept of the headers of a message: JetStream stores no longer ones. Those of a trace can be before those that
-/// say what the message is.
+/// Bytes kept of the headers of a message: JetStream stores no longer ones. Headers of a trace can be before the header
+/// that says what the message is.
 const HEADER_BYTES_KEPT: usize = 64 * 1024;
 /// Bytes kept of the end of a payload over the limit: enough for what an answer of JetStream has behind the payload of a
 /// message.
@@ -272,6 +272,7 @@ fn message(line: &[u8], has_headers: bool) -> Result<Body, ProtocolError> {
         count += 1;
     }
     let text = |field| str::from_utf8(field).map_err(|_| wrong);
+    // Takes the last field: the sizes are at the end.
     let mut number = || -> Result<usize, ProtocolError> {
         count = count.checked_sub(1).ok_or(wrong)?;
         text(fields[count])?.parse().map_err(|_| wrong)

@@ -188,8 +188,8 @@ fn hosts_in_turn(
     all
 }
 
-/// The addresses of the first host that has others than that of the connection in use, without this. The name lookup can
-/// take long.
+/// The servers of the first of these hosts that has an address other than the one in use, without the one in use. The
+/// name lookup can take long.
 fn servers_of_first(
     hosts: &[Endpoint],
     settings: &NatsSettings,
@@ -299,6 +299,7 @@ fn ask_jetstream(
             if let Op::Message(message) = op {
                 let is_refused =
                     |answer| api::refusal(answer).is_some() || StreamCluster::read(answer).is_err();
+                // An answer that cannot be read, such as a long one that is cut, shows too that JetStream answers.
                 let is_good = !Json::read(&message.payload).is_ok_and(is_refused);
                 is_answered |= message.status.is_none() && is_good;
                 unanswered -= 1;

@@ -35,6 +35,7 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) standstills: &'a mut Standstills,
     /// The number of the last question about the account.
     account_request: Option<u64>,
+    /// Whether the loop knows that no backlog is left.
     reported_caught_up: bool,
     /// The connection is silent.
     is_silent: bool,
@@ -77,7 +78,7 @@ impl<'a> ConsumersSession<'a> {
         };
         match stop {
             Stop::LoopGone => {
-                self.settle();
+                self.send_last_acks();
                 Stop::LoopGone
             }
             // Messages that have arrived are good, however the connection ended.
@@ -85,7 +86,7 @@ impl<'a> ConsumersSession<'a> {
                 self.jetstream.read_rest();
                 let relayed = self.relay_waiting();
                 if matches!(error, NatsError::LameDuck) {
-                    self.settle();
+                    self.send_last_acks();
                 }
                 match relayed {
                     Err(Stop::LoopGone) => Stop::LoopGone,
@@ -194,7 +195,7 @@ impl<'a> ConsumersSession<'a> {
         self.standstills.show(&self.relay.status);
     }
 
-    /// The watchdog, and the way of its questions to the server.
+    /// The watchdog, and what sends its questions to the server.
     fn watching(&mut self) -> (&mut Watchdog, Asker<'_>) {
         let asker = Asker {
             jetstream: &mut *self.jetstream,
@@ -222,7 +223,7 @@ impl<'a> ConsumersSession<'a> {
 
     /// Sends all waiting acknowledgements before the process ends or moves to another server. Otherwise the next reader
     /// of a durable consumer would get the messages again.
-    fn settle(&mut self) {
+    fn send_last_acks(&mut self) {
         let mut acks_wait = false;
         for subscription in self.subscriptions.iter_mut() {
             acks_wait |= subscription.acks_due().is_some();

@@ -36,8 +36,11 @@ struct Standstill {
     head: Option<StoredId>,
     /// When the newest message was first seen.
     since: Instant,
+    /// The times between its messages, which tell a longer silence than usual.
     gaps: Gaps,
+    /// `None`: not known yet, or not any more.
     state: Option<StreamState>,
+    /// Whether [`Standstills::show`] has not shown the state yet.
     is_news: bool,
     /// Whether this standstill is in the log.
     is_logged: bool,
@@ -47,7 +50,7 @@ struct Standstill {
     lacks_leader: bool,
 }
 
-/// Whether the storage of this stream has no room for one more message.
+/// The state of a stream whose storage in the account has no room for one more message; `None`: there is room.
 fn account_full(account: &Account, info: &StreamInfo) -> Option<StreamState> {
     let account = account.of_copies(info.limits.replicas);
     let limits = account.limits();
@@ -289,6 +292,7 @@ impl StreamInfo {
         {
             return Some(StreamState::CopyAway { origin, silent_ms });
         }
+        // Certain only if every name has its most: nothing says how many messages a single name has.
         let of_names = limits
             .per_name_max
             .map(|max| max.saturating_mul(self.names.max(1)));

@@ -46,7 +46,7 @@ pub(super) struct StreamInfo {
     pub(super) overwrites: bool,
     /// Whether numbers may be missing of messages that the stream never had: a mirror has the numbers of its origin, and
     /// leaves out subjects that it does not copy (nats-server 2.10), and what its origin lacks: messages that were deleted
-    /// there, or that a mirror leaves out which is the origin.
+    /// there or, if the origin is a mirror itself, what it leaves out.
     pub(super) leaves_out: bool,
     /// Whether only the first messages of the stream can go: no user may remove others, and none expires by itself.
     pub(super) keeps_within: bool,
@@ -84,7 +84,7 @@ impl From<String> for Retention {
     }
 }
 
-/// The configuration of a stream that decides whether it takes another message, and what it removes.
+/// The configuration of a stream that decides whether it takes another message, and what it removes. `None`: no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StreamLimits {
     pub(super) bytes_max: Option<u64>,

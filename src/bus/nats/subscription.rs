@@ -58,7 +58,7 @@ pub(super) struct Subscription {
     pub(super) is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
     pub(super) gap: Vec<Delivery>,
-    /// Messages up to this stream sequence are backlog.
+    /// Messages up to this stream sequence are backlog; `None`: no backlog is left.
     quiet_until: Option<u64>,
     pub(super) health: Health,
     /// To attach the subject, over all connections.
@@ -191,6 +191,7 @@ impl Subscription {
         let last = jetstream.last_message(&self.target)?;
         self.observe(stream, last.as_ref(), jetstream)?;
         let warm = last.as_ref().map(|m| m.sequence);
+        // The last message that no consumer has to deliver: it was handed over, or the warm-up hands it over.
         let done = self
             .cursor
             .sequence()

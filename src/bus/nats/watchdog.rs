@@ -68,7 +68,7 @@ pub(super) enum WatchdogAnswer {
     NoLeader,
 }
 
-/// The means of the watchdog.
+/// What the watchdog needs of the session.
 pub(super) trait AskServer {
     /// Sends a request. Returns the number of the answer.
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
@@ -130,7 +130,7 @@ enum InfoRequest {
         stored_unix_ns: u64,
         last_sequence: u64,
     },
-    /// About the durable consumer, if a stream of this last sequence is known.
+    /// About the durable consumer. The last sequence of the stream; `None`: not known.
     Durable(Option<u64>),
     /// Which stream holds the subject.
     WhichStream,
@@ -171,7 +171,7 @@ impl Watchdog {
                     RoundStep::Pause(_) => round.begin(Look::First, now, server),
                     RoundStep::Doubt(_) => round.begin(Look::Second, now, server),
                     RoundStep::Asked { .. } => {
-                        tracing::debug!(index, "no answer about a consumer");
+                        tracing::debug!(index, "no answer about a subscription");
                         round.is_unsure = true;
                         round.step = RoundStep::Pause(now + self.interval);
                     }
@@ -457,7 +457,8 @@ impl WatchedConsumer {
         verdict
     }
 
-    /// Judges the answer about the durable consumer, if the stream's last sequence is known.
+    /// Judges the answer about the durable consumer. Without the stream's last sequence, a consumer that is beyond the
+    /// end of the stream counts as free.
     fn judge_durable(
         &self,
         answer: Result<Vec<u8>, ApiError>,

@@ -17,7 +17,7 @@ use crate::{Answers, names_to_check};
 use weirgate_core::Subscription;
 use weirgate_wire::base::Finding;
 
-/// What Redis answers to `XINFO STREAM` without a stream. Whether the user may use the command is found out first.
+/// What Redis answers to `XINFO STREAM` if there is no stream and the user may use the command.
 const NO_KEY: &str = "ERR no such key";
 
 /// The needs of a gateway on Redis.
@@ -41,7 +41,7 @@ impl RedisNeeds {
     pub fn check(&self, settings: &RedisSettings, limit: Duration) -> Vec<Finding> {
         let mut found = Vec::new();
         // What is found is to be reported within the limit.
-        if let Err(error) = all(settings, limit * 9 / 10, self, &mut found) {
+        if let Err(error) = check_all(settings, limit * 9 / 10, self, &mut found) {
             found.push(Finding::Error(error.to_string()));
         }
         found
@@ -65,7 +65,7 @@ impl AskedServer<'_> {
 }
 
 /// Connects as a start does, and appends what is found.
-fn all(
+fn check_all(
     settings: &RedisSettings,
     patience: Duration,
     needs: &RedisNeeds,
@@ -92,17 +92,17 @@ fn all(
     if needs.marks.is_some() && !says_lone_master(&hello) {
         found.push(Finding::Warning(format!("{address}: {NO_POSITIONS}")));
     }
-    published(&mut server, &needs.published, found, Finding::Error)?;
-    published(&mut server, needs.marks.as_slice(), found, |text| {
+    check_publishing(&mut server, &needs.published, found, Finding::Error)?;
+    check_publishing(&mut server, needs.marks.as_slice(), found, |text| {
         let effect = "positions are valid on one instance only";
         Finding::Warning(format!("{text}; {effect}"))
     })?;
     if let Some(key) = &needs.stream {
         let limits = read_limits(settings.payload_bytes_max);
         server.connection.reader.set_limits(limits);
-        read_stream(&mut server, key, found)?;
+        check_stream(&mut server, key, found)?;
     }
-    subscribed(&mut server, needs, found)
+    check_subscribing(&mut server, needs, found)
 }
 
 /// Asks every sentinel, so that an absent one is reported before it is needed.
@@ -147,7 +147,8 @@ fn ask_sentinels(
     }
 }
 
-fn published(
+/// Publishes an empty message to each channel, to see whether this user may. `refused` makes a finding of a refusal.
+fn check_publishing(
     server: &mut AskedServer<'_>,
     channels: &[String],
     found: &mut Vec<Finding>,
@@ -166,7 +167,7 @@ fn published(
 }
 
 /// Sends the commands that the source reads with, to see whether this user may use them.
-fn read_stream(
+fn check_stream(
     server: &mut AskedServer<'_>,
     key: &str,
     found: &mut Vec<Finding>,
@@ -199,7 +200,8 @@ fn read_stream(
     Ok(())
 }
 
-/// Why the script does not return the counters of the stream, if it does not. It hides what `XINFO` answers.
+/// Why the script does not return the counters of the stream, if it does not. The script hides an error of `XINFO`, so
+/// that command is also sent by itself.
 fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>, RedisError> {
     let commands = [
         vec!["EVAL_RO", STATE, "1", key, "0-0"],
@@ -227,7 +229,7 @@ fn refusal(answer: &Value) -> Option<String> {
 }
 
 /// Checks names by subscribing to them; the connection is closed right after.
-fn subscribed(
+fn check_subscribing(
     server: &mut AskedServer<'_>,
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,

@@ -44,10 +44,11 @@ pub(super) struct MarkedFeed {
     learned: Arc<Learned>,
     /// When to ask for the role next; `None` before the feed begins.
     next: Option<Instant>,
-    /// Whether the channel of the marks is subscribed.
+    /// Whether marks are published: their channel is subscribed.
     publishes: bool,
     /// Whether [`Self::holds`] was true at the last look.
     held: bool,
+    /// The times in [`Learned`] and [`ToPublish`] count from here.
     origin: Instant,
     /// Whether the positions are counted from a published mark, and so are valid on other instances.
     is_shared: bool,

@@ -129,9 +129,9 @@ impl RedisServers {
         Ok(connection)
     }
 
-    /// Connects to each address of the host until `ask` succeeds, which gets the longest silence of an answer; addresses that
-    /// failed before come last. Returns that address and the answer, or the error of the last address. The name lookup can
-    /// take long.
+    /// Connects to each address of the host until `ask` succeeds, to which it also gives the longest silence of an
+    /// answer. Addresses that failed before come last. Returns that address and the answer, or the error of the last
+    /// address. The name lookup can take long.
     pub(super) fn at_each<T>(
         &mut self,
         waiter: &mut Waiter,

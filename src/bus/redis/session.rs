@@ -418,6 +418,7 @@ impl PubSubSession<'_, '_> {
         let is_refused = self.names.ledger.wanted_names().refused > 0;
         status.set_subscription_refused(is_refused);
         if is_refused {
+            // Begins the time for which the bus counts as away, though the connection is there.
             status.set_down(self.relay.link.now().mono_us);
         }
         status.set_up(!is_refused);

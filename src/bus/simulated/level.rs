@@ -7,9 +7,9 @@ use weirgate_wire::base::SplitMix64;
 
 /// The largest distance at which the market is at the level, in points.
 const TOUCH: f64 = 0.75;
-/// The distance over which the market has left a level, in points.
+/// Beyond this distance, the market has left a level, in points.
 const LEFT: f64 = 3.0;
-/// The distance over which a level signals nothing, in points.
+/// Beyond this distance, a level signals nothing, in points.
 pub(super) const REACH: f64 = 12.0;
 /// Within this distance a sweep runs into a level, points.
 const SWEEP_REACH: f64 = 5.0;
@@ -65,8 +65,8 @@ impl Level {
         }
     }
 
-    /// Sets the side without hysteresis: for a level that just appeared.
-    pub(super) fn settle(&mut self, spot: f64) {
+    /// Sets the side and the distance without hysteresis: for a level that just appeared.
+    pub(super) fn set_side(&mut self, spot: f64) {
         self.is_support = self.price < spot;
         self.distance = (self.price - spot).abs();
         self.farthest = self.distance;

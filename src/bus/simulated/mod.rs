@@ -159,6 +159,7 @@ pub(crate) struct SimulatedMarket {
     last_unix_ms: Option<i64>,
     spot: Spot,
     tape: Tape,
+    /// In place of the volume-weighted average price: a slow mean of the price, points.
     vwap: f64,
     /// Sorted by price.
     levels: Vec<Level>,
@@ -269,7 +270,7 @@ impl SimulatedMarket {
     fn appear(&mut self, candidate: &Candidate) -> Level {
         let id = candidate.id();
         let mut level = Level::new(id, candidate.kind, candidate.price, &mut self.random);
-        level.settle(self.spot.last());
+        level.set_side(self.spot.last());
         level
     }
 

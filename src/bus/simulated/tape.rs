@@ -21,6 +21,7 @@ pub(super) struct Sweep {
     /// US dollars.
     pub(super) notional: f64,
     pub(super) prints: i64,
+    /// Seconds until it ends.
     left_s: f64,
 }
 

@@ -45,6 +45,7 @@ pub struct NatsStreamSource {
     pub(super) progress: SourceProgress,
     feed: StreamFeed,
     lines: LogBudget,
+    /// Whether the log has the warning about a stream that does not keep its messages (retention: interest).
     has_warned: bool,
 }
 
@@ -134,7 +135,7 @@ impl NatsStreamSource {
         }
         let has_read = connection.read(&mut self.waiter)?;
         // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
-        let bytes = match connection.sid_of_partial() {
+        let arrivals = match connection.sid_of_partial() {
             Some(_) => Arrivals::at(Instant::now()),
             None => connection.arrivals,
         };
@@ -142,7 +143,7 @@ impl NatsStreamSource {
             true => self.take_all(connection, relay)?,
             false => {
                 let now = Instant::now();
-                self.reader.tick(now, bytes, connection.out())?;
+                self.reader.tick(now, arrivals, connection.out())?;
                 if self.reader.ask_if_due(now, connection.out()) {
                     connection.ping();
                 }
@@ -153,7 +154,7 @@ impl NatsStreamSource {
         let until = next.ok_or_else(|| connection.silent())?;
         connection.flush(&mut self.waiter)?;
         if !has_read {
-            let dues = [self.reader.due(bytes), self.reader.work_due()];
+            let dues = [self.reader.due(arrivals), self.reader.work_due()];
             let until = dues.into_iter().flatten().fold(until, Instant::min);
             connection.wait(&mut self.waiter, relay, until)?;
         }

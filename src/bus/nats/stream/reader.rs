@@ -70,7 +70,7 @@ pub(in super::super) struct JetStreamReader {
     /// The limits that the server permits a consumer.
     limits: ReaderLimits,
     acks: CumulativeAcks,
-    /// When the last request left.
+    /// When the last request was sent.
     asked: Option<Instant>,
     /// When the consumer began to deliver, or its newest message or heartbeat came. Answers do not count: they come
     /// without the consumer, too.
@@ -110,11 +110,13 @@ enum Check {
     /// The next question is due then.
     Due {
         at: Instant,
-        /// The number of the consumer's last delivery when the stream was found to have newer messages.
+        /// The number of the consumer's last delivery when the stream was found to have newer messages; `None`: it had
+        /// none.
         behind_at: Option<u64>,
     },
     /// Not answered yet.
     Asked {
+        /// As of [`Self::Due`].
         behind_at: Option<u64>,
         /// The newest message that was read when the question left.
         read: u64,
@@ -167,7 +169,7 @@ impl JetStreamReader {
         self.progress.is_caught_up()
     }
 
-    /// Whether a consumer may be left on the server.
+    /// Whether the server has a consumer that [`Self::stop`] would have to delete.
     pub(super) fn owes(&self) -> bool {
         self.consumer().is_some_and(|one| one.answer().is_some())
     }
@@ -184,17 +186,17 @@ impl JetStreamReader {
         self.ask_info(now, out);
     }
 
-    /// The time of the next [`Self::tick`]. `bytes`: over a slow link, an answer or a heartbeat can come after a large
-    /// message.
-    pub(super) fn due(&self, bytes: Arrivals) -> Option<Instant> {
+    /// The time of the next [`Self::tick`]. `arrivals` put the time off, because over a slow link an answer or a
+    /// heartbeat can come after a large message.
+    pub(super) fn due(&self, arrivals: Arrivals) -> Option<Instant> {
         let last = |own: Option<Instant>, at: Instant| own.map_or(at, |own| own.max(at));
         match &self.step {
             ReaderStep::Away => None,
             ReaderStep::Pause { until } => Some(*until),
             ReaderStep::Prove(..) | ReaderStep::Read { .. } => {
-                Some(last(self.heard, bytes.partial_at) + SILENCE_MAX)
+                Some(last(self.heard, arrivals.partial_at) + SILENCE_MAX)
             }
-            _ => Some(last(self.asked, bytes.any_at) + ANSWER_TIMEOUT),
+            _ => Some(last(self.asked, arrivals.any_at) + ANSWER_TIMEOUT),
         }
     }
 
@@ -209,18 +211,18 @@ impl JetStreamReader {
         }
     }
 
-    /// Does what is due. `bytes` as in [`Self::due`].
+    /// Does what is due. `arrivals` as in [`Self::due`].
     ///
     /// # Errors
     /// JetStream has not answered.
     pub(super) fn tick(
         &mut self,
         now: Instant,
-        bytes: Arrivals,
+        arrivals: Arrivals,
         out: &mut Vec<u8>,
     ) -> Result<(), NatsError> {
         self.acks.send_due(now, out);
-        let is_due = self.due(bytes).is_some_and(|due| now >= due);
+        let is_due = self.due(arrivals).is_some_and(|due| now >= due);
         match &self.step {
             _ if !is_due => Ok(()),
             ReaderStep::Pause { .. } | ReaderStep::Prove(..) | ReaderStep::Read { .. } => {

@@ -57,6 +57,7 @@ use weirgate_runtime::{BusStatus, Source, SourceLink};
 
 /// Commands and messages wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
+
 /// Settings of a [`NatsSubjectsSource`].
 #[derive(Clone)]
 pub struct NatsSubjectsSettings {
@@ -83,9 +84,9 @@ pub struct NatsSubjectsSource {
     servers: NatsServers,
     publishing: Option<Publishing>,
     kept: Option<CountedFeed>,
-    /// Of the source of the stream beside which this source reads.
+    /// How far the source of the stream has read beside which this source reads.
     progress: SourceProgress,
-    /// Of the connections so far.
+    /// The size of answers to questions that is expected by those so far, over all connections.
     answer_bytes: MessageBytes,
 }
 

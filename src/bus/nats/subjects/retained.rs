@@ -126,7 +126,8 @@ const STORED_WITHIN: Duration = Duration::from_secs(5);
 const TIMEOUT: u16 = 408;
 /// A consumer that brings more bytes in a page is left.
 const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
-/// The largest limits of a consumer. After so long without a request the server deletes it; clients take a page in less time.
+/// The largest limits of a consumer. The server deletes it after `idle_max_ms` without a request; clients take a page
+/// in less time.
 const LIMITS: ConsumerLimits = ConsumerLimits {
     pending_max: 0,
     idle_max_ms: 180_000,
@@ -138,7 +139,8 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 const MISSING_NUMBERS: &str = r#"{"deleted_details":true}"#;
 /// The length of a name for which the size of a request is calculated, bytes.
 const NAME_BYTES: usize = 512;
-/// The first number for subscriptions of questions; requested names have smaller numbers. It is that of the answers.
+/// The first number for subscriptions of questions; requested names have smaller numbers. The subscription for
+/// answers has this one.
 pub(super) const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
@@ -148,9 +150,9 @@ pub(in super::super) struct Retained {
     inbox: String,
     /// Whether the server has the subscription for answers.
     is_listening: bool,
-    /// The server has refused or ended this subscription; not made again before then.
+    /// If the server has refused or ended this subscription: when it may be made again.
     listens_again: Option<Instant>,
-    /// Whether anybody asks for last values.
+    /// Whether there are questions for last values, which are about all streams, and not only about `stream`.
     is_used: bool,
     /// The stream that is the kept feed, if there are questions about it.
     stream: Option<String>,
@@ -181,6 +183,7 @@ struct Pending {
     question: Question,
     /// The live messages of the name, if it is subscribed.
     scope: Option<LiveScope>,
+    /// When it was asked.
     begun: Instant,
     patience: Patience,
     step: QuestionStep,
@@ -635,7 +638,8 @@ impl Retained {
         self.make_next(now, out);
     }
 
-    /// Whether [`Self::note_ping`] is to follow a ping: the answers to requests that were given up are late.
+    /// Whether the caller has to send a ping, and to call [`Self::note_ping`]: the answers to requests that were given
+    /// up are late.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
         self.making.needs_ping(now)
     }
@@ -721,8 +725,8 @@ impl Retained {
         }
     }
 
-    /// Handles an answer that is longer than an answer may be. Of a message it has more than the payload limit. Of
-    /// anything else the missing part counts.
+    /// Handles an answer that is longer than an answer may be. If it has a message, its beginning is
+    /// enough: the message is over the payload limit. Any other answer is of no use without the missing part.
     fn handle_cut_answer(
         &mut self,
         number: u64,
@@ -750,7 +754,7 @@ impl Retained {
             return;
         };
         let (question, subscription) = (&pending.question, &pending.question.subscription);
-        let is_of_stream = question.wants == Wants::All || question.is_of_stream();
+        let is_of_stream = question.is_of_stream();
         let what = if is_of_stream { "config" } else { "streams" };
         if answer.get(&[what]).is_none() {
             self.end(number, Some(NatsCut::lacks(what)), out);
@@ -1001,7 +1005,8 @@ impl Retained {
         }
     }
 
-    /// Goes on after a stream without a consumer for the pattern: a value that it has is missing.
+    /// Goes on after a stream that refuses a consumer for the pattern. Unless it has no value of the pattern
+    /// (`has_none`), values are missing.
     fn handle_any(&mut self, number: u64, has_none: bool, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number)
             && let QuestionStep::Any(_, words) = &mut pending.step
@@ -1214,7 +1219,8 @@ impl Retained {
             AfterCheck::End if is_led_elsewhere => {
                 self.ask_again(number, "another server leads the stream", now, out);
             }
-            // The messages that wait for the next consumer tell.
+            // Begins, or goes on reading; or only the number of messages that wait for the next consumer tells whether
+            // some were removed.
             after if after == AfterCheck::Read || all.needs_consumer() => {
                 reading.begin_all(found, stream);
                 self.next_stream(number, now, out);
@@ -1365,7 +1371,8 @@ impl Retained {
         let Some(pending) = self.pending.remove(&number) else {
             return;
         };
-        // Another question goes on: the end of this one would tell only of the refusal.
+        // An end has one reason: that messages are missing, which was not said yet, is said first. The gateway asks
+        // another question, and that is refused as this one.
         let lacks_some = pending.reading.last_cursor().cut.is_some();
         let is_told = pending.question.after.cut.is_some();
         if let Some(NatsCut::Refused(_)) = cut

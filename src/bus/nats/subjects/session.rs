@@ -182,6 +182,7 @@ impl<'a> SubjectsSession<'a> {
         } else if self.connection.queued_bytes() > 0
             || !publishing.is_some_and(Publishing::has_waiting)
         {
+            // Not while messages wait to be published, unless the socket takes nothing.
             self.connection
                 .wait(&mut self.source.waiter, self.relay, until)?;
         }

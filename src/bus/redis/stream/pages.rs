@@ -272,7 +272,7 @@ impl RedisStreamPages {
         self.open.remove(at)
     }
 
-    /// How long there is nothing to do without a request.
+    /// How long the thread may wait for a request.
     fn idle_time(&self) -> Duration {
         let asked = self.open.iter().filter(|reading| !reading.is_paused);
         let until = asked
@@ -328,7 +328,7 @@ impl RedisStreamPages {
         link.send(reading.end(Some(RetainedCut::Refused)))
     }
 
-    /// Ends a question that another, from the same place on, may answer a little later.
+    /// Ends a question that has no answer for now. Another one, from the same place on, may have one a little later.
     fn fail(
         &mut self,
         reading: &QuestionReading,
@@ -469,7 +469,8 @@ impl RedisStreamPages {
         link.send(reading.end(Some(RetainedCut::Unreadable)))
     }
 
-    /// Lets a question wait for a server that is behind; after too long, ends it.
+    /// Lets a question wait for a server that is behind; after too long, ends it. `is_gone`: the server does not have
+    /// the last entry that was read.
     fn wait_for_server(
         &mut self,
         mut reading: QuestionReading,

@@ -32,10 +32,11 @@ pub(super) struct RangeSize {
     entries: usize,
     /// Whether the server accepts [`SCRIPT`], as far as is known.
     pub(super) may_script: bool,
-    /// The last command: how many entries it asks for, with the known one, and whether it is the script.
+    /// How many entries the last command asks for, with the known one.
     asked: usize,
+    /// Whether the last command is the script.
     is_script: bool,
-    /// What has come of its answer.
+    /// The entries of its answer that have arrived, and their bytes.
     arrived: usize,
     bytes: usize,
 }

@@ -93,7 +93,7 @@ pub struct RedisStreamReader {
     /// The number of missing answers; the answers that have come, with their bytes.
     missing: usize,
     answers: Vec<(Value, usize)>,
-    /// Whether the first look has set `after`.
+    /// Whether the first inspection has set `after`.
     has_begun: bool,
     /// The next entry to read is the first one after this id.
     after: StoredId,
@@ -458,8 +458,8 @@ impl RedisStreamReader {
         self.asks_written = self.may_ask_written && is_due;
     }
 
-    /// Whether another server than before lacks entries that were read, and may soon have them. A replica that is cut off from
-    /// its master may be behind for long, and so may one that lacks writes.
+    /// The error if another server than before lacks entries that were read, and may soon have them. A replica that is
+    /// cut off from its master may be behind for long, and so may one that lacks writes.
     fn behind(
         &mut self,
         server: &Option<String>,
@@ -607,7 +607,7 @@ impl RedisStreamReader {
             self.old_until = None;
         }
         if let Some(newest) = newest
-            && let Some(after) = self.start_below(newest, is_other, now_ms)
+            && let Some(after) = self.reread_start(newest, is_other, now_ms)
         {
             self.known.pass_over_after(after, is_other);
             self.known.begin_after(after);
@@ -624,11 +624,11 @@ impl RedisStreamReader {
         }
     }
 
-    /// After which id reading goes on in a stream that was made anew, or of another server, which may have other entries up to
-    /// the last one that was read: it lacked some, or its clock is behind. Begins with the history, so that no new entry is
-    /// left out; those that were read are passed over. `None`: there is nothing new, or nobody can know what is: on another
-    /// server, which may only lack the last entries, if the entries are older than those that are known.
-    fn start_below(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
+    /// After which id entries are read again, in a stream that was made anew or that is on another server: new entries
+    /// may have ids up to the last one that was read. Begins with the history, so that no new entry is left out; those
+    /// that were read are passed over. `None`: reading goes on after `newest`. It was read already; or, on another
+    /// server, all entries are older than those that are known, and the server may only lack the last ones.
+    fn reread_start(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
         if self.known.has(newest) {
             return None;
         }

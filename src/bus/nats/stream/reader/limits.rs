@@ -25,14 +25,14 @@ pub(super) const LIMITS: ConsumerLimits = ConsumerLimits {
 pub(super) struct ReaderLimits {
     /// The most that the server permits.
     permitted: ConsumerLimits,
-    /// The messages without acknowledgement of the consumer that was asked for last.
+    /// The limit on messages without acknowledgement of the consumer that was asked for last.
     pub(super) pending_max: u64,
     /// Whether the server bounds the bytes on their way, too.
     has_flow_control: bool,
     pub(super) acks: AckPolicy,
     /// The expected size of a message, by which the messages on their way are bounded without flow control.
     message_bytes: MessageBytes,
-    /// When a message was too large for the limit.
+    /// When a message was last too large for the limit; `None`: never.
     narrowed: Option<Instant>,
 }
 

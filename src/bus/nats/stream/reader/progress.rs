@@ -1,5 +1,6 @@
 //! How far a stream was read: where to begin, what is news, when the reader has caught up or is behind, and what is lost.
-//! Judges numbers and times of messages, and what the leader says of the stream. Pure.
+//! Judges numbers and times of messages, and what the leader says of the stream. A *look* is the leader's answer about
+//! the stream before a consumer is made ([`Progress::begin`]). Pure.
 
 use std::time::Instant;
 
@@ -38,6 +39,7 @@ pub(super) struct Progress {
     /// Whether messages of such a stream were removed before they were read.
     trims: Trims,
     /// The messages of the stream in the first answer after the consumer's delivery with this number.
+    /// The pair: that number, and how many messages there were ([`Self::has_unread`]).
     counted: Option<(u64, u64)>,
     /// The state of the stream in the leader's last answer.
     info: Option<StreamInfo>,
@@ -307,7 +309,7 @@ impl Progress {
     }
 
     /// Takes what the leader says of the stream once a consumer was made. When the leader was asked, the message `read` had
-    /// been read.
+    /// been read; `u64::MAX`: nothing was read since the question.
     pub(super) fn note_info(&mut self, info: StreamInfo, read: u64, events: &mut Vec<KeptEvent>) {
         self.report_subjects(&info, events);
         self.judge_trims(&info, read, events);
@@ -367,9 +369,9 @@ impl Progress {
     }
 
     /// Turns a start by time into a start by number. `begins` is where a consumer from that time on begins. Returns
-    /// whether another consumer is needed: the start is later than that, because not all of the consumer's messages fit
-    /// in the history, or the consumer leaves out messages that were stored after the look, or may leave out such that
-    /// were stored after the last one, at an earlier time.
+    /// whether another consumer is needed: because not all messages of this one fit in the history; because it leaves
+    /// out messages that were stored after the look; or because it may leave out messages that were stored after the
+    /// last one, but at an earlier time.
     pub(super) fn fix_start(&mut self, begins: u64) -> bool {
         if let Some(last) = self.last {
             let is_late = self.is_by_time() && begins > last.major.saturating_add(1);
@@ -423,7 +425,7 @@ impl Progress {
             }
             self.nothing_left(events);
         } else if self.last.or(self.empty_at).is_none() {
-            // Older than what is read.
+            // The messages of the stream are older than what is read.
             self.nothing_left(events);
         }
         true
@@ -630,6 +632,7 @@ impl Progress {
     fn go_on_at(&mut self, first: u64, events: &mut Vec<KeptEvent>) {
         let was_at_start = self.old_until.take().is_some();
         if was_at_start && self.last.is_some() {
+            // The next consumer begins at the last message anyway.
             return;
         }
         if !was_at_start {

@@ -137,7 +137,7 @@ impl JetStreamReader {
         }
     }
 
-    /// Ends the step.
+    /// Ends the step. Returns its consumer, if it has one.
     pub(super) fn take_consumer(&mut self) -> Option<Consumer> {
         self.acks = CumulativeAcks::default();
         match std::mem::take(&mut self.step) {

@@ -32,7 +32,7 @@ impl Trims {
     }
 
     /// Notes that the numbers between these two messages are missing, if they may be those of messages that were removed.
-    /// `unseen_max`: within this time, at most, nothing was unread; `None`: that is longer ago. `waiting`: so many
+    /// `unseen_max`: nothing was unread at most this long ago; `None`: that may be longer ago. `waiting`: so many
     /// messages wait behind the second one.
     pub(super) fn missing(
         &mut self,
@@ -47,8 +47,9 @@ impl Trims {
         }
     }
 
-    /// Whether messages that were not read may have been removed: a full stream has its other messages behind the one that
-    /// comes after those.
+    /// Whether messages that were not read may have been removed: from a full stream, which then has nearly all of its
+    /// messages behind the missing ones; because of their age; or by a purge, if messages waited behind the last one
+    /// that was read.
     fn may_be_trimmed(
         &self,
         info: &StreamInfo,

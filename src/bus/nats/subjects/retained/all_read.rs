@@ -18,7 +18,7 @@ use weirgate_core::StoredId;
 pub(super) struct AllRead {
     /// The last message that was read.
     after: Option<StoredId>,
-    /// The last message that was read before the last check of the stream: what comes after it may not be whole.
+    /// The last message that was read before the last check of the stream: behind it, messages may be missing.
     whole_to: Option<StoredId>,
     /// The number of the last message before the first numbers that did not come since the last check. They are of other
     /// names, or were removed before they were read.
@@ -68,7 +68,8 @@ impl AllRead {
         self.cut.clone().or(has_lost)
     }
 
-    /// As [`Self::cut`], if nothing more is read: what is left may show that messages are missing.
+    /// As [`Self::cut`], if nothing more is read: messages count as missing if they may be, because nothing will show
+    /// whether they are.
     pub(super) fn cut_at_stop(&self) -> Option<NatsCut> {
         let doubt = self.removals.is_in_doubt();
         self.cut().or_else(|| doubt.then_some(NatsCut::Window))
@@ -142,8 +143,8 @@ impl AllRead {
     }
 
     /// Whether numbers did not come since the last check, so that the stream is asked where it begins: then `after_check`
-    /// follows [`Self::check`]. If none is missing, all that was read is whole. `is_led`: the stream is asked in any case,
-    /// who leads it now.
+    /// follows [`Self::check`]. If none is missing, all that was read is whole. `is_led`: the stream has a leader, and
+    /// is asked in any case who leads it now.
     pub(super) fn needs_check(&mut self, after_check: AfterCheck, is_led: bool) -> bool {
         if self.gap_after.is_none() && !is_led && !self.removals.needs_check() {
             self.whole_to = self.after;

@@ -26,7 +26,7 @@ const FORGOTTEN_AT_ONCE: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Live {
     hasher: RandomState,
-    /// The newest message of each subject, by the hash of the subject, for the number of its subscription.
+    /// For each number of a subscription, the newest message of each subject, by the hash of the subject.
     newest: HashMap<u64, HashMap<u64, LiveMessage, RandomState>, RandomState>,
     /// All messages in their order, which is that in which they are forgotten.
     order: VecDeque<Noted>,
@@ -138,8 +138,8 @@ impl Live {
         }
     }
 
-    /// The number of the newest message of a subject in a subscription, if a stream has brought this message now, for a
-    /// question that was asked at `begun`, after it was delivered.
+    /// If a stream has now brought the newest message of its subject, which was delivered before the question was asked
+    /// at `begun`: the number of that message.
     pub(super) fn number_of(
         &self,
         scope: Option<&LiveScope>,
@@ -176,7 +176,8 @@ impl Live {
         })
     }
 
-    /// Forgets some of the messages that their streams have stored or refused by now: more than one comes with each message.
+    /// Forgets some of the messages that their streams have stored or refused by now: after each new message up to
+    /// [`FORGOTTEN_AT_ONCE`], so they cannot pile up.
     fn forget_stored(&mut self, now: Instant) {
         for _ in 0..FORGOTTEN_AT_ONCE {
             if self

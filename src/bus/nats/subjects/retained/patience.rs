@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// How long the answers to a question may bring no new message. Longer than the wait for a silent server, so a question on a
 /// dead link is asked again on the next link.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// After this time without a word, a question does not count: the leader of its stream may be away, and the other questions
-/// must not wait for it.
+/// After this time without progress, a question does not count as one whose answer is awaited: the leader of its stream
+/// may be away, and the other questions must not wait for it.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// The most consumers on other servers than the leader, of which each counts as progress: one comes to the leader of three
 /// servers at the third attempt on average.
@@ -17,6 +17,7 @@ const NO_ANSWER: &str = "no answer";
 /// step that failed, only a new message is: otherwise steps that fail each time would go on for ever.
 #[derive(Debug)]
 pub(super) struct Patience {
+    /// When the question last made progress.
     progressed: Instant,
     /// When the consumer was made, or brought its last message.
     heard: Instant,

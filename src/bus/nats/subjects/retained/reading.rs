@@ -37,7 +37,8 @@ pub(super) struct QuestionReading {
     /// The bytes of the largest.
     largest: usize,
     pub(super) page: PageProgress,
-    /// The numbers of messages that came here too, and were delivered to clients shortly before.
+    /// The numbers (`super::live`) of messages that were delivered to clients shortly before, and have come from a
+    /// stream too.
     pub(super) came: HashSet<u64>,
     /// All streams have given their values once.
     pub(super) is_whole: bool,

@@ -2,7 +2,8 @@
 //!
 //! A number that does not come is of another name, or of a message that was removed: JetStream does not say which. Three
 //! counts tell what was removed while the question reads:
-//! - How many numbers have no message in the stream. If only as many went as its beginning has moved on, the rest is whole.
+//! - How many numbers have no message in the stream. If only as many more as its first number has moved on, the rest is
+//!   whole.
 //! - How many messages of the name are left for the next consumer. With those that were read, they have to be as many as for
 //!   the consumer before, if the stream has no newer ones.
 //! - Which numbers have no message. JetStream lists them, if asked. If the stream has newer messages, none of these numbers may
@@ -31,14 +32,14 @@ pub(super) struct Removals {
     expected: Option<Expected>,
     /// Messages may have been removed since this consumer was made.
     doubted: Option<Doubt>,
-    /// The next consumer has brought what the one before would have brought; or newer messages, if the stream has some: then
-    /// no number behind this one may be missing.
+    /// A consumer has brought as many messages as the one before would have brought. But if the stream has newer
+    /// messages, they may be among them; then no number behind this one may be missing.
     unsure_from: Option<u64>,
     /// Newer messages replace older ones.
     replaces: bool,
     /// How many messages were read.
     taken: u64,
-    /// Messages were removed, which the next check says.
+    /// Messages of the name were removed before they were read, or count as removed.
     has_lost: bool,
     /// The list of missing numbers is needed.
     asks_list: bool,
@@ -173,7 +174,8 @@ impl Removals {
         self.asks_list
     }
 
-    /// The number behind which no other may be missing; `None`: that does not matter.
+    /// The number behind which no number may be missing, or messages count as removed. `None`: missing numbers tell
+    /// nothing.
     fn whole_from(&self, stream: &StreamInfo, read: Option<StoredId>, now: Instant) -> Option<u64> {
         if Counts::of(stream).holes == 0 || stream.overwrites || stream.keeps_within {
             return None;
@@ -220,7 +222,7 @@ impl Removals {
                 read: read.map_or(0, |read| read.major),
             };
             self.doubted.get_or_insert(doubt);
-            // Messages go on going: no consumer would tell.
+            // Messages are removed all the time, so no further consumer would tell.
             self.has_lost |= self.unsure_from.is_some() && !self.replaces;
         }
         self.checked = Some((Counts::of(stream), now));

@@ -193,7 +193,7 @@ pub(super) fn parts_taken_by_streams(name: &str, answer: Json<'_>) -> PartsFound
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::nats) struct StreamOfName {
     pub(in crate::nats) stream: String,
-    /// Why a pattern gets no last values of it.
+    /// Why a pattern gets no last values of it; `None`: it gets them.
     pub(in crate::nats) gives_no_pattern: Option<&'static str>,
 }
 

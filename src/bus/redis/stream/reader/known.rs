@@ -137,8 +137,9 @@ impl KnownEntries {
         false
     }
 
-    /// Handles that reading goes on after an id that may be lower than before. From now on, entries that were read are passed
-    /// over. Another server may get them much later, or a third one may have them.
+    /// Handles that reading goes on after an id that may be lower than before: on another server (`is_other`), or in a
+    /// stream that was made anew. From now on, entries that were read are passed over. Another server may get them much
+    /// later, or a third one may have them.
     pub(super) fn pass_over_after(&mut self, after: StoredId, is_other: bool) {
         self.is_anew = !is_other;
         let met_again = self.entries.iter().filter(|print| print.id > after);
