@@ -251,6 +251,7 @@ impl Feed for ChannelsFeed {
             }),
             BusEvent::Skipped(skipped) => Some(BusNotice::Skipped {
                 topic: topic_of(&skipped.subscription),
+                // The name of the message is the topic, or not known.
                 subject: None,
                 place: skipped.place,
             }),

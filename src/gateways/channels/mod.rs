@@ -627,6 +627,7 @@ impl Gateway for ChannelsGateway {
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         let subject = publication.subject.as_deref();
         let name = subject.unwrap_or(publication.topic.as_str());
+        // A message of a name that is no user's own: compressed messages to any client may refer to it.
         if let Body::Message(message) = &publication.body
             && !self.settings.acl.is_own(name)
         {
