@@ -381,6 +381,7 @@ impl ChannelsGateway {
                 true => self.retained.client_up(key),
                 false => self.wait_not_for_bus(core, key, client),
             }
+            // Whether its status has a position.
             client.held.has_kept()
         });
         self.statuses = statuses;

@@ -118,6 +118,7 @@ impl ChannelsFeed {
         }
         data.unix_ms = unix_ms;
         data.is_deletion = is_deletion;
+        // Outside of the kept feed, only last values are quiet.
         data.is_last_value = message.quiet && !is_of_feed;
         data.is_stamped = self.settings.is_stamped;
         data.is_of_feed = is_of_feed;

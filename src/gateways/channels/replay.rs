@@ -115,6 +115,7 @@ pub(super) struct Replay {
     /// Whether the stream is read from its beginning because the position was of another epoch of it.
     has_begun_anew: bool,
     cut: ReplayCut,
+    /// The permit for the memory of the names.
     memory: Permit,
 }
 
@@ -147,7 +148,9 @@ impl ReplayCut {
 #[derive(Debug)]
 pub(super) struct Name {
     name: TopicName,
+    /// `None`: the name is exact.
     patterns: Option<Arc<NamePatterns>>,
+    /// The messages that the client has got.
     count: u64,
 }
 
@@ -314,7 +317,8 @@ impl Replay {
 
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A
     /// question that is refused, perhaps only because the answer was late, is asked again once, from where the bus
-    /// knows that nothing was missing. Returns whether it is. `is_short`: the question had no page before its end.
+    /// knows that nothing was missing. Returns whether it is asked again. `is_short`: the question had no page before
+    /// its end.
     fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
         self.is_in_page = false;
         let has_no_answer = cut == Some(RetainedCut::Refused);
@@ -710,14 +714,14 @@ impl ChannelsGateway {
         name: &TopicName,
     ) -> AfterLook {
         let waiter = self.retained.clients.get_mut(&key);
-        let Some((replay, waits)) = waiter.and_then(|waiter| {
+        let Some((replay, waited)) = waiter.and_then(|waiter| {
             let replay = waiter.replay.replays.get_mut(name)?;
-            let waits = waiter.names.get(&replay.scope)?;
-            Some((replay, waits))
+            let waited = waiter.names.get(&replay.scope)?;
+            Some((replay, waited))
         }) else {
             return AfterLook::Waits;
         };
-        let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
+        let is_asked = replay.is_asked && matches!(waited.state, ValuesState::Asked(_));
         // A question that ended in a page is asked again: what the bus knew of this page is gone with it.
         let has_cut_page = replay.is_in_page && replay.stream != StreamReading::Over;
         let is_asked = is_asked || has_cut_page;

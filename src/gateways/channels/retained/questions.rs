@@ -385,7 +385,8 @@ impl Questions {
         now_us: u64,
     ) -> Option<LeftMembers> {
         let question = self.open.get_mut(&number)?;
-        // Clients that have read equally far share the question that goes on.
+        // A new number, unless the question has ended where it began: its clients then share the next one with those
+        // that begin there.
         if is_open || question.cursor.page_cursor != page_cursor {
             self.cursors += 1;
             (question.cursor.id, question.cursor.page_cursor) = (self.cursors, page_cursor);

@@ -29,7 +29,7 @@ enum Link {
     Away,
     /// There is a connection, but no published message has come back yet, or none has lately.
     Unproven,
-    /// The messages of this instance come back.
+    /// The messages of this instance come back: since `since_us`, and the newest at `echo_us`.
     Up { since_us: u64, echo_us: u64 },
 }
 

@@ -16,6 +16,7 @@ const REMEMBERED_US: u64 = 60_000_000;
 /// Another instance.
 #[derive(Debug)]
 struct Instance {
+    /// When its last message came.
     alive_us: u64,
     is_there: bool,
     /// A push waited for this instance in vain, and it has not answered since: pushes wait only briefly for it.
