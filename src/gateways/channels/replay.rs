@@ -685,6 +685,7 @@ impl ChannelsGateway {
                 AfterLook::Waits => {}
                 AfterLook::Page => {
                     waiter.replay.has_more = true;
+                    // The round goes on when the hub reports that the client has taken the page.
                     self.retained.undrained.push(key);
                     return true;
                 }
@@ -692,6 +693,7 @@ impl ChannelsGateway {
             }
             // Each look at the history takes time, also if it finds nothing.
             if !waiter.replay.round.is_empty() && !core.has_time() {
+                // Not busy, so that `wake_paused` gives it a turn.
                 waiter.is_busy = false;
                 self.retained.pause(key, core.now().mono_us);
                 return true;
