@@ -36,8 +36,8 @@ pub(super) struct Authenticated {
 #[derive(Debug)]
 pub(super) struct Renewals {
     bucket: TokenBucket,
-    /// The renewals of each address since `counted_from_us`: at most twice as many entries as the rate, a burst and
-    /// a second.
+    /// The renewals of each address since `counted_from_us`. There are at most twice as many entries as the rate: a
+    /// burst, and what the bucket permits in a second.
     by_address: HashMap<ClientAddr, usize, RandomState>,
     counted_from_us: u64,
 }

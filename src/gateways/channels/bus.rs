@@ -31,7 +31,8 @@ pub(super) struct NameErrors {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SettlingRound {
     next_slot: usize,
-    /// Another name with many members was confirmed since the round began.
+    /// Another round is due, such as for a name with many members that was confirmed since this one began. Set before
+    /// this one begins, it stands for this one.
     is_another_due: bool,
 }
 
@@ -113,7 +114,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// The name, and the names whose messages come by the request for it.
+    /// The name first, then the names whose messages come by the request for it.
     fn with_covered(&self, name: &TopicName) -> Vec<TopicName> {
         let mut names = vec![name.clone()];
         if self.names.requests.covers(name) {
@@ -380,6 +381,7 @@ impl ChannelsGateway {
                 true => self.retained.client_up(key),
                 false => self.wait_not_for_bus(core, key, client),
             }
+            // Whether its status has a position.
             client.held.has_kept()
         });
         self.statuses = statuses;

@@ -165,7 +165,7 @@ impl ChannelsClient {
     pub(super) fn waits_for_past(&mut self, name: &TopicName) -> bool {
         let rest = self.rest_follow_up();
         rest.is_some_and(|follow_up| follow_up.waits_for_past_of(name))
-            || self.answers.wait_for_past(name)
+            || self.answers.waits_for_past_of(name)
     }
 
     /// Ends the wait for the names that are settled.

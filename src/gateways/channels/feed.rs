@@ -118,6 +118,7 @@ impl ChannelsFeed {
         }
         data.unix_ms = unix_ms;
         data.is_deletion = is_deletion;
+        // Outside of the kept feed, only last values are quiet.
         data.is_last_value = message.quiet && !is_of_feed;
         data.is_stamped = self.settings.is_stamped;
         data.is_of_feed = is_of_feed;
@@ -251,6 +252,7 @@ impl Feed for ChannelsFeed {
             }),
             BusEvent::Skipped(skipped) => Some(BusNotice::Skipped {
                 topic: topic_of(&skipped.subscription),
+                // The name of the message is the topic, or not known.
                 subject: None,
                 place: skipped.place,
             }),

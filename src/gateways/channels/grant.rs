@@ -65,6 +65,7 @@ impl ChannelsGateway {
             }
         }
         self.join(core, key, client, &name);
+        // If the members of a name of the feed are still to get the error, the client gets it with them.
         if is_refused && (!is_kept || self.names.is_refused_in_feed(&name)) {
             self.queue_name_error(REFUSED, &name, vec![key]);
         }

@@ -25,7 +25,7 @@ pub(super) struct HeldNames {
 enum Ids {
     /// In ascending order.
     Few(SmallVec<[u32; 4]>),
-    /// Few clients have the table, and each client would have its size.
+    /// In a box: few clients have the table, and without the box every client would take its memory.
     Many(Box<ExtendibleMap<u32, ()>>),
 }
 

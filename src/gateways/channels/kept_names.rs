@@ -94,13 +94,14 @@ impl KeptNames {
         })
     }
 
-    /// Which of these subjects the stream did not have before; `None`: it had all of them.
+    /// Which of these subjects the stream did not have before; `None`: it had all of them, or the feed is no stream.
     pub(super) fn new_among(&self, subjects: &StreamSubjects) -> Option<NamePatterns> {
         let had = |subject: &String| {
             let mut names = self.names.iter();
             names.any(|name| self.syntax.contains(name, subject))
         };
-        // What was stored under another subject.
+        // What the stream stored under other subjects (`subject_transform`) until now. If that has changed, it may
+        // store these messages under their own subjects from now on.
         let moved = self.subjects.moved_from();
         let moved = moved.filter(|_| !self.subjects.moves_as(subjects));
         let stored = subjects.stored().iter();
@@ -136,8 +137,9 @@ impl KeptNames {
 
     /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
     /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. Of a stream, a
-    /// pattern that is wider than its subjects brings what the stream has: the bus would send the same messages again,
-    /// and those between weirgate and the stream. What a stream stores under another subject, it has not under this one.
+    /// pattern that is wider than its subjects brings only what the stream has: on the bus, weirgate would get the same
+    /// messages again, and also its own requests to JetStream and what JetStream delivers. A stream does not have under
+    /// this name what it stores under another (`subject_transform`).
     pub(super) fn covers(&self, name: &str) -> bool {
         if self.subjects.moved_to(name).is_some() {
             return false;

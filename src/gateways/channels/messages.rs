@@ -47,6 +47,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 struct Assembled {
     frame: FrameBuilder,
+    /// The bytes of [`Answer::parts`] that the frame has.
     bytes: usize,
 }
 
@@ -59,7 +60,9 @@ pub(super) struct Entries {
     pub(super) names: Option<Vec<TopicName>>,
     /// What the granted names bring, added name by name.
     brings: Option<ObjectWriter>,
+    /// For a request with `since`: whether all missed messages of each name follow.
     recovered: Option<ObjectWriter>,
+    /// Why messages of a name are missing; `None` if none are.
     why: Option<ObjectWriter>,
 }
 
@@ -232,7 +235,7 @@ impl Answer {
         };
         let names = entries.names.take();
         entries.brings = names.as_ref().map(|names| {
-            // So many bytes are not moved while they become more.
+            // Room for all at once: text that outgrows its room is moved, and this one may be very long.
             ObjectWriter::with_capacity(entries.granted.bytes() + BRINGS_BYTES * names.len())
         });
         names.unwrap_or_default()
@@ -464,7 +467,7 @@ impl Resumed {
         (since.is_some() || last.is_some()).then(|| Self::of_stream(since, last))
     }
 
-    /// On an event stream the client joins the names of every request with the common answer.
+    /// For any request of an event stream, because the client joins the names of every request with the common answer.
     pub(super) fn of_stream(since: Option<String>, last: Option<Last>) -> Self {
         Self {
             since,
@@ -560,6 +563,7 @@ pub(super) struct Answers(Option<Box<Queue>>);
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<WaitingAnswer>,
+    /// The sum of [`Answer::bytes`].
     bytes: usize,
     /// The permit for the memory of the answers in the sum over all clients.
     permit: Option<Permit>,
@@ -736,7 +740,7 @@ impl Answers {
     }
 
     /// Whether an answer waits for the newest messages of a name from the stream.
-    pub(super) fn wait_for_past(&self, name: &TopicName) -> bool {
+    pub(super) fn waits_for_past_of(&self, name: &TopicName) -> bool {
         let mut waiting = self.waiting();
         waiting.any(|waiting| waiting.follow_up.waits_for_past_of(name))
     }

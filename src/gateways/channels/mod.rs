@@ -156,7 +156,7 @@ impl Default for ChannelsGatewaySettings {
 #[derive(Debug)]
 pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
-    /// The marks of clients without a token: the default role.
+    /// By what an operator can cut off clients without a token: the default role.
     marks_without_token: Arc<TokenMarks>,
     stats: Arc<ChannelsStats>,
     names: Names,
@@ -185,7 +185,7 @@ pub struct ChannelsGateway {
     lost_names: LostNames,
     /// Errors of the bus about a name, and the clients that still have to get them.
     name_errors: VecDeque<NameErrors>,
-    /// How many clients were notified of a loss of the bus, for the log.
+    /// How many clients were notified of a loss of the bus, for the log. `None`: nothing is to be logged.
     gap_notified: Option<u64>,
     /// The pattern that clients are losing.
     giving_up: Option<GivingUp>,
@@ -584,8 +584,8 @@ impl Gateway for ChannelsGateway {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        let has_over = self.patterns.has_over() || !self.name_errors.is_empty();
-        let has_work = has_over
+        let has_work = self.patterns.has_over()
+            || !self.name_errors.is_empty()
             || self.giving_up.is_some()
             || self.settling.is_some()
             || self.moving.is_some()
@@ -627,6 +627,7 @@ impl Gateway for ChannelsGateway {
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         let subject = publication.subject.as_deref();
         let name = subject.unwrap_or(publication.topic.as_str());
+        // A message of a name that is no user's own: compressed messages to any client may refer to it.
         if let Body::Message(message) = &publication.body
             && !self.settings.acl.is_own(name)
         {
@@ -713,6 +714,7 @@ impl Gateway for ChannelsGateway {
                 }
             }
             BusNotice::RetainedEnd { topic, number, cut } => {
+                // A question about the whole stream has an empty name here, and `>` or `*` on the bus (`outputs.rs`).
                 let scope = self.retained.scope_of(*number);
                 let topic = scope.as_ref().unwrap_or(topic);
                 let answered = self.retained.ended(topic, *number, *cut);

@@ -38,7 +38,8 @@ impl AllClientsLimits {
     /// Memory of a pattern that the gateway matches, beside the parsed pattern: its entries in the table of patterns.
     const PATTERN_BYTES: usize = 320;
 
-    /// The most memory of a parsed pattern for each byte of its text. NATS: `a.` is a word of its own.
+    /// The most memory of a parsed pattern for each byte of its text: a NATS pattern can have a word for every two
+    /// bytes.
     const PATTERN_BYTES_EACH: usize = 32;
 
     /// The least memory of a pattern that a client holds.
@@ -454,8 +455,8 @@ impl Names {
         self.release_id(client.address(), id).is_some()
     }
 
-    /// Handles a client of this address group that has ended, and held the name with this number. Returns the name if no
-    /// client holds it any more.
+    /// Handles a client of this address group that has held the name with this number, and has given it up or has
+    /// ended. Returns the name if no client holds it any more.
     pub(super) fn release_id(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
         let entry = &mut self.entries[id];
         let of_address = self.addresses.get_mut(&address)?;

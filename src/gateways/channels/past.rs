@@ -216,7 +216,7 @@ impl Past {
         self.open.contains_key(&number)
     }
 
-    /// Whether clients wait no longer.
+    /// Whether clients are still to learn that their wait has ended.
     pub(super) fn has_ended(&self) -> bool {
         !self.ended.is_empty()
     }

@@ -169,7 +169,7 @@ impl ChannelsGateway {
         }))
     }
 
-    /// Begins with a request that was read just now, unless that has taken the client's share: a request may be long.
+    /// Begins with a request, unless reading it has used up the client's share of the turn: a request may be long.
     /// Returns what [`continue_request`](Self::continue_request) does.
     pub(super) fn begin(
         &mut self,
@@ -196,7 +196,7 @@ impl ChannelsGateway {
     ) -> Option<(Answer, FollowUp)> {
         if client.rights_table != self.table {
             if !self.renew_rights(core, key, client) {
-                // Its names are dropped with the client's others.
+                // The client is closed. The names of the request are dropped with its others.
                 client.set_rest(request);
                 return None;
             }
@@ -286,6 +286,7 @@ impl ChannelsGateway {
         request: &mut Reauthentication,
     ) -> bool {
         let Some(id) = request.ids.pop() else {
+            // All names are compared: the revoked ones are written, in their order.
             if let Some(name) = request.revoked.pop_first() {
                 request.written.push(name.as_str());
             }
@@ -300,6 +301,7 @@ impl ChannelsGateway {
             // The names before this one have used up the steps: it is judged again, with new ones.
             Err(Undecided::Request) if !is_first => request.ids.push(id),
             Ok(true) => request.check = Some(check),
+            // Not granted, or not decided with all steps for this name alone.
             _ => {
                 request.check = Some(check);
                 if self.release(core, key, client, name.as_str().to_owned()) {

@@ -44,7 +44,7 @@ use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 /// The pause of a client that is ahead of this instance, or for which there is no room now, microseconds.
 const PAUSE_US: u64 = 20_000;
-/// The most such pauses without a message between.
+/// The most such pauses without a page between.
 const PAUSES_MAX: u32 = 1_500;
 /// The most questions in a row, each of a single page, after whose end the history lacks messages once more. A question of
 /// several pages brings the client so much that another one may follow.
@@ -93,19 +93,18 @@ pub(super) struct Replay {
     names: Vec<Name>,
     /// The name of its questions; empty for the whole stream.
     scope: TopicName,
-    /// Whether the question that the client has, or goes on with, is for these names too.
+    /// Whether these names are among those of the client's present question, or of one that it goes on with. One
+    /// question is for all names of its scope that have come equally far.
     is_asked: bool,
     cursor: KeptCursor,
     /// The question has brought messages since its last page. Only with the end of a page the bus says what is missing.
     is_in_page: bool,
-    /// The messages are in the history: there is no stream, or it has been read.
-    is_read: bool,
-    /// Nothing more comes from the stream.
-    is_over: bool,
-    /// The history lacks messages that do not come from the stream either.
+    stream: StreamReading,
+    /// The history lacks messages that do not come from the stream either, so the next page may begin after them.
     is_cut_short: bool,
     /// The client got a page behind messages that the history had forgotten.
     has_skipped: bool,
+    /// For [`PAUSE_US`], neither the history nor the bus is asked.
     is_paused: bool,
     /// The pauses since the last page.
     pauses: u32,
@@ -116,7 +115,21 @@ pub(super) struct Replay {
     /// Whether the stream is read from its beginning because the position was of another epoch of it.
     has_begun_anew: bool,
     cut: ReplayCut,
+    /// The permit for the memory of the names.
     memory: Permit,
+}
+
+/// How far the stream has been read for a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum StreamReading {
+    /// No question has ended yet, but for one without an answer; or the stream is read once more from its beginning,
+    /// because the position was of another epoch.
+    Unread,
+    /// A question has ended: the client has what it brought, and the rest is in the history. If the history lacks some
+    /// of the rest, the stream is asked again.
+    Read,
+    /// The stream is not asked again.
+    Over,
 }
 
 /// Why messages are missing.
@@ -135,7 +148,9 @@ impl ReplayCut {
 #[derive(Debug)]
 pub(super) struct Name {
     name: TopicName,
+    /// `None`: the name is exact.
     patterns: Option<Arc<NamePatterns>>,
+    /// The messages that the client has got.
     count: u64,
 }
 
@@ -205,7 +220,7 @@ impl Replay {
     fn go_on_without_page(&mut self, why: NotRecovered) -> WithoutPage {
         match why {
             // The stream says whether the position is one of its own.
-            NotRecovered::Ahead if !self.is_read && !self.is_over => WithoutPage::Waits,
+            NotRecovered::Ahead if self.stream == StreamReading::Unread => WithoutPage::Waits,
             NotRecovered::Ahead | NotRecovered::Large if self.pauses >= PAUSES_MAX => {
                 self.cut.note(RetainedCut::Limit);
                 WithoutPage::Ends
@@ -220,7 +235,7 @@ impl Replay {
                 WithoutPage::Ends
             }
             // The stream has what the history lacks.
-            _ if !self.is_over => WithoutPage::Waits,
+            _ if self.stream != StreamReading::Over => WithoutPage::Waits,
             _ if !self.is_cut_short => {
                 self.is_cut_short = true;
                 self.cut.note(RetainedCut::Limit);
@@ -248,8 +263,7 @@ impl Replay {
             is_asked: false,
             is_in_page: false,
             cursor: KeptCursor::after(since),
-            is_read: false,
-            is_over: false,
+            stream: StreamReading::Unread,
             is_cut_short: false,
             has_skipped: false,
             is_paused: false,
@@ -290,7 +304,7 @@ impl Replay {
 
     /// Whether the bus may be asked for more now.
     pub(super) fn asks_bus(&self) -> bool {
-        !self.is_paused && !self.is_over
+        !self.is_paused && self.stream != StreamReading::Over
     }
 
     /// The message after which the stream is read. `None`: it is read from its beginning, because the client has no
@@ -303,7 +317,8 @@ impl Replay {
 
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A
     /// question that is refused, perhaps only because the answer was late, is asked again once, from where the bus
-    /// knows that nothing was missing. Returns whether it is. `is_short`: the question had no page before its end.
+    /// knows that nothing was missing. Returns whether it is asked again. `is_short`: the question had no page before
+    /// its end.
     fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) -> bool {
         self.is_in_page = false;
         let has_no_answer = cut == Some(RetainedCut::Refused);
@@ -312,20 +327,22 @@ impl Replay {
             return true;
         }
         self.short_reads = if is_short { self.short_reads + 1 } else { 0 };
-        self.is_over |= self.short_reads >= SHORT_READS_MAX;
+        if self.short_reads >= SHORT_READS_MAX {
+            self.stream = StreamReading::Over;
+        }
         match cut {
             Some(RetainedCut::Epoch) => {
                 self.read_other_epoch();
                 return false;
             }
             Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed) => {
-                self.is_over = true;
+                self.stream = StreamReading::Over;
             }
             // `read_all` moves the cursor, and returns whether messages were lost after the position of the question.
             _ if self.cursor.read_all() => self.cut.note(RetainedCut::Window),
             _ => {}
         }
-        self.is_read = true;
+        self.stream = self.stream.max(StreamReading::Read);
         if let Some(cut) = cut {
             self.cut.note(cut);
         }
@@ -345,9 +362,11 @@ impl Replay {
         self.cursor.read_anew();
         if mem::replace(&mut self.has_begun_anew, true) {
             self.cursor.read_all();
-            self.is_over = true;
+            self.stream = StreamReading::Over;
         }
-        self.is_read = self.is_over;
+        if self.stream != StreamReading::Over {
+            self.stream = StreamReading::Unread;
+        }
     }
 }
 
@@ -430,6 +449,7 @@ impl Retained {
         // No live message ends the wait, so the client is not among those of `waiting`.
         let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| WaitedName {
+            // No answer has to be sent first.
             state: ValuesState::Waits(0),
             cursor: self.questions.cursor_after(None),
             since: self.count,
@@ -542,13 +562,15 @@ impl Retained {
         self.questions.scope_of(number).cloned()
     }
 
-    /// Handles the end of a question for all messages: the rest is in the history.
+    /// Handles the end of a client's question for all messages: the rest is in the history. `cursor`: up to where the
+    /// question has read; `had_page`: whether a page had ended before.
     pub(super) fn end_question_of_replays(
         &mut self,
         scope: &TopicName,
         key: SessionKey,
         cut: Option<RetainedCut>,
-        (cursor, had_page): (QuestionCursor, bool),
+        cursor: QuestionCursor,
+        had_page: bool,
     ) {
         if let Some(waiter) = self.clients.get_mut(&key) {
             for replay in waiter.read_in_mut(scope) {
@@ -560,16 +582,16 @@ impl Retained {
 
     /// Forgets a name of which a client gets all kept messages. Returns false if there is none.
     pub(super) fn forget_replayed(&mut self, name: &TopicName, key: SessionKey) -> bool {
-        let Some(replayed) = self.replay_with(name, key) else {
+        let Some(replay_key) = self.replay_with(name, key) else {
             return false;
         };
         let client = self.clients.get_mut(&key);
-        if let Some(replay) = client.and_then(|client| client.replay.replays.get_mut(&replayed)) {
+        if let Some(replay) = client.and_then(|client| client.replay.replays.get_mut(&replay_key)) {
             let removed = replay.names.extract_if(.., |one| one.name == *name);
             let bytes = removed.map(|one| one.memory_bytes()).sum();
             replay.memory.give_back(bytes, 0);
             if replay.names.is_empty() {
-                self.remove_replay(&replayed, key);
+                self.remove_replay(&replay_key, key);
             }
         }
         true
@@ -580,7 +602,7 @@ impl ChannelsGateway {
     /// Checks whether the position of a request, if it has one, may be one of the kept feed.
     ///
     /// # Errors
-    /// It is no position, or one of another feed, or perhaps one of a stream before.
+    /// It is no position, or one of another feed, or perhaps one from before a loss of the stream.
     pub(super) fn check_since(&self, core: &Core, since: Option<&str>) -> Outcome {
         let feed_hash = core.position().map(|position| position.feed_hash);
         let Some(since) = since else {
@@ -595,7 +617,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Begins to send all kept messages of names to a client. Of others nothing is kept, or the client has them already.
+    /// Begins to send all kept messages of `replayed.names` to a client. It is told at once that nothing is kept of
+    /// `replayed.off`, unless it still gets those from an earlier request.
     pub(super) fn begin_replays(
         &mut self,
         core: &mut Core,
@@ -662,6 +685,7 @@ impl ChannelsGateway {
                 AfterLook::Waits => {}
                 AfterLook::Page => {
                     waiter.replay.has_more = true;
+                    // The round goes on when the hub reports that the client has taken the page.
                     self.retained.undrained.push(key);
                     return true;
                 }
@@ -669,6 +693,7 @@ impl ChannelsGateway {
             }
             // Each look at the history takes time, also if it finds nothing.
             if !waiter.replay.round.is_empty() && !core.has_time() {
+                // Not busy, so that `wake_paused` gives it a turn.
                 waiter.is_busy = false;
                 self.retained.pause(key, core.now().mono_us);
                 return true;
@@ -691,18 +716,20 @@ impl ChannelsGateway {
         name: &TopicName,
     ) -> AfterLook {
         let waiter = self.retained.clients.get_mut(&key);
-        let Some((replay, waits)) = waiter.and_then(|waiter| {
+        let Some((replay, waited)) = waiter.and_then(|waiter| {
             let replay = waiter.replay.replays.get_mut(name)?;
-            let waits = waiter.names.get(&replay.scope)?;
-            Some((replay, waits))
+            let waited = waiter.names.get(&replay.scope)?;
+            Some((replay, waited))
         }) else {
             return AfterLook::Waits;
         };
-        let is_asked = replay.is_asked && matches!(waits.state, ValuesState::Asked(_));
+        let is_asked = replay.is_asked && matches!(waited.state, ValuesState::Asked(_));
         // A question that ended in a page is asked again: what the bus knew of this page is gone with it.
-        let is_asked = is_asked || replay.is_in_page && !replay.is_over;
+        let has_cut_page = replay.is_in_page && replay.stream != StreamReading::Over;
+        let is_asked = is_asked || has_cut_page;
         // A client without a position first gets what the stream has from before the history.
-        let may_be_there = replay.cursor.position().is_some() || replay.is_read || replay.is_over;
+        let is_unread = replay.stream == StreamReading::Unread;
+        let may_be_there = replay.cursor.position().is_some() || !is_unread;
         // Once the history is filled, the bus is there again, and wakes the client.
         if is_asked || replay.is_paused || !may_be_there || core.is_filling() {
             return AfterLook::Waits;
@@ -794,21 +821,21 @@ impl ChannelsGateway {
         let receivers = self.retained.questions.receivers(number, subject);
         self.retained.questions.brought(number, id);
         let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
-        for (key, replayed) in receivers {
+        for (key, replay_key) in receivers {
             let content = core.content(key);
             let waiter = self.retained.clients.get_mut(&key);
             let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(scope, number)) else {
                 continue;
             };
             // Another replay of the name may have begun since the question.
-            let Entry::Occupied(replay) = waiter.replay.replays.entry(replayed) else {
+            let Entry::Occupied(replay) = waiter.replay.replays.entry(replay_key) else {
                 continue;
             };
             if !replay.get().is_asked {
                 continue;
             }
             // Taken out, because the waiter counts the bytes that are sent to it.
-            let (replayed, mut replay) = replay.remove_entry();
+            let (replay_key, mut replay) = replay.remove_entry();
             let has = replay.cursor.stored();
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {
@@ -831,7 +858,7 @@ impl ChannelsGateway {
                         frame
                     }
                 };
-                waiter.take_room_of_pattern(frame.queue_bytes());
+                waiter.take_room_in_page(frame.queue_bytes());
                 core.replay(key, &value.topic, &frame);
                 name.count += 1;
             }
@@ -839,7 +866,7 @@ impl ChannelsGateway {
                 replay.cursor.read(position);
                 replay.is_in_page = true;
             }
-            waiter.replay.replays.insert(replayed, replay);
+            waiter.replay.replays.insert(replay_key, replay);
         }
     }
 }

@@ -161,7 +161,7 @@ impl Retained {
     }
 
     /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number. If it
-    /// waits for the name already, that stays.
+    /// waits for the name already, the earlier wait goes on.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         let wanted = WaitedName::new(answer, self.count);
         let waiter = self.clients.get_or_insert_default(key);
@@ -399,6 +399,7 @@ impl ChannelsGateway {
     pub(super) fn replay_value(&mut self, core: &mut Core, value: &Publication) {
         let (topic, subject) = (&value.topic, value.subject.as_ref());
         let number = value.request.unwrap_or_default();
+        // One frame for each kind of client, text or binary; of a value with a subject, `topic` is the pattern.
         let mut frames = [None, None];
         let mut frame_for = |core: &Core, key| {
             let content = core.content(key);
@@ -438,6 +439,7 @@ impl ChannelsGateway {
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         self.send_ends(core);
         if self.retained.release_unanswered(core.now().mono_us) {
+            // The round over the clients also queues those that wait for such a name.
             self.settle_all();
         }
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);

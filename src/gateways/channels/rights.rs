@@ -89,8 +89,8 @@ impl ChannelsGateway {
                 format!("Range outside of ASCII in pattern: {name}"),
             );
         }
-        let has_patterns = client.held.patterns as usize >= settings.patterns_max;
-        if is_new && syntax.is_pattern(name) && has_patterns {
+        let has_max_patterns = client.held.patterns as usize >= settings.patterns_max;
+        if is_new && syntax.is_pattern(name) && has_max_patterns {
             let max = settings.patterns_max;
             let error = format!("Max wildcard subscriptions exceeded ({max})");
             return Verdict::Refused(ClientLimit, error);

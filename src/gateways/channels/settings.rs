@@ -281,6 +281,7 @@ pub(super) const CHANGES: &[RowChange] = &[
     ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
     ("port", |row| {
         let row = row.original_env(&["REDIS_WS_GATEWAY_PORT"]);
+        // `PORT`, which the shared addition names, is not read here.
         row.more("")
     }),
     ("require-auth", |row| row.leads_short_help()),

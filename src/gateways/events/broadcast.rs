@@ -87,7 +87,8 @@ impl Broadcast {
 }
 
 impl Broadcast {
-    /// Whether the event is for several devices. A push to one device is of its user alone, and refers to no other.
+    /// Whether the event is for several devices. A push to one device is its user's own, so no other compressed message
+    /// may refer to it ([`weirgate_core::Frame::is_common`]).
     fn is_common(&self) -> bool {
         let mut ids = self.device_ids.iter();
         let first = ids.next();
@@ -271,6 +272,7 @@ fn deliver_copy(
     devices: impl Iterator<Item = TopicName>,
     count: usize,
 ) -> u64 {
+    // A larger one could not be sent to a device that resumes, so the history does not keep it.
     let is_kept = push.payload().len() <= Core::RESUME_BYTES_MAX;
     // The position of the last device is good for all: nothing comes between the devices of a copy.
     let position = core.position_ahead(count).filter(|_| is_kept);

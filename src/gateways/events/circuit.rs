@@ -92,6 +92,7 @@ impl Circuit {
         let opens = !self.is_open || is_of_several && !self.is_of_several;
         if opens && self.failures >= FAILURES_MAX {
             (self.is_open, self.is_of_several) = (true, is_of_several);
+            // Of a single address, `permits` counts the pause from its last failure.
             self.paused_until_us = if is_of_several { now_us + PAUSE_US } else { 0 };
         }
     }

@@ -95,7 +95,7 @@ pub(super) struct Calling {
 /// What is kept of a client that has ended.
 #[derive(Debug)]
 pub(super) struct EndedClient {
-    /// The messages that are not forwarded yet.
+    /// The permit for the messages that are not forwarded yet.
     pub(super) messages: Permit,
     /// Who the client was: an operator may cut it off before all are forwarded.
     pub(super) who: Option<WasConnected>,
@@ -126,7 +126,9 @@ pub struct Connection {
     pub(super) token_end: TokenEnd,
     /// The position in the URL, until the device is known.
     pub(super) since: Option<Box<str>>,
+    /// The rate of the client's messages.
     bucket: TokenBucket,
+    /// The message that a service answers now, or that waits in line for a slot.
     pub(super) calling: Option<Calling>,
     /// Set when the client has ended: its messages are still forwarded, and their answers discarded.
     ended_client: Option<EndedClient>,
@@ -172,7 +174,8 @@ impl Connection {
         self.device.as_ref().map(TopicName::as_str)
     }
 
-    /// A message that has just arrived; at most `bytes_max` bytes are kept of it, charged by `hold`.
+    /// Makes the queue's entry of a message that has just arrived. A text of up to `bytes_max` bytes is kept; `hold`
+    /// charges the entry.
     pub(super) fn queued(
         &mut self,
         message: Incoming<'_>,

@@ -243,7 +243,8 @@ impl ServiceClient {
         lease: &mut Option<Lease<Full<Bytes>>>,
     ) -> Result<Received, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
-        // The gateway bounds the calls at once.
+        // Without a place, because the gateway bounds the calls at once. No silence is excused: no client is
+        // still sending the body.
         let sent = self.pool.send(None, request, || false).await;
         let (response, connection) = sent.map_err(|failure| why(&failure))?;
         self.receive(response, lease.insert(connection)).await

@@ -509,6 +509,7 @@ impl Gateway for EventsGateway {
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+        // With pushes of other instances, `Input::Others` begins the feed, once all of them come.
         if !self.settings.shares_pushes {
             core.begin_feed();
         }

@@ -57,7 +57,7 @@ impl LevelsGateway {
 }
 
 impl Gateway for LevelsGateway {
-    /// The topic of the client's path.
+    /// The topic of the client's path. `None` does not occur, because `entrance` lets no client in at another path.
     type Client = Option<TopicName>;
     type In = Infallible;
     type Out = Infallible;

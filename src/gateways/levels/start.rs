@@ -206,7 +206,7 @@ fn stream_settings(access: NatsSettings, plan: &LevelsPlan) -> NatsSettings {
 }
 
 fn subscriptions(streams: &[StreamSpec], plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
-    // The publishers of relayed subjects create the streams.
+    // The streams, in the order of `LevelsPlan::consumers`. The publishers of relayed subjects create theirs.
     let named = |relay: &RelaySettings| relay.stream.clone();
     let ours = streams.iter().map(|stream| Some(stream.name.clone()));
     let streams = ours.chain(plan.relays.iter().map(named));

@@ -1,5 +1,6 @@
 //! How a client in a terminal (`weirgate tail`) talks to each gateway: the greeting that it recognizes, the subscribe
-//! request, and which messages are about the connection. The contracts are in `docs/reference/protocol-*.md`.
+//! request, and which messages are about the connection. [`Dialect`] explains the members. The contracts are in
+//! `docs/reference/protocol-*.md`.
 
 use sonic_rs::Serialize;
 

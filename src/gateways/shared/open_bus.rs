@@ -153,6 +153,7 @@ fn open_redis(
         return open_redis_stream(settings, stream, reading.acl, status);
     }
     let mut needs = reading.acl.map_or_else(RedisNeeds::default, redis_needs);
+    // A name that is refused is an error of the check only if the gateway cannot work without it.
     let wanted = match reading.needs_names {
         true => &mut needs.subscriptions,
         false => &mut needs.requests,

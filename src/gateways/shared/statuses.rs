@@ -67,8 +67,9 @@ pub(in crate::gateways) struct Statuses {
     make: fn(&Core, Status) -> Arc<Frame>,
     is_up: bool,
     has_been_up: bool,
+    /// The round under way.
     round: Option<StatusRound>,
-    /// The time of the next slice.
+    /// When the next part of a round is due; `None`: no round is to come.
     due_us: Option<u64>,
 }
 

@@ -51,7 +51,7 @@ struct RefusedSymbols {
 pub struct TradesGatewaySettings {
     /// `ws-gateway-` and eight hexadecimal digits, new at each start.
     pub server_id: String,
-    /// Symbols of a connection.
+    /// The most symbols of a connection, unless its token has a limit of its own.
     pub symbols_max: usize,
     /// The most messages that a client may send in a second; `None` for no limit.
     pub inbound_per_second: Option<u32>,

@@ -213,6 +213,7 @@ fn read_unchecked(
         Some(symbols) if symbols.len() > 0 => Ok(symbols),
         _ => {
             read_symbols(action, value, usize::MAX)?;
+            // Does not occur: what the first reader refuses, the second refuses with the reason.
             let why = BadSymbols::NotAList;
             Err(BadRequest::Symbols { action, why })
         }

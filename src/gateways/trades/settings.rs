@@ -89,6 +89,7 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
 
 /// Changes to shared rows, by the contract.
 pub(super) const CHANGES: &[RowChange] = &[
+    // `PORT`, which the shared addition names, is not read here.
     ("port", |row| row.original_env(&["WS_PORT"]).more("")),
     ("redis-url", |row| {
         row.help("URL of Redis; required unless --redis-sentinels is set")

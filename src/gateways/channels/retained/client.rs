@@ -72,7 +72,8 @@ pub(in super::super) struct RetainedEnd {
 /// The progress of a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum ValuesState {
-    /// The client's turn has not come, or the answer with this number has not been sent.
+    /// The client's turn has not come, or the answer with this number has not been sent; 0: no answer has to be sent
+    /// first.
     Waits(u64),
     /// The name is in the question with this number, and the bus brings a page of values, or gets the question next.
     Asked(u64),
@@ -136,6 +137,7 @@ impl RetainedClient {
         !self.taking.is_empty() || self.ready().next().is_some()
     }
 
+    /// Whether the name is in this question, and the client does not take a page of it now.
     pub(in super::super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
         let wanted = self.names.get(name);
         wanted.is_some_and(|wanted| wanted.state == ValuesState::Asked(number))
@@ -165,8 +167,9 @@ impl RetainedClient {
         has_room
     }
 
-    /// Counts a value of a pattern. The values of a pattern come together, so they may use the whole share.
-    pub(in super::super) fn take_room_of_pattern(&mut self, bytes: usize) {
+    /// Counts a value that comes in a page with others: of a pattern, or one of all kept messages. These come together,
+    /// so they may use the whole share.
+    pub(in super::super) fn take_room_in_page(&mut self, bytes: usize) {
         self.largest = self.largest.max(bytes);
         self.count_sent(bytes);
     }

@@ -14,6 +14,7 @@ use weirgate_wire::base::ExtendibleMap;
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The memory of a subject in a map that has just grown.
 const LIVE_ENTRY_BYTES: usize = 40;
+
 impl Retained {
     /// The most live subjects of all patterns together.
     pub(super) fn live_subjects_max(&self) -> usize {
@@ -71,7 +72,7 @@ impl Retained {
             live.get(&self.hasher.hash_one(subject))
         });
         let live = live.map_or(0, |live| *live);
-        let (mut receivers, mut others) = (Vec::new(), Vec::new());
+        let (mut receivers, mut without_room) = (Vec::new(), Vec::new());
         for key in clients {
             if let Some(waiter) = self.clients.get_mut(key)
                 && waiter.is_asked(name, number)
@@ -79,13 +80,13 @@ impl Retained {
             {
                 let has_room = match subject {
                     Some(_) => {
-                        waiter.take_room_of_pattern(bytes_for(*key));
+                        waiter.take_room_in_page(bytes_for(*key));
                         true
                     }
                     None => waiter.take_room(bytes_for(*key)),
                 };
                 if !has_room {
-                    others.push(*key);
+                    without_room.push(*key);
                     continue;
                 }
                 receivers.push(*key);
@@ -94,8 +95,8 @@ impl Retained {
                 }
             }
         }
-        let others = others.into_iter();
-        others.for_each(|key| self.leave_question(name, key));
+        let without_room = without_room.into_iter();
+        without_room.for_each(|key| self.leave_question(name, key));
         if subject.is_none() {
             // An exact name has only this value.
             let _ = self.ended(name, number, None);

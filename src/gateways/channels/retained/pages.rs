@@ -135,6 +135,7 @@ impl Retained {
                     self.unasked(key);
                 }
                 None => {
+                    // It does not wait for this question any more.
                     let questions = &mut self.questions;
                     drop(questions.leave(&name, &cursor, number, key, Member::Takes));
                 }
@@ -175,7 +176,7 @@ impl Retained {
         }
         for key in &clients {
             match reads_all {
-                true => self.end_question_of_replays(name, *key, cut, (cursor.clone(), had_page)),
+                true => self.end_question_of_replays(name, *key, cut, cursor.clone(), had_page),
                 false => self.end(name, *key, cut),
             }
         }

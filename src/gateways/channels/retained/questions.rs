@@ -50,7 +50,7 @@ struct BegunQuestion {
 #[derive(Debug)]
 struct OpenQuestion {
     name: TopicName,
-    /// From where it was asked.
+    /// The id of the cursor from which it was asked.
     begins: u64,
     /// The end of the last page.
     cursor: QuestionCursor,
@@ -81,10 +81,12 @@ pub(super) enum Member {
 }
 
 impl OpenQuestion {
-    /// Returns the cursor from which its members go on, in another question. That one must not begin at the beginning
-    /// of the stream again: if what the members have is gone by then, messages between may be gone with it, and the bus
-    /// sees that only of a question that begins after a message. So the cursor moves to the first message that the
-    /// question has brought, before which nothing is missing.
+    /// Returns the cursor from which its members go on, in another question; `cursors` is [`Questions::cursors`].
+    ///
+    /// If the question has read from the beginning of the stream, the other one must not begin there again: meanwhile
+    /// the stream may have removed what the members have and more, which the bus notices only if a question begins
+    /// after a message. So the other one begins after the first message that this one has brought; before it nothing is
+    /// missing.
     fn take_cursor(&mut self, cursors: &mut u64) -> QuestionCursor {
         if let Some(first) = self.first.take() {
             *cursors += 1;
@@ -176,8 +178,9 @@ impl Questions {
         *number
     }
 
-    /// A client waits for the first page of another question. If its address has none at the bus, the question moves there
-    /// from among several.
+    /// Handles a client whose question has to wait until the one of `begun` has its first page. If the client's address
+    /// has no question at the bus, and the other address has several, the begun question takes its turn at the
+    /// client's.
     fn move_begun(&mut self, start: &Start, client: ClientAddr) {
         let client = client.group();
         let Some(begun) = self.begun.get(start).copied() else {
@@ -382,7 +385,8 @@ impl Questions {
         now_us: u64,
     ) -> Option<LeftMembers> {
         let question = self.open.get_mut(&number)?;
-        // Clients that have read equally far share the question that goes on.
+        // A new number, unless the question has ended where it began: its clients then share the next one with those
+        // that begin there.
         if is_open || question.cursor.page_cursor != page_cursor {
             self.cursors += 1;
             (question.cursor.id, question.cursor.page_cursor) = (self.cursors, page_cursor);

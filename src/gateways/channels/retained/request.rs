@@ -12,7 +12,7 @@ pub enum RetainedRequest {
     Ask {
         /// The channel or pattern.
         name: TopicName,
-        /// The wider pattern that the bus is asked for in place of the name, as the request goes to the bus.
+        /// The wider pattern that the bus is asked for in place of the name; chosen when the request goes to the bus.
         cover: Option<TopicName>,
         /// The number of the question.
         number: u64,
@@ -40,7 +40,7 @@ pub enum RetainedRequest {
         name: TopicName,
         /// The number of the question.
         number: u64,
-        /// Whose turn it is.
+        /// The client among whose questions this one takes its turn.
         client: ClientAddr,
     },
     /// A question that the bus has not begun takes its turn among those of another client.
@@ -49,7 +49,7 @@ pub enum RetainedRequest {
         name: TopicName,
         /// The number of the question.
         number: u64,
-        /// Who waits for it, too.
+        /// The other client, which waits for it too.
         client: ClientAddr,
     },
     /// The next page.

@@ -116,8 +116,8 @@ impl Retained {
     /// Gives shares to the next clients in the line, and asks for their names, except for those that the bus refuses.
     /// Must be called after every other call.
     ///
-    /// The search is bounded: an address without room holds at least as much as is free, so the limit has at least a
-    /// share for each such address.
+    /// The search for an address with room is bounded: one without room holds at least as much as is free, which is at
+    /// least a share. So there are no more such addresses than the limit has shares.
     pub(super) fn grant_shares(
         &mut self,
         now_us: u64,
@@ -196,7 +196,8 @@ impl Retained {
         asked
     }
 
-    /// Asks the next question about the name from this cursor.
+    /// Asks the next question about the name from this cursor, if clients wait for it and no earlier one lacks its
+    /// first page.
     pub(super) fn ask_next(&mut self, name: &TopicName, cursor_id: u64) {
         let clients = &self.clients;
         let address_of = |key| clients.get(&key).and_then(|waiter| waiter.address);

@@ -24,9 +24,14 @@ pub(in super::super) struct Sought {
 }
 
 impl Sought {
-    /// Adds a replay of a client.
-    pub(in super::super) fn add(&mut self, key: SessionKey, name: &TopicName, replay: &Replay) {
-        let receiver = || (key, name.clone());
+    /// Adds a replay of a client; `replay_key` is its name among the client's replays.
+    pub(in super::super) fn add(
+        &mut self,
+        key: SessionKey,
+        replay_key: &TopicName,
+        replay: &Replay,
+    ) {
+        let receiver = || (key, replay_key.clone());
         if replay.has_patterns() {
             self.patterns.extend(replay.names().cloned());
             return self.matching.push(receiver());

@@ -29,7 +29,7 @@ enum Link {
     Away,
     /// There is a connection, but no published message has come back yet, or none has lately.
     Unproven,
-    /// The messages of this instance come back.
+    /// The messages of this instance come back: since `since_us`, and the newest at `echo_us`.
     Up { since_us: u64, echo_us: u64 },
 }
 
@@ -51,9 +51,9 @@ struct PendingPush {
     /// Deliveries in the instances that have answered.
     sent: u64,
     answered: BTreeSet<InstanceId>,
-    /// The other instances at the time of the publication; of those for which there is no room, one.
+    /// The other instances at the time of the publication; of those beyond the limit of instances, one.
     expected: BTreeSet<InstanceId>,
-    /// The expected instances that the push still waits for. An answer of one without room would be ignored.
+    /// The expected instances that the push still waits for; none beyond the limit, whose answer would be ignored.
     awaited: BTreeSet<InstanceId>,
     /// The push waits until `until_us` in any case, because other instances may not be known yet.
     waits_for_all: bool,
@@ -179,7 +179,7 @@ impl Exchange {
         number
     }
 
-    /// The instances that should get a push: all that are known, and one of those for which there is no room.
+    /// The instances that should get a push: all that are present, and one of those beyond the limit.
     fn expected(&self, now_us: u64) -> BTreeSet<InstanceId> {
         let beyond = self.instances.beyond(now_us);
         self.instances.there().chain(beyond).cloned().collect()

@@ -16,6 +16,7 @@ const REMEMBERED_US: u64 = 60_000_000;
 /// Another instance.
 #[derive(Debug)]
 struct Instance {
+    /// When its last message came.
     alive_us: u64,
     is_there: bool,
     /// A push waited for this instance in vain, and it has not answered since: pushes wait only briefly for it.
@@ -26,7 +27,8 @@ struct Instance {
     newest: Option<u64>,
     /// Whether the instance announces its newest push: earlier versions do not.
     says_newest: bool,
-    /// At its first sign, the instance had taken pushes. If it was away from the bus then, some may be recent.
+    /// When it was first heard of, the instance had taken pushes already. If it then says that it has connected anew,
+    /// some of these may be recent, and did not arrive here.
     is_unsure: bool,
     partial: Option<Partial>,
 }
@@ -78,7 +80,7 @@ pub(super) struct Instances {
     push_bytes_max: usize,
     /// Bytes of all pushes with parts still to come.
     partial_bytes: usize,
-    /// The last instance for which there was no room, and when.
+    /// The last instance beyond the limit `max`, and when a message of it came.
     beyond: Option<(InstanceId, u64)>,
 }
 
@@ -146,7 +148,7 @@ impl Instances {
         self.there().count()
     }
 
-    /// An instance for which there was no room lately: it ignores pushes of this instance, or will not be waited for.
+    /// An instance beyond the limit, if a message of one came lately. This instance does not wait for its answers.
     pub(super) fn beyond(&self, now_us: u64) -> Option<&InstanceId> {
         let beyond = self.beyond.as_ref();
         let beyond = beyond.filter(|(_, since_us)| now_us < since_us + SILENCE_US);

@@ -179,6 +179,7 @@ pub struct BusStats {
     /// Times when pushes of another instance may have been lost, and only that instance can know it.
     doubts: Count,
     is_up: AtomicBool,
+    /// The other instances that are present.
     others: Count,
     ignored: [Count; Ignored::ALL.len()],
 }

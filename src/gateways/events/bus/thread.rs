@@ -124,7 +124,8 @@ impl BusThread {
     pub(in crate::gateways::events) fn run(mut self) {
         let nothing = never();
         loop {
-            // Losses before the pushes that arrived after them, and pushes that cannot be read after those.
+            // The loop learns of a loss before the pushes that arrived after it; the second report is of pushes that
+            // could not be read.
             self.report_losses();
             self.carry_out_actions();
             self.report_losses();

@@ -128,6 +128,7 @@ impl Body for ToService {
             }
             BodyKind::Pieces(body, place) => {
                 let frame = Pin::new(&mut *body).poll_frame(cx);
+                // How far the client is behind its least speed: not at all if a piece has come.
                 let behind = match frame.is_pending() {
                     true => body.behind(),
                     false => Duration::ZERO,

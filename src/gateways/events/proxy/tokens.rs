@@ -23,8 +23,8 @@ pub struct ProxyTokens {
 }
 
 impl ProxyTokens {
-    /// Judges the token of a request, if tokens count. The user of a good token is the request's, so that it ends when
-    /// an operator cuts the user off.
+    /// Judges the token of a request, if tokens count. The user of a good token is the user of the request, which ends
+    /// when an operator cuts that user off.
     ///
     /// # Errors
     /// The request needs a good token and has none, or an operator has cut its sender off.

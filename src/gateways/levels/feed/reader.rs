@@ -181,7 +181,7 @@ pub(super) enum JsonKind {
 }
 
 impl JsonKind {
-    /// The kind of the value with the text `raw`, checked and without white space around.
+    /// The kind of the value with the text `raw`, checked and without white space around. No text counts as `null`.
     pub(super) fn of(raw: &str) -> Self {
         match raw.as_bytes().first() {
             Some(b'{') => Self::Object,

@@ -1,4 +1,7 @@
 //! What a topic of levels shows: some parts of the state, as frames for its members and for new clients.
+//!
+//! A *quiet* message is part of a backlog. It makes no broadcast of its own: its change goes to new clients soon, and
+//! to the members with the next broadcast, or when the backlog ends.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -229,6 +229,7 @@ impl Candles {
             return self.count_dropped(is_old, Dropped::PairsMax);
         }
         let slot = self.slot_or_insert(symbol);
+        // While the symbol had no candles, its trades may have been dropped.
         if !self.with_candles.contains_key(&slot) {
             self.symbols[slot].full_until_ms = self.full_until_ms;
         }
@@ -243,8 +244,8 @@ impl Candles {
         self.count_or_forget(slot);
     }
 
-    /// Makes room for the candles of one of these symbols. Returns false if the limit is reached. Symbols that have
-    /// candles need no more room.
+    /// Makes room for the candles of one more symbol, unless all of these have candles. Returns false if the limit is
+    /// reached.
     pub(super) fn make_room<'a>(
         &mut self,
         now: Now,

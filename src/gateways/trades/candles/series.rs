@@ -86,7 +86,7 @@ impl Series {
         Some(running)
     }
 
-    /// The horizon from which on the oldest candle is the running candle; `None` if it is already.
+    /// The horizon from which on the oldest candle is the running candle; `None` if it is already, or if there is none.
     pub(super) fn next_start_ms(&self) -> Option<i64> {
         let start_ms = self.candles.first()?.start_ms;
         (start_ms > self.start_ms_min).then_some(start_ms)
