@@ -194,6 +194,22 @@ fn a_deleted_consumer_and_a_deleted_stream_are_made_again() {
     assert!(js.consumer_info("LEVEL_SIGNALS", "gateway_levels").is_ok());
 }
 
+/// However much waits for the next consumer, the loop is told when it has all of it: clients get the state after it.
+#[test]
+fn what_waits_for_the_next_consumer_is_a_backlog_with_an_end() {
+    let server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..1);
+    source.until("levels 0");
+    js.delete_consumer("LEVEL_SIGNALS", "gateway_levels")
+        .expect("deleted");
+    publish(&js, LEVELS, 1..11);
+    let told = source.until("CaughtUp");
+    assert_eq!(told[told.len() - 2..], ["levels 10 quiet", "CaughtUp"]);
+}
+
 #[test]
 fn a_server_that_comes_late_is_found() {
     let mut server = NatsServer::reserve("");

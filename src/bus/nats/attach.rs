@@ -128,24 +128,22 @@ impl ConsumersSession<'_> {
         }
     }
 
-    /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. Returns whether the attempt
-    /// succeeded.
-    pub(super) fn attach_again(&mut self, index: usize) -> Result<bool, Stop> {
+    /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. A failure of this attempt is
+    /// logged, and is no error.
+    pub(super) fn attach_again(&mut self, index: usize) -> Result<(), Stop> {
         // Waiting messages are relayed first: they are older than the messages of the next consumer.
         self.relay_waiting()?;
         // The acknowledgements belong to the consumer in use until now.
         self.subscriptions[index].send_acks(self.jetstream);
-        let attached = match self.attach(index) {
-            Ok(()) => true,
+        match self.attach(index) {
+            Ok(()) => {}
             Err(Stop::Bus(error)) if !error.fails_all_requests() => {
                 self.attach_failed(index, &error);
-                false
             }
             Err(stop) => return Err(stop),
-        };
+        }
         self.watch();
-        self.relay_gaps()?;
-        Ok(attached)
+        self.relay_gaps()
     }
 
     /// Stops reading a subject: gives its consumer up, which is deleted if it is not durable, and shows the subject as away

@@ -35,8 +35,8 @@ pub(super) struct ConsumersSession<'a> {
     pub(super) standstills: &'a mut Standstills,
     /// The number of the last question about the account.
     account_request: Option<u64>,
-    /// Whether the loop knows that no backlog is left.
-    reported_caught_up: bool,
+    /// The loop was told that no backlog is left, at least once.
+    has_reported_caught_up: bool,
     /// The connection is silent.
     is_silent: bool,
     /// The time of the next look at everything but messages.
@@ -64,7 +64,7 @@ impl<'a> ConsumersSession<'a> {
             answers: Vec::new(),
             standstills,
             account_request: None,
-            reported_caught_up: false,
+            has_reported_caught_up: false,
             is_silent: false,
             check_due: Instant::now(),
         }
@@ -131,13 +131,19 @@ impl<'a> ConsumersSession<'a> {
         Ok(())
     }
 
-    /// Tells the loop once that no backlog is left.
+    /// Tells the loop that no backlog is left: once, and again after each message that was handed over quietly, however
+    /// little of a turn its backlog took.
     fn report_caught_up(&mut self) -> Result<(), Stop> {
-        let caught_up = self.subscriptions.iter().all(Subscription::is_caught_up);
-        if caught_up && !self.reported_caught_up {
+        if !self.subscriptions.iter().all(Subscription::is_caught_up) {
+            return Ok(());
+        }
+        let mut is_owed = !std::mem::replace(&mut self.has_reported_caught_up, true);
+        for subscription in self.subscriptions.iter_mut() {
+            is_owed |= subscription.take_owed_caught_up();
+        }
+        if is_owed {
             self.relay.link.send(BusEvent::CaughtUp)?;
         }
-        self.reported_caught_up = caught_up;
         Ok(())
     }
 
@@ -157,9 +163,7 @@ impl<'a> ConsumersSession<'a> {
         self.take_refusals()?;
         for (index, answers) in std::mem::take(&mut self.answers) {
             for answer in answers {
-                let found_stream = self.handle_answer(index, answer)?;
-                // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
-                self.reported_caught_up &= !found_stream;
+                self.handle_answer(index, answer)?;
             }
         }
         let streams = self.streams_read();
@@ -270,15 +274,14 @@ impl<'a> ConsumersSession<'a> {
         Ok(())
     }
 
-    /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
-    /// attached.
-    fn handle_answer(&mut self, index: usize, answer: WatchdogAnswer) -> Result<bool, Stop> {
+    /// Handles an answer of JetStream about a subscription.
+    fn handle_answer(&mut self, index: usize, answer: WatchdogAnswer) -> Result<(), Stop> {
         let now = Instant::now();
         if answer == WatchdogAnswer::NoLeader {
             // No word of JetStream: a server that is cut off from its cluster says so too.
             let stream = &self.subscriptions[index].target.stream;
             self.standstills.no_leader(stream, now);
-            return Ok(false);
+            return Ok(());
         }
         self.note_life(index, now);
         let subscription = &mut self.subscriptions[index];
@@ -303,11 +306,9 @@ impl<'a> ConsumersSession<'a> {
             WatchdogAnswer::WentBack(consumer) if subscription.reads_from(&consumer) => {
                 self.stop_reading(index);
                 self.attach_again(index)?;
-                // The last message was handed over quietly.
-                return Ok(true);
             }
             WatchdogAnswer::StreamExists(is_there) if subscription.is_to_be_attached(is_there) => {
-                return self.attach_again(index);
+                self.attach_again(index)?;
             }
             WatchdogAnswer::Free if subscription.awaits_durable => self.take_over(index)?,
             WatchdogAnswer::State(info) => {
@@ -324,7 +325,7 @@ impl<'a> ConsumersSession<'a> {
             | WatchdogAnswer::Free
             | WatchdogAnswer::StreamExists(_) => {}
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Notes that JetStream answers about a subscription.

@@ -60,6 +60,8 @@ pub(super) struct Subscription {
     pub(super) gap: Vec<Delivery>,
     /// Messages up to this stream sequence are backlog; `None`: no backlog is left.
     quiet_until: Option<u64>,
+    /// A message was handed over quietly: the loop is to be told when no backlog is left ([`BusEvent::CaughtUp`]).
+    owes_caught_up: bool,
     pub(super) health: Health,
     /// To attach the subject, over all connections.
     pub(super) attempts: Attempts<NatsError>,
@@ -108,6 +110,7 @@ impl Subscription {
             is_refused: false,
             gap: Vec::new(),
             quiet_until: None,
+            owes_caught_up: false,
             health: Health::new(Instant::now()),
             logged: None,
         }
@@ -122,6 +125,11 @@ impl Subscription {
     /// Whether the backlog has been handed over.
     pub(super) fn is_caught_up(&self) -> bool {
         self.quiet_until.is_none()
+    }
+
+    /// Whether a message was handed over quietly since the last call.
+    pub(super) fn take_owed_caught_up(&mut self) -> bool {
+        std::mem::take(&mut self.owes_caught_up)
     }
 
     /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
@@ -505,7 +513,7 @@ impl Subscription {
         self.hand_over_quietly(last, link)
     }
 
-    fn hand_over_quietly(&self, fetched: Fetched, link: &SourceLink) -> Result<(), Stop> {
+    fn hand_over_quietly(&mut self, fetched: Fetched, link: &SourceLink) -> Result<(), Stop> {
         let is_quiet = true;
         self.hand_over(fetched, is_quiet, link.now(), link)
     }
@@ -583,7 +591,7 @@ impl Subscription {
     }
 
     fn hand_over(
-        &self,
+        &mut self,
         fetched: Fetched,
         quiet: bool,
         received: Now,
@@ -597,6 +605,7 @@ impl Subscription {
             quiet,
             ..BusMessage::new(Arc::clone(&self.subject), fetched.payload, received)
         };
+        self.owes_caught_up |= quiet;
         Ok(link.send(BusEvent::of(message, fetched.is_deletion))?)
     }
 
