@@ -91,7 +91,7 @@ pub struct FairQueue<T> {
     line_at_of: ExtendibleMap<ClientAddr, u32>,
     /// The line whose turn is next.
     turn: Option<u32>,
-    /// Whether it has had more than [`ROOM_KEPT`] entries.
+    /// Whether the queue has had more than [`ROOM_KEPT`] entries.
     was_large: bool,
 }
 

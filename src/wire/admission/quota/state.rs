@@ -122,6 +122,7 @@ impl QuotaState {
 
     /// The holder that is evicted next, of this address if one is given; `None` if none rests.
     pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<u32> {
+        // The other kinds are evicted only with `Sharing::LargestFirst`. A rest that begins later does not count yet.
         [RestKind::Idle, RestKind::Owed]
             .into_iter()
             .find_map(|kind| {
