@@ -1,4 +1,4 @@
-//! Bytes of a client and their permit in one value: wherever a thread moves the bytes, they count in the same quota.
+//! Bytes of a client and their permit in one value: wherever the bytes are moved, they count in the same quota.
 
 use std::fmt;
 use std::ops::Deref;

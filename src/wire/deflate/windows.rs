@@ -84,7 +84,7 @@ impl InflateWindows {
 #[derive(Debug)]
 pub struct InflateWindow {
     totals: Arc<Totals>,
-    /// What the client has sent; `None` before its first compressed message.
+    /// What the client has sent; `None`: no compressed text so far.
     sent: Option<Box<Sent>>,
     /// log2 of the size of the window in bytes.
     bits: u8,
