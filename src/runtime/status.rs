@@ -11,7 +11,9 @@ use weirgate_wire::base::Now;
 /// The state of a bus connection.
 #[derive(Debug, Default)]
 pub struct BusStatus {
+    /// Whether the bus responds.
     connected: AtomicBool,
+    /// Whether every subscription is active, too; never without `connected`.
     subscribed: AtomicBool,
     away: Away,
     reconnects: AtomicU64,

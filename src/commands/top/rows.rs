@@ -146,6 +146,7 @@ pub(super) const TABLES: [TableRow; 9] = [
     ),
     table_of("Limits", "", "limits", "name now max"),
 ];
+/// A table of a process, and also of a search.
 const REFUSED_NAMES: TableRow = table_of(
     "Refused names",
     "",

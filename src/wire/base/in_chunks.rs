@@ -92,6 +92,7 @@ impl<T> ChunkedSlab<T> {
             None => self.add_chunk(),
         };
         let entries = &mut self.chunks[chunk];
+        // The first chunk grows as any vector.
         if chunk > 0 && entries.capacity() == 0 {
             *entries = Slab::with_capacity(Self::ENTRIES);
         }

@@ -50,7 +50,8 @@ pub(super) struct OfAddress {
     evicting: u64,
 }
 
-/// Whether a holder may be evicted for a new one.
+/// Whether a holder may be evicted for a new one. One that works may still be evicted because too much is held, unless
+/// it is [exempt](Holder::is_exempt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doing {
     Works,
