@@ -1,9 +1,9 @@
 //! weirgate: one process between a message bus and WebSocket clients. This crate has the four gateways and the command
 //! line; the parts are crates of their own, each in a folder of `src`.
 //!
-//! A contract with clients is here and nowhere else, in one folder of [`gateways`]; [`auth`] has the check of tokens and the
-//! table of roles, `keys` the files of their keys, [`services`] the connections to HTTP services. Sockets of clients and threads of buses are never here. Begin with
-//! `gateways/mod.rs`, then one folder.
+//! A contract with clients is here and nowhere else, in one folder of [`gateways`]; [`auth`] has the check of tokens
+//! and the table of roles, `keys` the keys of tokens in files and at a URL, [`services`] the connections to HTTP
+//! services. Sockets of clients and threads of buses are never here. Begin with `gateways/mod.rs`, then one folder.
 //!
 //! | crate | holds |
 //! | --- | --- |

@@ -98,7 +98,7 @@ pub(super) fn with_default(text: String, setting: &Setting) -> String {
     }
 }
 
-/// The addition of the long help to the line.
+/// What the long help adds to the line of the short help.
 fn details(setting: &Setting) -> String {
     let mut text = String::new();
     if !setting.more.is_empty() {

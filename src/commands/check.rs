@@ -154,6 +154,7 @@ impl CheckCommand {
             Ok(prepared) => {
                 if let Some(limit) = self.options.connect.filter(|_| status == 0) {
                     let found = prepared.ask(limit);
+                    // 1 if something is not available.
                     status = found.iter().any(Finding::is_error).into();
                     report.connections = found;
                 }
@@ -283,7 +284,7 @@ impl Report<'_> {
                 Source::Env(name) => name.clone(),
                 _ => value.setting.env_names().swap_remove(0),
             };
-            // A value that is set may mean more than the same value by default, so a default stays one.
+            // A value that is set may mean more than the same value as a default, so a default is only a comment.
             let comment = match value.source {
                 Source::Default => "# ",
                 _ => "",
@@ -299,6 +300,7 @@ impl Report<'_> {
         text
     }
 
+    /// The errors of `--connect`, a line for each.
     fn failures(&self) -> String {
         let failed = self.connections.iter().filter(|one| one.is_error());
         let texts: Vec<_> = failed.map(|one| one.text().to_owned()).collect();

@@ -1,9 +1,9 @@
 //! `weirgate disconnect`: cuts clients of running gateways off with `POST /operator/disconnect`, or takes that back with
 //! `POST /operator/allow`.
 //!
-//! A cut has the same end at every gateway. The command says when the cut began, and the gateways count a day from then.
-//! If a token that is cut off somewhere ends later, or an earlier cut of the same does, the command asks every gateway
-//! again with the latest of these ends.
+//! A cut has the same end at every gateway. The command says when the cut began, and the gateways count a day from
+//! then. If a token that was cut off at some gateway ends later, or if a gateway still has a later end from an earlier
+//! cut with the same conditions, the command asks every gateway again with the latest of these ends.
 
 use super::admin::{AdminAddresses, args, refused};
 use super::args::{For, flag, value};
@@ -74,7 +74,9 @@ struct Response {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct CutResponse {
+    /// What the gateway refuses from now on; `None`: nothing.
     refused: Option<Cut>,
+    /// When the last of the tokens that were cut off there ends, Unix seconds, if that is after the refusal.
     tokens_end: Option<i64>,
     /// The processes that did not answer.
     processes_missing: Vec<u32>,

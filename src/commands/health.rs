@@ -59,7 +59,7 @@ pub(crate) struct HealthCheck {
     timeout_ms: u64,
 }
 
-/// The rows of `weirgate health`, for this gateway.
+/// The rows of `weirgate health`, for this gateway; `None`: those that every gateway has.
 fn rows(gateway: Option<&GatewayKind>) -> Vec<Setting> {
     let rows = gateway.map_or(Rows::EVERY, |kind| kind.rows).settings();
     rows.into_iter()

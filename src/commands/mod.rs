@@ -216,6 +216,7 @@ impl Program {
     /// gateway.
     fn with_subcommand(&self, mut args: Vec<OsString>, env: &Env) -> Result<Vec<OsString>, Exit> {
         let first = args.get(1).map(|arg| arg.to_string_lossy());
+        // Without arguments as with flags only.
         let first = first.as_deref().unwrap_or("-");
         // With a single gateway, `-h` means the help of that gateway.
         let of_root = match self.gateways {
@@ -252,6 +253,7 @@ impl Program {
             .as_ref()
             .is_some_and(|o| o.format == CheckFormat::Json);
         let checked = match checked {
+            // As JSON, the errors are a part of the check's outcome.
             Err(errors) if !is_json => return Err(Exit::settings(&errors, 2)),
             checked => checked.map(Box::new),
         };

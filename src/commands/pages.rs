@@ -223,6 +223,7 @@ impl ManualPage {
         if self.name == program.name {
             roff.control("SH", ["EXAMPLES"]);
             roff.control("nf", []);
+            // The examples come first in this text, up to an empty line.
             let lines = program.start_with.lines();
             for line in lines.take_while(|line| !line.is_empty()) {
                 roff.text([roman(line)]);

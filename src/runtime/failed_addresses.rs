@@ -31,7 +31,7 @@ pub struct FailedAddress {
 pub enum ConnectionEnd {
     /// It was lost, as any connection may be.
     Lost,
-    /// The server was of no use.
+    /// It ended with any other error: the server was of no use.
     Useless,
 }
 

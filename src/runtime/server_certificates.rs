@@ -1,10 +1,10 @@
-//! The certificates of servers that outgoing TLS accepts: those that the library (webpki) accepts, and one that is
+//! The certificates of servers that outgoing TLS accepts: those that the library (webpki) accepts, and any that is
 //! itself a trusted certificate.
 //!
-//! The library wants the certificate of a server to be another one than that of its authority, and of version 3. Those
-//! that people make themselves are often both at once (`openssl req -x509`), or of version 1. Whoever trusts exactly this
-//! certificate trusts its key, as with OpenSSL and Go: its names, dates and purpose are checked here, and the signature of
-//! the handshake with its key. Any other certificate is the library's matter.
+//! The library wants the certificate of a server to be another one than that of its authority, and of version 3. A
+//! certificate that people make themselves often serves as both (`openssl req -x509`), or has version 1. Whoever trusts
+//! exactly this certificate trusts its key, as with OpenSSL and Go: its names, dates and purpose are checked here, and
+//! the signature of the handshake with its key. Any other certificate is the library's matter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,7 +210,7 @@ fn names_host(name: &str, host: &str) -> bool {
     }
 }
 
-/// Verifies a signature of TLS 1.2, where a scheme stands for one algorithm of several.
+/// Verifies a signature of TLS 1.2, where a scheme does not say which of several algorithms has signed: one has to fit.
 fn verify_with_key(
     message: &[u8],
     key: &SubjectPublicKeyInfoDer<'_>,

@@ -30,7 +30,7 @@ pub struct SourceLink {
     wake: Arc<dyn Fn() + Send + Sync>,
     clock: Clock,
     spin_us: u64,
-    /// What reads each event before it is in the channel.
+    /// The feed's function that parses each event before it is in the channel; `None`: nothing parses it here.
     reader: Option<EventReader<BusEvent>>,
     end: Arc<End>,
     /// Which of two sources this one is, if the loop has two.
@@ -177,7 +177,7 @@ impl SourceLink {
         }
     }
 
-    /// Puts an event in the channel as it is, whichever source has sent it.
+    /// Has the feed's reader parse an event, and puts the event in the channel, whichever of two sources has sent it.
     fn put(&self, mut event: BusEvent) -> Result<(), LoopGone> {
         self.read(&mut event);
         let bytes = self.bytes.as_ref();

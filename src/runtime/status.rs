@@ -11,7 +11,9 @@ use weirgate_wire::base::Now;
 /// The state of a bus connection.
 #[derive(Debug, Default)]
 pub struct BusStatus {
+    /// Whether the bus responds.
     connected: AtomicBool,
+    /// Whether every subscription is active, too; never without `connected`.
     subscribed: AtomicBool,
     away: Away,
     reconnects: AtomicU64,
@@ -27,7 +29,7 @@ pub struct BusStatus {
     arrivals: Durations,
     /// What the server says of each stream that is read. Written when it changes, read for an operator.
     streams: Mutex<BTreeMap<String, StreamReport>>,
-    /// The subjects that are read from each stream, if single subjects are.
+    /// The subjects that are read from each stream; empty if the source does not read single subjects of a stream.
     stream_subjects: Mutex<BTreeMap<String, Vec<String>>>,
     consumers: Vec<ConsumerStatus>,
     /// The state of the names beside the stream.
@@ -277,8 +279,8 @@ impl BusStatus {
         }
     }
 
-    /// Returns the subjects that are read from a stream; `None` if a subject may have this stream, but that is unknown, or if
-    /// the source reads a stream and no subjects.
+    /// Returns the subjects that are read from a stream. `None`: none is known. The stream of a subject may not have
+    /// been found yet, or the source does not read single subjects of a stream.
     pub fn subjects_of_stream(&self, stream: &str) -> Option<Vec<String>> {
         let subjects = self.stream_subjects.lock();
         let subjects = subjects.unwrap_or_else(PoisonError::into_inner);
@@ -418,6 +420,7 @@ impl ConsumerStatus {
 
     /// Whether the consumer cannot be read from although the connection works.
     pub fn is_away(&self) -> bool {
+        // The time only decides for how long.
         self.away_ms(Now::default()).is_some()
     }
 

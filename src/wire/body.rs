@@ -33,13 +33,15 @@ pub enum BodyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyScanner {
     state: BodyState,
+    /// Bytes of all extensions so far, and of white space after sizes.
     extension_bytes: u32,
     trailer_bytes: u32,
 }
 
+/// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BodyState {
-    /// The rest of a body of known length.
+    /// The rest of a body of known length, in bytes.
     Length(u64),
     /// The size of a chunk, from the digits so far.
     Size {
@@ -80,6 +82,7 @@ impl BodyScanner {
         let state = match head.content_length() {
             _ if !head.announces_body() => return None,
             Some(length) => BodyState::Length(length),
+            // A body without a length is in chunks.
             None => BodyState::Size { size: 0, digits: 0 },
         };
         Some(Self {
@@ -187,6 +190,7 @@ impl BodyScanner {
             }
             (BodyState::TrailerLf, b'\n') => BodyState::TrailerStart,
             (BodyState::LastLf, b'\n') => BodyState::End,
+            // A bare LF is a wrong end of the line.
             (BodyState::TrailerStart | BodyState::TrailerName | BodyState::TrailerValue, _)
                 if byte != b'\n' =>
             {

@@ -45,7 +45,7 @@ impl Deflater {
         Self::with_window(level, Self::WINDOW_BITS)
     }
 
-    /// Creates a deflater with a window of `window_bits` bits, 9 to 15.
+    /// Creates a deflater with a window of `1 << window_bits` bytes; `window_bits` is 9 to 15.
     pub fn with_window(level: u32, window_bits: u8) -> Self {
         let level = Compression::new(level.clamp(1, 9));
         Self {
@@ -161,9 +161,11 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// An empty stored block that is final. The stream ends with it only if the message before it is whole.
 const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// The most compressed bytes that [`Inflation::step`] takes, and the most text that it brings. A block takes some 20
-/// bytes and up to 1.2 µs, whatever it brings; the growth of a large text may go past the second limit by its half.
+/// The most compressed bytes that [`Inflation::step`] takes. A block takes some 20 bytes and up to 1.2 µs, however
+/// little text it brings.
 const STEP_BYTES: usize = 12 * 1024;
+/// After this many bytes of text, [`Inflation::step`] ends. Of a large text it may bring more, up to half of the whole:
+/// the vector doubles, and is filled.
 const STEP_TEXT_BYTES: usize = 128 * 1024;
 
 /// The reason why a message could not be inflated.

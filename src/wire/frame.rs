@@ -82,7 +82,7 @@ fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) ->
 /// A larger buffer is freed after its frame.
 pub(super) const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
-/// A frame as a server would send it: unmasked, shortest header, no reserved bits.
+/// A client's frame in the form of a server's: unmasked, shortest header, no reserved bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholeFrame<'a> {
     bytes: &'a [u8],

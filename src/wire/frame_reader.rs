@@ -1,9 +1,9 @@
 //! Turns a client's bytes into whole, bounded, inflated frames (RFC 6455 §5, RFC 7692 §6).
 //!
-//! Every connection reads through it, in front of the WebSocket state machine. It returns whole frames, unmasked,
-//! without reserved bits and within the message limit, so no later stage buffers partial frames. Memory grows with the
-//! bytes that have come, never with an announced length. Between messages no memory is kept, except for the text that a
-//! client's compressed messages may refer to.
+//! Every connection reads through a [`FrameReader`], in front of the WebSocket state machine. It returns whole frames,
+//! unmasked, without reserved bits and within the message limit, so no later stage buffers partial frames. Memory grows
+//! with the bytes that have come, never with an announced length. Between messages no memory is kept, except for the
+//! text that a client's compressed messages may refer to.
 
 use super::deflate::{InflateError, InflateWindow, Inflation};
 use super::frame::{
@@ -63,7 +63,7 @@ impl From<BadUtf8> for FrameError {
     }
 }
 
-/// A fragmented message without its last fragment.
+/// A fragmented message whose last fragment has not come yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OpenMessage {
     text: bool,
@@ -406,8 +406,8 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Appends a part of the payload to the buffer, unmasked and checked. `missing` bytes of the frame have not come, with
-    /// this part.
+    /// Appends a part of the payload to the buffer, unmasked and checked. Before this part, `missing` bytes of the
+    /// frame had not come.
     fn keep(&mut self, head: &Head, part: &[u8], missing: u64) -> Result<(), FrameError> {
         if part.is_empty() {
             return Ok(());
@@ -436,6 +436,7 @@ impl FrameReader {
 
     /// The most bytes that may still come into the buffer, if `missing` bytes of the current frame have not come.
     fn missing_at_most(&self, head: &Head, missing: u64) -> u64 {
+        // Whether nothing follows this frame in the buffer. After a control frame, the rest of an open message does.
         let is_last = match head.is_control() {
             true => self.message.is_none(),
             false => head.is_final(),
@@ -504,7 +505,7 @@ impl FrameReader {
             }
             scratch.frame = std::mem::take(frame);
             inflate.unfinished = None;
-            // Messages of other clients may have come since the first step.
+            // For `append`: messages of other clients may have come since the first step.
             scratch.inflater.begin(inflate.window.as_ref())?;
         } else {
             scratch.begin();

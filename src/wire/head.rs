@@ -1,5 +1,5 @@
-//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. The value of `traceparent` and its like:
-//! `trace`.
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. `trace` has the headers `traceparent` and
+//! `tracestate`.
 //!
 //! Strict wherever two readers of the same bytes could disagree: refuses bare CR or LF, a space before a colon, folded
 //! lines, and unclear lengths of the body. The HTTP side applies the same rules to the heads of plain requests.
@@ -153,6 +153,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
 
 /// Whether the request line names an HTTP version that is not supported.
 fn names_http_version(head: &[u8]) -> bool {
+    // The first line that is not empty: of an empty line, at most the LF remains.
     let line = head.split(|&b| b == b'\r').find(|line| line.len() > 1);
     let mut parts = line.unwrap_or_default().split(|&b| b == b' ').skip(2);
     let (version, more) = (parts.next(), parts.next());
@@ -271,7 +272,8 @@ impl<'a> RequestHead<'a> {
         Ok(head)
     }
 
-    /// The head of a plain request whose parts another reader has found and checked; `None` if the target makes no URL.
+    /// The head of a plain request whose parts another reader has found and checked. It counts as HTTP/1.1. `None` if
+    /// the target makes no URL.
     pub fn of_parts(
         method: &'a str,
         target: &'a str,

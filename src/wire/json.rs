@@ -27,9 +27,9 @@ pub use self::writer::{ObjectWriter, quoted};
 /// How deep JSON may nest.
 pub(crate) const JSON_DEPTH_MAX: usize = 512;
 
-/// Values of a request of a client that any gateway reads.
+/// A client's request to any gateway may have this many values.
 const VALUES_MAX: usize = 131_072;
-/// Escapes of a request of a client: three quarters of what 2 MiB of `\u4e00` have.
+/// The most escapes of a client's request: three quarters of what 2 MiB of `\u4e00` have.
 const ESCAPES_MAX: usize = 262_144;
 
 /// Why a text is not the expected JSON.

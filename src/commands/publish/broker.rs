@@ -8,10 +8,12 @@ use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
 pub(super) enum Brokers {
     Nats {
         settings: Box<NatsSettings>,
+        /// Whether a stream has to store each message.
         jetstream: bool,
     },
     Redis {
         senders: Box<RedisSenders>,
+        /// The stream that gets the messages; `None` to publish on the channel.
         stream: Option<String>,
     },
 }
@@ -85,7 +87,7 @@ impl Broker<'_> {
     }
 
     /// Waits until the broker has received all messages.
-    pub(super) fn settle(&mut self, name: &str) -> Result<(), PublishError> {
+    pub(super) fn wait_until_taken(&mut self, name: &str) -> Result<(), PublishError> {
         match self {
             Self::Nats(sender, _) => Ok(sender.wait_until_taken(name)?),
             // Each command has waited for its response.

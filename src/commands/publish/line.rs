@@ -40,7 +40,7 @@ Exit status: 0, or 1 if the broker is away or refuses a message.";
 
 /// The subcommand.
 pub(in crate::commands) fn command() -> Command {
-    let place = |name, placeholder, help: String| {
+    let positional = |name, placeholder, help: String| {
         let arg = Arg::new(name).value_name(placeholder);
         arg.help(help)
     };
@@ -53,9 +53,9 @@ pub(in crate::commands) fn command() -> Command {
         .about("Publish messages on a NATS subject or a Redis channel")
         .after_help(HELP)
         .args_override_self(true)
-        .arg(place("url", "URL", url.to_owned()).required(true))
-        .arg(place("name", "SUBJECT|CHANNEL", name.to_owned()).required(true))
-        .arg(place("message", "MESSAGE|@FILE|-", message).allow_hyphen_values(true))
+        .arg(positional("url", "URL", url.to_owned()).required(true))
+        .arg(positional("name", "SUBJECT|CHANNEL", name.to_owned()).required(true))
+        .arg(positional("message", "MESSAGE|@FILE|-", message).allow_hyphen_values(true))
         .args(flags())
 }
 
@@ -150,6 +150,7 @@ fn whole_url(shown: &str, env: &Env) -> Result<String, String> {
             *arg = hidden.into();
         }
         start_again(args, URL_ENV, shown, "the login of the URL");
+        // Only if nothing had to be hidden, or the program could not start again.
         return Ok(shown.to_owned());
     }
     let whole = env.value(URL_ENV).map_err(|error| error.to_string())?;

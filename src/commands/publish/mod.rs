@@ -206,7 +206,7 @@ impl PublishCommand {
             }
             progress.is_well = true;
         }
-        broker.settle(&self.name)
+        broker.wait_until_taken(&self.name)
     }
 
     /// The next message: the one that a lost connection did not take, if there is one. Returns `None` after the last.

@@ -23,7 +23,7 @@ to standard output, one on each line; the state of the connection goes to standa
 Exit status: 0 after --count messages, after --timeout-s without --count, after Ctrl-C, and if standard output is \
 closed; 1 if the connection ends or fails, and if --count messages are not there within --timeout-s.";
 
-/// The rows of `weirgate tail`, for this gateway.
+/// The rows of `weirgate tail`, for this gateway; `None`: those that every gateway has.
 fn rows(gateway: Option<&GatewayKind>) -> Vec<Setting> {
     let rows = gateway.map_or(Rows::EVERY, |kind| kind.rows).settings();
     let taken = rows.into_iter().filter(|row| TAKES.contains(&row.flag));

@@ -209,12 +209,13 @@ struct Session<'a> {
     greeting_until: Option<Instant>,
     /// Ticks without a byte from the server. Time in which standard output blocks does not count.
     silent_ticks: u32,
+    /// The server's close frame; `None` before it has come, or if it has no code.
     closed: Option<CloseFrame>,
     /// Whether the last status said that the bus is away.
     bus_is_away: bool,
     /// The names of the subscribe requests that are neither granted nor refused yet, in order.
     asked: VecDeque<Vec<String>>,
-    /// Whether anything was granted or may be. The responses to the user's own texts are not interpreted.
+    /// Whether anything was granted, or may be by the user's own texts (`--send`), whose responses are not interpreted.
     has_grant: bool,
 }
 
@@ -357,6 +358,7 @@ impl Session<'_> {
         if self.greeting_until.is_some() {
             self.meet(link, text)?;
         } else if self.dialect.is_none() {
+            // No subscription waits for this greeting: it only says how to read what follows.
             let known = self.command.known.iter();
             let greeting = known.map(|(_, dialect)| dialect);
             self.dialect = greeting.copied().find(|known| (known.is_greeting)(text));

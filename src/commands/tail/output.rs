@@ -34,7 +34,9 @@ pub(super) struct Output {
     style: Style,
     /// On a terminal control characters are escaped; another reader gets the bytes of a message.
     is_terminal: bool,
+    /// The number of messages after which the session ends; `None`: it does not end by itself.
     count: Option<u64>,
+    /// The number of printed messages.
     messages: u64,
     line: Vec<u8>,
     rate: Option<Rate>,

@@ -21,7 +21,7 @@ pub(super) struct Process {
     shown: String,
     /// The last state; kept while the process is away.
     state: Option<Value>,
-    /// The state before, for rates; `None` after an outage.
+    /// The state before, for rates; `None` after an outage, or if other processes were missing in it.
     before: Option<Value>,
     /// Since when the process is away, and why.
     away: Option<(Instant, String)>,
@@ -84,7 +84,8 @@ impl Process {
         }
     }
 
-    /// Whether `--once` has nothing to wait for: the process is away, or has a survey with rates.
+    /// Whether `--once` has nothing to wait for: the process is away, has a survey with rates, or has answered a
+    /// search.
     pub(super) fn is_complete(&self) -> bool {
         let survey = self.state.get("survey");
         let is_found = self.state.get("count").is_number();
@@ -121,6 +122,7 @@ impl Process {
             at(&self.state)?.checked_sub(at(&self.before)?)
         };
         let per_second = || {
+            // `None` if the process was restarted.
             grown("", "uptime_seconds")?;
             let ms = grown("", "now_unix_ms").filter(|ms| *ms > 0)?;
             Some(grown("numbers", counter)? as f64 * 1e3 / ms as f64)

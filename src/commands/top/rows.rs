@@ -1,5 +1,5 @@
 //! What `weirgate top` shows of a state: the lines of facts, the lines of rates, and the tables. Names are those of
-//! `/operator/state`; names of one cell have a space between them.
+//! `/operator/state`; a text with several names has a space between them.
 
 /// A line of facts.
 pub(super) struct FactsRow {
@@ -91,6 +91,7 @@ pub(super) struct TableRow {
     /// The object of the state with the list; empty for the state itself.
     pub(super) object: &'static str,
     pub(super) list: &'static str,
+    /// The members of an element, one for each column.
     pub(super) columns: &'static str,
 }
 
@@ -145,6 +146,7 @@ pub(super) const TABLES: [TableRow; 9] = [
     ),
     table_of("Limits", "", "limits", "name now max"),
 ];
+/// A table of a process, and also of a search.
 const REFUSED_NAMES: TableRow = table_of(
     "Refused names",
     "",

@@ -95,7 +95,7 @@ impl Both {
             }
             (_, BusEvent::Down(_)) => {
                 *self.up_mut(side) = false;
-                // The outage ends what its own side has reached.
+                // An outage ends what that side had reached, and nothing of the other side.
                 self.caught_up_waits &= side == Side::Beside;
                 self.has_subscribed &= side == Side::Stream;
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
@@ -110,6 +110,7 @@ impl Both {
                 self.caught_up_waits = !self.beside_is_up;
                 self.beside_is_up.then_some(event)
             }
+            // For the stream, which may have waited for this side.
             (Side::Beside, BusEvent::CaughtUp) => {
                 std::mem::take(&mut self.caught_up_waits).then_some(event)
             }

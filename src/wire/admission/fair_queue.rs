@@ -85,13 +85,15 @@ struct AddressLine {
 pub struct FairQueue<T> {
     /// Each entry with the index of its line.
     entries: Rings<(T, u32)>,
+    /// The index of each entry.
     entry_at: ExtendibleMap<T, u32>,
     /// A single ring, in the order of the turns.
     lines: Rings<AddressLine>,
+    /// The index of the line of each address.
     line_at_of: ExtendibleMap<ClientAddr, u32>,
     /// The line whose turn is next.
     turn: Option<u32>,
-    /// Whether it has had more than [`ROOM_KEPT`] entries.
+    /// Whether the queue has had more than [`ROOM_KEPT`] entries.
     was_large: bool,
 }
 

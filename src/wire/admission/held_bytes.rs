@@ -1,4 +1,4 @@
-//! Bytes of a client that travel with their permit.
+//! Bytes of a client and their permit in one value: wherever the bytes are moved, they count in the same quota.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,10 +6,10 @@ use std::task::Waker;
 
 use super::{ClientAddr, Permit, Quota};
 
-/// An allocation may be up to twice as large as the bytes in it, and at least twice as large as this.
+/// An allocation may be twice as large as the bytes in it. For fewer bytes than this, it may be twice as large as this.
 const SPARE_BYTES: usize = 512;
 
-/// Bytes of a client, and their permit: wherever the bytes go, they count in the same [`Quota`].
+/// Bytes of a client, and their permit in a [`Quota`].
 pub struct HeldBytes {
     bytes: Vec<u8>,
     permit: Permit,

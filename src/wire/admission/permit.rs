@@ -30,15 +30,17 @@ pub enum Transport {
 /// A connection under the limits on connections. Given back when dropped.
 pub struct ConnectionPermit {
     held: Permit,
+    /// Whether the HTTP thread serves the connection; otherwise the loop does.
     is_http: bool,
     transport: Transport,
+    /// Whether the connection ends after the answer to its request. The amount of `held` then stays as it is.
     is_last: bool,
     /// Memory of the client's certificates, of what its token says, and of what the gateway keeps for this client beyond
     /// others.
     certificate_bytes: u32,
     token_bytes: u32,
     client_bytes: u32,
-    /// Counts as a connection of the address, once known.
+    /// Counts as a connection of the address while it exists ([`Self::count_for_address`]); `None`: of no address.
     _of_address: Option<Arc<()>>,
 }
 
@@ -139,7 +141,7 @@ impl ConnectionPermit {
         self.charge(now_us);
     }
 
-    /// Charges the certificates that the client has shown, and those beside its own: TLS keeps all of them.
+    /// Charges the certificates that the client has sent, its own and the others of its chain: TLS keeps all of them.
     pub fn set_certificate_bytes(&mut self, bytes: usize, now_us: u64) {
         self.set(|permit| &mut permit.certificate_bytes, bytes, now_us);
     }

@@ -18,7 +18,7 @@
 //! with the most are evicted first, also those that do not rest ([`Sharing::LargestFirst`]).
 //!
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
-//! for each address ([`Permit::grant_more`]): an address could otherwise hold everything by taking it over.
+//! for each address ([`Permit::grant_more`]): otherwise an address could hold, at no charge, all that others hold.
 //!
 //! Addresses are grouped as for the limits by address: an IPv6 address by its /64.
 
@@ -128,6 +128,7 @@ pub enum Full {
 /// A holder's amount of a [`Quota`], given back on drop.
 pub struct Permit {
     quota: Quota,
+    /// The number of the holder.
     at: u32,
     amount: u64,
 }
@@ -286,8 +287,8 @@ impl Quota {
         state.evicting > 0 && state.held > max - max / WAIT_SHARE
     }
 
-    /// Like [`evict`](Self::evict) for one waiting client, but only a holder whose address holds at least as much
-    /// as the client's has to be evicted.
+    /// Like [`evict`](Self::evict) for one waiting client, but chooses only a holder whose address holds at least as
+    /// much as the client's.
     pub fn evict_for(&self, client: ClientAddr, stalled_us: u64, now_us: u64) {
         let state = self.state();
         let (least, until) = (state.held_by(client.group()), state.evicted + 1);

@@ -176,7 +176,7 @@ impl Glob {
         })
     }
 
-    /// A name without wildcards, whatever the characters.
+    /// The pattern that matches only this name: `*`, `?`, `[` and `\` are ordinary characters here.
     pub(super) fn exact(name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
         Self {
@@ -245,6 +245,7 @@ impl Glob {
             return Ok(false);
         }
         let (mut piece, mut at) = (self.literal.len(), self.literal.len());
+        // For the last `*`: the piece after it, and the first byte of the name that it does not take.
         let mut last_any = None;
         loop {
             budget.spend(1)?;
@@ -281,7 +282,7 @@ impl Glob {
     }
 
     /// Whether this pattern matches every byte that `asked` matches at the same position, up to the first `*` of either.
-    /// If not, it cannot contain `asked` alone.
+    /// If not, this pattern alone cannot contain `asked`.
     pub(super) fn begins_wide_enough(
         &self,
         asked: &Self,

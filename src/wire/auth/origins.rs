@@ -46,8 +46,8 @@ impl Origins {
             return false;
         }
         match (head.header("Sec-Fetch-Site"), head.header("Referer")) {
-            // Browsers send this header only over `https:` and to this machine. No other name can lead to the same
-            // server there.
+            // Browsers send this header only over `https:` and to their own machine, where a page cannot reach the
+            // server by another name (DNS rebinding). So the page's own origin is allowed.
             (Some(site), _) => ["same-origin", "none"].contains(&site),
             // Plain `http:` to another machine, or an old browser.
             (None, Some(referer)) => self.has(origin_of(referer)),

@@ -1,4 +1,5 @@
-//! Which names the messages of a stream have, and where a name that is published comes from.
+//! Which names the messages of a stream have. The stream may store a message under another name than the one under
+//! which it was published.
 
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ impl MovedSubjects {
 }
 
 impl StreamSubjects {
-    /// The names and patterns that the stream stores, as a whole or in part; `moved`: some of them under others.
+    /// `stored`: the names and patterns of the messages in the stream. A pattern is whole in this list even if the
+    /// stream stores a part of its names under others; `moved` says which part.
     pub fn new(stored: Vec<String>, moved: Option<MovedSubjects>) -> Self {
         Self {
             stored: stored.into(),
@@ -53,7 +55,7 @@ impl StreamSubjects {
         }
     }
 
-    /// The names and patterns that the stream stores, as a whole or in part.
+    /// The names and patterns of the messages in the stream, as in [`Self::new`].
     pub fn stored(&self) -> &[String] {
         &self.stored
     }
@@ -63,13 +65,13 @@ impl StreamSubjects {
         self.moved.as_ref().map(|moved| &*moved.from)
     }
 
-    /// Whether the other stream stores the same subjects under others.
+    /// Whether both streams store the same subjects under the same others, or neither does.
     pub fn moves_as(&self, other: &Self) -> bool {
         self.moved == other.moved
     }
 
-    /// The subjects under which the stream stores all that is published under this name or pattern; `None`: it has
-    /// messages under this one, or does not store them.
+    /// The subjects under which the stream stores all that is published under this name or pattern, if these are
+    /// others. `None`: it may have messages under the name itself, or stores none of them.
     pub fn moved_to(&self, name: &str) -> Option<&str> {
         let moved = self.moved.as_ref();
         let moved = moved.filter(|moved| moved.takes_all_of(name));

@@ -60,9 +60,9 @@ pub(super) fn check(name: &str) -> Result<(), SubjectError> {
     if name.len() > SUBJECT_BYTES_MAX {
         return Err(SubjectError::TooLong);
     }
-    let mut rest_seen = false;
+    let mut tail_seen = false;
     for token in name.split('.') {
-        if rest_seen {
+        if tail_seen {
             return Err(SubjectError::NotLast);
         }
         if token.is_empty() {
@@ -74,7 +74,7 @@ pub(super) fn check(name: &str) -> Result<(), SubjectError> {
         if token.len() > 1 && token.contains(['*', '>']) {
             return Err(SubjectError::PartOfToken);
         }
-        rest_seen = token == ">";
+        tail_seen = token == ">";
     }
     Ok(())
 }
@@ -292,7 +292,7 @@ impl Subjects {
         }
     }
 
-    /// Whether a pattern matches the tokens of a subject; `None` is a token that may be any.
+    /// Whether a pattern matches the tokens of a subject. A token that is `None` is a word that no pattern has.
     ///
     /// # Errors
     /// Matching takes more steps than are left.

@@ -77,7 +77,7 @@ impl<K, V, const PART: usize> ExtendibleMap<K, V, PART> {
         self.parts.iter().flat_map(|part| part.entries.iter())
     }
 
-    /// The memory of the table, without what its entries hold: of a part among several, that of a full one.
+    /// The memory of the table, without what its entries hold. If there are several parts, each counts as a full one.
     pub fn room_bytes(&self) -> usize {
         /// What hashbrown has for each place beside the entry.
         const PLACE_BYTES: usize = 1;
@@ -213,7 +213,7 @@ impl<K: Eq + Hash, V, const PART: usize> ExtendibleMap<K, V, PART> {
         let entries = &mut self.parts.get_mut(at)?.entries;
         let found = entries.find_entry(hash, |(other, _)| other.borrow() == key);
         let ((_, value), _) = found.ok()?.remove();
-        // Of many entries the memory is given back: the only part of a small table keeps its own.
+        // One of several parts gives its memory back. The only part of a small table keeps it.
         if entries.is_empty() && !self.directory.is_empty() {
             *entries = HashTable::new();
         }

@@ -49,7 +49,7 @@ impl<T> Default for ChunkedSlab<T> {
 }
 
 impl<T> ChunkedSlab<T> {
-    /// Entries of a chunk. A vacant entry has the number of the next one.
+    /// Entries of a chunk. In a slab an entry is larger than `T`, because a vacant one has the number of the next.
     const ENTRIES: usize = entries_of_chunk(CHUNK_BYTES, size_of::<T>() + size_of::<usize>());
 
     /// The number of entries.
@@ -65,7 +65,7 @@ impl<T> ChunkedSlab<T> {
     /// Every number of an entry is below this one.
     pub fn numbers(&self) -> usize {
         match &self.chunks[..] {
-            // Of a short list no more than it has had entries.
+            // The only chunk grows as any vector, so it may be smaller than a full one.
             [only] => only.capacity().min(Self::ENTRIES),
             chunks => chunks.len() * Self::ENTRIES,
         }
@@ -92,6 +92,7 @@ impl<T> ChunkedSlab<T> {
             None => self.add_chunk(),
         };
         let entries = &mut self.chunks[chunk];
+        // The first chunk grows as any vector.
         if chunk > 0 && entries.capacity() == 0 {
             *entries = Slab::with_capacity(Self::ENTRIES);
         }
@@ -185,7 +186,7 @@ impl<T> IndexMut<u32> for ChunkedSlab<T> {
 /// that step short.
 #[derive(Clone, Debug)]
 pub struct ChunkedQueue<T, const BYTES: usize = CHUNK_BYTES> {
-    /// Grows as an ordinary queue up to a chunk. Without entries if the whole queue is.
+    /// Grows as an ordinary queue up to a chunk. Has entries if the queue has any.
     first: VecDeque<T>,
     /// The further chunks. All but the last are full.
     behind: VecDeque<VecDeque<T>>,
@@ -421,7 +422,7 @@ impl<T, const BYTES: usize> ChunkedQueue<T, BYTES> {
 }
 
 impl<T: Ord, const BYTES: usize> ChunkedQueue<T, BYTES> {
-    /// The index of an entry in a queue in order. `Err`: no entry is equal, and it would be before the entry of the index.
+    /// The index of an entry in a queue in order. `Err`: no entry is equal; the index at which it would keep the order.
     pub fn binary_search(&self, of: &T) -> Result<usize, usize> {
         let at = self.partition_point(|entry| entry < of);
         match self.get(at) {

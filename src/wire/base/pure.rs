@@ -1,5 +1,5 @@
-//! The part of `base` for pure modules: an instant, seeded random numbers, and a budget of log lines. The caller passes
-//! the time and the seed, so the same input gives the same result.
+//! An instant, seeded random numbers, the memory of an allocation, and a budget of log lines. The caller passes the
+//! time and the seed, so the same input gives the same result.
 
 /// One instant on both clocks. The shell reads the clocks once per turn; a simulation makes instants up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -33,6 +33,7 @@ pub fn unix_socket_url(text: &str) -> Option<Url> {
     let (scheme, rest) = text.trim().split_once("://")?;
     let is_unix = ["unix", "redis+unix"].contains(&&*scheme.to_ascii_lowercase());
     let (user, path) = rest.split_at(rest.find('/')?);
+    // Between `://` and the path there is nothing, or a user: no host.
     let is_alone = user.is_empty() || user.ends_with('@');
     let url = Url::parse(&format!("unix://{user}socket{path}")).ok()?;
     (is_unix && is_alone && url.path().len() > 1).then_some(url)

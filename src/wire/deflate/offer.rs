@@ -55,9 +55,9 @@ impl DeflateParams {
         self.takeover == Takeover::Used
     }
 
-    /// Returns which of our two windows may deflate a body of `body_bytes` for the client. The large one also fits a
-    /// small window if the body does, because no match reaches back further than the body is long. Returns `None` if
-    /// the body can only be stored.
+    /// Returns log2 of the one of our two windows that may deflate a body of `body_bytes` for the client. The large one
+    /// also fits a small window if the body does, because no match reaches back further than the body is long. Returns
+    /// `None` if the body can only be stored.
     pub fn deflates_with(self, body_bytes: usize) -> Option<u8> {
         let bits = self.server_window_bits();
         if bits >= Deflater::WINDOW_BITS || body_bytes <= 1 << bits {
@@ -98,9 +98,9 @@ impl Agreed {
 
     /// Appends the value of the `Sec-WebSocket-Extensions` header.
     ///
-    /// Has only parameters that the client has offered, except for `client_no_context_takeover` where there is no room
-    /// for its window. Others would be allowed (§7.1.1), but Netty refuses such a handshake, Jetty takes the client's
-    /// parameter for the server's, and Tornado and Mojolicious ignore it. Does not answer an offered
+    /// Has only parameters that the client has offered, except for `client_no_context_takeover` if weirgate has no room
+    /// for the client's window. Others would be allowed (§7.1.1), but Netty refuses such a handshake, Jetty takes the
+    /// client's parameter for the server's, and Tornado and Mojolicious ignore it. Does not answer an offered
     /// `client_max_window_bits` without a value either: Netty offers it even where it supports only the largest window.
     pub(crate) fn write_header_value(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate");

@@ -84,8 +84,9 @@ impl InflateWindows {
 #[derive(Debug)]
 pub struct InflateWindow {
     totals: Arc<Totals>,
-    /// Present from the first compressed message on.
+    /// What the client has sent; `None`: no compressed text so far.
     sent: Option<Box<Sent>>,
+    /// log2 of the size of the window in bytes.
     bits: u8,
 }
 
@@ -112,7 +113,7 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// Returns `text` deflated, if the result is at most half as long.
+    /// Returns [`Self::text`] deflated, if the result is at most half as long.
     fn pack(&mut self) -> Option<Vec<u8>> {
         let deflater = self
             .deflater
@@ -157,7 +158,7 @@ impl InflateWindow {
         let (bytes_max, before) = (self.bytes_max(), self.kept_bytes());
         let sent = self.sent.get_or_insert_default();
         sent.append(message, bytes_max, packer);
-        // A single thread has all windows.
+        // A single thread has all windows, so a load and a store suffice.
         let kept = self.totals.kept.load(Ordering::Relaxed) - before + self.kept_bytes();
         self.totals.kept.store(kept, Ordering::Relaxed);
     }

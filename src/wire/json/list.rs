@@ -17,11 +17,12 @@ pub struct TextList {
     json: Arc<String>,
     /// The offset after the last text taken.
     at: usize,
+    /// The number of texts that were not taken yet.
     left: usize,
 }
 
 impl TextList {
-    /// Reads an array, whose text was checked before. Stops at `len_max` texts.
+    /// Reads an array of at most `len_max` texts. Its JSON text was checked before.
     ///
     /// # Errors
     /// The value is not an array of texts, or has too many.

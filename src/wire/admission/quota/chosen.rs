@@ -15,7 +15,7 @@ struct List<K> {
     thread: Waker,
 }
 
-/// One holder.
+/// The waker of one holder: puts the holder's key in the list.
 struct One<K> {
     key: K,
     list: Arc<List<K>>,

@@ -50,7 +50,8 @@ pub(super) struct OfAddress {
     evicting: u64,
 }
 
-/// Whether a holder may be evicted for a new one.
+/// Whether a holder may be evicted for a new one. One that works may still be evicted because too much is held, unless
+/// it is [exempt](Holder::is_exempt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doing {
     Works,
@@ -122,6 +123,7 @@ impl QuotaState {
 
     /// The holder that is evicted next, of this address if one is given; `None` if none rests.
     pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<u32> {
+        // The other kinds are evicted only with `Sharing::LargestFirst`. A rest that begins later does not count yet.
         [RestKind::Idle, RestKind::Owed]
             .into_iter()
             .find_map(|kind| {
