@@ -65,6 +65,8 @@ function makeStore(start, before, plan) {
   let snapshot = before;
   const subscribe = (changed) => {
     let isPlanned = false, isGone = false;
+    // React ends and repeats the effects of what it hides (<Activity>) and keeps the store: the values in it may be hours old by then.
+    snapshot = before;
     const stop = start((news) => {
       snapshot = { ...snapshot, ...news };
       if (isPlanned) return;

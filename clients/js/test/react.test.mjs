@@ -1,6 +1,8 @@
 // The hook in real React, without a DOM.
 import assert from "node:assert/strict";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { test } from "node:test";
@@ -80,6 +82,27 @@ test("in strict mode the first client is closed and a second one made", () => {
   frame();
   assert.equal(seen.feed.status, "open");
   act(() => root.unmount());
+});
+
+test("a component that was hidden and is shown again does not show the value of before as live", async () => {
+  // `<Activity>` of React 19.2 ends and repeats the subscriptions of what it hides, which the renderer here cannot: a React of
+  // two hooks, whose subscription the test holds.
+  const held = mkdtempSync(join(tmpdir(), "weirgate-activity-"));
+  cpSync(installed, join(held, "weirgate"), { recursive: true });
+  mkdirSync(join(held, "node_modules", "react"), { recursive: true });
+  writeFileSync(join(held, "node_modules", "react", "index.js"),
+    "exports.useMemo = (make) => make(); exports.useSyncExternalStore = (subscribe, read) => ({ subscribe, read });");
+  const hooks = await import(pathToFileURL(join(held, "weirgate", "react.js")));
+  rmSync(held, { recursive: true });
+  const client = Object.assign(new EventTarget(), { kind: "price", status: "open" });
+  const store = hooks.useFeed(client);
+  const hide = store.subscribe(() => {});
+  client.dispatchEvent(new CustomEvent("price", { detail: { price: 100 } }));
+  assert.deepEqual(store.read().value, { price: 100 });
+  hide();
+  const leave = store.subscribe(() => {});
+  assert.deepEqual([store.read().status, store.read().value], ["open", undefined]);
+  leave();
 });
 
 test("other dependencies make another client, the same ones keep it", () => {
