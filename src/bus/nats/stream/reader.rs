@@ -394,6 +394,7 @@ impl JetStreamReader {
 
     fn unusable(&mut self, error: NatsError, now: Instant, out: &mut Vec<u8>) -> NatsError {
         self.standstills.forget();
+        self.progress.cannot_read();
         self.pause(now + UNUSABLE_PAUSE, out);
         error
     }

@@ -191,7 +191,13 @@ impl Progress {
             .note(head.max(self.read_until().unwrap_or(0)), now);
     }
 
-    /// Whether the reader has caught up on this connection.
+    /// Handles that the stream cannot be read, as when it was deleted: the loop hears that the bus is away, until the reader has
+    /// caught up again.
+    pub(super) fn cannot_read(&mut self) {
+        self.is_caught_up = false;
+    }
+
+    /// Whether the reader has caught up on this connection, and since the stream could not be read.
     pub(super) const fn is_caught_up(&self) -> bool {
         self.is_caught_up
     }

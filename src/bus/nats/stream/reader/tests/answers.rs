@@ -292,6 +292,17 @@ fn a_stream_that_is_deleted_while_it_is_read_is_reported() {
         "{error}"
     );
     assert!(matches!(bench.reader.step, ReaderStep::Pause { .. }));
+    // The stream is there again: the bus is no longer away.
+    let caught_up = |bench: &ReaderRig| {
+        let times = names(&bench.events)
+            .into_iter()
+            .filter(|name| *name == "caught up");
+        times.count()
+    };
+    assert_eq!(caught_up(&bench), 1);
+    bench.now += UNUSABLE_PAUSE;
+    bench.settle();
+    assert_eq!(caught_up(&bench), 2);
 }
 
 #[test]
