@@ -106,7 +106,7 @@ impl Admin {
     }
 }
 
-/// A listener on the thread.
+/// The [`ConnectionSource`], as the thread polls it.
 enum Accepting {
     Tcp(TcpListener),
     Unix {
@@ -274,12 +274,13 @@ impl Connections {
         let server = &self.server;
         let now_us = self.clock.mono_us();
         let permit = ConnectionPermit::of(self.held.hold(peer.client(), 1, now_us));
-        // Cannot fail: `accept` has checked for room.
+        // `early` is for holders that another thread ends; these connections end on this one.
         let room = Room {
             holders_max: Admin::CONNECTIONS_MAX,
             sharing: Sharing::LargestFirst,
             early: false,
         };
+        // Cannot fail: `accept` has checked for room.
         let _ = permit.held().fit(room, now_us);
         let handover = Handover {
             stream,

@@ -78,7 +78,7 @@ impl Caller {
         }
     }
 
-    /// Whether the sender is a program of this machine: on a unix socket, or at the address of such a program.
+    /// Whether the sender is a program of this machine: on a unix socket, or at 127.0.0.1 or ::1.
     pub(super) fn is_this_machine(&self) -> bool {
         let here = [
             IpAddr::from(Ipv4Addr::LOCALHOST),
