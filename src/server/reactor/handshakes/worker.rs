@@ -368,6 +368,7 @@ impl Worker {
             Ok(HandshakeStep::Done) => self.complete(key),
             Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
+                // The buffer still has the bytes of the last read.
                 let is_plain = error.kind() == io::ErrorKind::InvalidData && is_request(buffer);
                 self.counts.failed.fetch_add(1, Relaxed);
                 self.failed(key, CloseReason::TlsError, is_plain.then_some("plain_http"));
