@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | process | [`LIVES`] | each second, from a thread that does nothing else but watch the loop: so the supervisor knows that the process lives, however much its HTTP thread has to do |
 //! | process | [`BEGINS`] | once, before it serves the connections of the supervisor |
-//! | supervisor | a file with whom operators have cut off | once, in answer to it |
+//! | supervisor | a file with the list of those whom operators have cut off | once, in answer to [`BEGINS`] |
 //! | supervisor | connections for HTTP | from then on |
 
 use std::fs::File;

@@ -455,7 +455,7 @@ pub(super) fn set_members(answer: &mut Value, members: &Value) {
     }
 }
 
-/// Orders the names of a joined answer as each process does, what was searched for in front, and leaves the first.
+/// Orders the names of a joined answer as each process does, what was searched for in front, and keeps the first.
 pub(super) fn order_names(answer: &mut Value, wanted: &str) {
     let Some(names) = answer.get_mut(NAMES).and_then(|names| names.as_array_mut()) else {
         return;

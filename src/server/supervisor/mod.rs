@@ -183,7 +183,7 @@ enum ProcessReport {
     Stats(Number, u32, Option<ProcessStats>),
     /// The process with this pid listens for clients.
     Listens(Number, u32),
-    /// So long must no count follow.
+    /// The clients were counted. Some may leave over this time: the next count is only after it.
     Levelled(Duration),
 }
 
@@ -373,7 +373,7 @@ impl Shell {
             Some(Living {
                 number,
                 channel: self.children.channel(number)?,
-                is_serving: word != "starting",
+                has_started: word != "starting",
                 state: word,
             })
         });
