@@ -37,6 +37,7 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 pub struct Admin {
     connections: ConnectionSource,
     pub(super) site: Site,
+    /// The permits of the connections.
     held: Quota,
     clock: Clock,
 }
@@ -173,7 +174,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// The open connections.
 struct Connections {
     server: Rc<Server>,
+    /// A task for each connection that has a permit.
     tasks: JoinSet<()>,
+    /// The permits.
     held: Quota,
     clock: Clock,
     /// Accepted connections without a permit, the oldest first.
@@ -248,7 +251,8 @@ impl Connections {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            // Not in the loop: a new connection for which there is room is served although its client sends no more.
+            // Only before the loop: a new connection for which there is room is served, even if its client has closed
+            // its sending side already.
             self.end_abandoned();
             loop {
                 if let Some(seated) = self.next_seated() {
@@ -261,6 +265,7 @@ impl Connections {
                     Poll::Pending => break,
                 }
             }
+            // While connections wait, this future is woken again after the interval.
             while !self.waiting.is_empty() && again.as_mut().poll(cx).is_ready() {
                 again.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
             }

@@ -47,6 +47,7 @@ pub struct Caller {
     pub address: ClientAddr,
     /// Whether the peer is a trusted proxy.
     pub is_proxied: bool,
+    /// The name in the certificate of the connection; `None` without one.
     certificate: Option<Arc<str>>,
     /// Shared with the connection, which ends the request when its sender is cut off.
     token: Arc<OnceLock<Known>>,
@@ -56,6 +57,7 @@ pub struct Caller {
 /// Whose token a request has.
 #[derive(Debug)]
 struct Known {
+    /// `None`: the token names no user.
     user: Option<Box<str>>,
     marks: TokenMarks,
 }

@@ -120,6 +120,7 @@ struct GateState {
     next: NextPart,
     /// Bytes of the present body that hyper has.
     body_bytes: u64,
+    /// The clock of the charges for `read`.
     time: Clock,
     /// Who decides about the next head.
     judge: HeadJudge,

@@ -557,9 +557,9 @@ impl Shared {
     }
 
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
-    /// gets the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
-    /// then. If one process is meant, the others that are there after the note get what it refuses: the client could come
-    /// back to any. Their turns are taken with that of the one, so that no later change comes between.
+    /// gets it with the list of refusals, or is asked. What is refused with a session is known only from the answer of
+    /// its process, and is noted then. If the request is for one process, `only`, the others get what it refuses
+    /// afterwards, because the client could come back to any.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let now = self.clock.now().unix_ms();
         let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
@@ -572,6 +572,7 @@ impl Shared {
             .map_or(Ok(0), |refused| self.note_refusal(refused));
         let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
         let turns = self.turns().into_iter();
+        // `held`: the turns of the others, taken now so that no later change comes before what they get.
         let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
         let all = self.change(named, admin_request).await;
         if refused.is_none() {

@@ -54,7 +54,9 @@ struct SupervisorEnd {
 /// A turn to change something at a process. The turns of a process come one after the other: each change is a connection of its
 /// own, and these could overtake each other. A turn ends when it is dropped.
 pub(super) struct Turn {
+    /// Waits in the line of the turns.
     lock: Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>,
+    /// `None` until the turn has come.
     held: Option<OwnedMutexGuard<()>>,
 }
 

@@ -16,8 +16,8 @@ const TIME_ENDS: [&str; 6] = ["_ms", "_us", "_s", "_seconds", "Seconds", "Ms"];
 /// Times that each process spends for itself, so that the sum is what all of them spent.
 const SPENT: [&str; 2] = ["cpu_seconds", "loop_busy_seconds"];
 
-/// Spans of which the least counts: a message has come as lately as in the process that got it last, and a client that
-/// comes again gets what the process has that it meets.
+/// Spans of which the least counts. The newest message of a name is the newest in any process; and a client that
+/// reconnects may meet the process whose history reaches back least.
 const LEAST: [&str; 3] = ["last_ms", "newest_age_ms", "reach_ms"];
 
 /// Further members of which the largest counts: peaks, and what each process gets or is told whole. `messages` are those

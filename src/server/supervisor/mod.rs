@@ -243,6 +243,7 @@ impl Shell {
             match woken {
                 Woken::Signals(signals) => self.take_signals(&signals?),
                 Woken::Report(Some(report)) => self.take_report(report, now),
+                // Not expected: `self.sender` keeps the channel open.
                 Woken::Report(None) => {}
                 Woken::Due => {
                     self.supervisor.tick(now);

@@ -271,6 +271,7 @@ impl AnswerContext<'_> {
         let mut text = format!("no client {OF_THIS_INSTANCE} is like this: {words}");
         if let Some(last) = ended.first() {
             let reason = last.ended.reason.label();
+            // A reason of [`Refusal`] is about a token; another one says itself what it is about.
             let refusal = match last.ended.refusal {
                 None => String::new(),
                 Some(why) if Refusal::ALL.iter().any(|one| one.label() == why) => {

@@ -236,6 +236,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 socket_end,
                 ended,
             } => {
+                // Load balancers check whether the port is open: such ends are neither logged nor shown.
                 if !ended.said_nothing() {
                     let limit = self.settings.limit_of(ended.reason);
                     self.log_end(&ended, limit);
