@@ -48,7 +48,8 @@ fn digits(text: &str) -> Option<String> {
     is_hex.then(|| digits.to_owned())
 }
 
-/// The commit of the repository of this folder; of a repository that only holds this folder, none.
+/// The commit of the git repository whose top this folder is; `None` if the folder is inside of a repository of
+/// something else.
 fn of_git() -> Option<String> {
     let root = git(&["rev-parse", "--show-toplevel"])?;
     // The folder of the workspace: this crate is in `src/server`.
@@ -56,8 +57,8 @@ fn of_git() -> Option<String> {
     if Path::new(&root).canonicalize().ok()? != here.canonicalize().ok()? {
         return None;
     }
-    // Each commit, checkout and reset adds a line to this file. A path that is not there would build
-    // the program again every time.
+    // Each commit, checkout and reset adds a line to `logs/HEAD`. Only paths that exist: a missing one
+    // would build the program again every time.
     let log = git(&[
         "rev-parse",
         "--path-format=absolute",

@@ -37,6 +37,7 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 pub struct Admin {
     connections: ConnectionSource,
     pub(super) site: Site,
+    /// The permits of the connections.
     held: Quota,
     clock: Clock,
 }
@@ -106,7 +107,7 @@ impl Admin {
     }
 }
 
-/// A listener on the thread.
+/// The [`ConnectionSource`], as the thread polls it.
 enum Accepting {
     Tcp(TcpListener),
     Unix {
@@ -173,7 +174,9 @@ const RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// The open connections.
 struct Connections {
     server: Rc<Server>,
+    /// A task for each connection that has a permit.
     tasks: JoinSet<()>,
+    /// The permits.
     held: Quota,
     clock: Clock,
     /// Accepted connections without a permit, the oldest first.
@@ -248,7 +251,8 @@ impl Connections {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            // Not in the loop: a new connection for which there is room is served although its client sends no more.
+            // Only before the loop: a new connection for which there is room is served, even if its client has closed
+            // its sending side already.
             self.end_abandoned();
             loop {
                 if let Some(seated) = self.next_seated() {
@@ -261,6 +265,7 @@ impl Connections {
                     Poll::Pending => break,
                 }
             }
+            // While connections wait, this future is woken again after the interval.
             while !self.waiting.is_empty() && again.as_mut().poll(cx).is_ready() {
                 again.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
             }
@@ -274,12 +279,13 @@ impl Connections {
         let server = &self.server;
         let now_us = self.clock.mono_us();
         let permit = ConnectionPermit::of(self.held.hold(peer.client(), 1, now_us));
-        // Cannot fail: `accept` has checked for room.
+        // `early` is for holders that another thread ends; these connections end on this one.
         let room = Room {
             holders_max: Admin::CONNECTIONS_MAX,
             sharing: Sharing::LargestFirst,
             early: false,
         };
+        // Cannot fail: `accept` has checked for room.
         let _ = permit.held().fit(room, now_us);
         let handover = Handover {
             stream,

@@ -27,7 +27,7 @@ pub struct RequestBody {
     progress: Arc<Progress>,
 }
 
-/// How far the client is with a body, for code other than the reader.
+/// How far the client is with a body, for code other than the reader. A body that is `slow` is `broken` too.
 #[derive(Debug, Default)]
 pub struct Progress {
     awaits_client: AtomicBool,
@@ -143,9 +143,9 @@ const EXACT_BYTES_MAX: usize = 64 * 1024;
 /// The permit for a body that is being read or decoded, in a sum of all such bodies. If the sum is over its limit, a body
 /// is evicted.
 pub struct HeldBody<'a> {
-    /// What holds the bytes that were read.
+    /// The permit for the bytes that were read.
     pub permit: &'a mut Permit,
-    /// The clock that the least speed is measured with.
+    /// The clock for the times of progress, by which a body is chosen for eviction.
     pub clock: Clock,
 }
 

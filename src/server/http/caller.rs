@@ -47,6 +47,7 @@ pub struct Caller {
     pub address: ClientAddr,
     /// Whether the peer is a trusted proxy.
     pub is_proxied: bool,
+    /// The name in the certificate of the connection; `None` without one.
     certificate: Option<Arc<str>>,
     /// Shared with the connection, which ends the request when its sender is cut off.
     token: Arc<OnceLock<Known>>,
@@ -56,6 +57,7 @@ pub struct Caller {
 /// Whose token a request has.
 #[derive(Debug)]
 struct Known {
+    /// `None`: the token names no user.
     user: Option<Box<str>>,
     marks: TokenMarks,
 }
@@ -78,7 +80,7 @@ impl Caller {
         }
     }
 
-    /// Whether the sender is a program of this machine: on a unix socket, or at the address of such a program.
+    /// Whether the sender is a program of this machine: on a unix socket, or at 127.0.0.1 or ::1.
     pub(super) fn is_this_machine(&self) -> bool {
         let here = [
             IpAddr::from(Ipv4Addr::LOCALHOST),

@@ -50,8 +50,8 @@ fn files_of(client: ClientModule) -> Vec<File> {
     own.into_iter().chain(client!("event-stream")).collect()
 }
 
-/// Declarations of several modules as those of one: without imports and re-exports, because the modules before have these
-/// names. An import is a single line, and no two modules have the same name at the top level.
+/// Declarations of several modules as those of one: without imports and re-exports, because the modules before declare
+/// these names. An import is a single line, and no two modules declare the same name at the top level.
 fn joined(declarations: &str) -> Cow<'static, str> {
     let lines = declarations.split_inclusive('\n');
     let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");

@@ -187,7 +187,8 @@ impl AsyncRead for ClientStream {
                 }
             };
             let opened = session.open(&mut raw[..read], buf.initialize_unfilled());
-            // The rest goes out with the next write, which also shows a broken connection.
+            // Records for the client, such as alerts. What the network does not take now goes out with the next write,
+            // which also shows a broken connection.
             let _ = session.send_kept(|bytes| tcp.try_write(bytes));
             let bytes = opened?;
             buf.advance(bytes);

@@ -114,8 +114,9 @@ pub(super) struct Connection {
     pub(super) is_tls: bool,
 }
 
-/// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes `back`. Holds
-/// the permit until the connection has ended. Works in its [turns](Turns).
+/// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes `back` (`None`
+/// on the admin listener, which has no WebSockets). Holds the permit until the connection has ended. Works in its
+/// [turns](Turns).
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
@@ -157,12 +158,13 @@ async fn serve_step_by_step(
     let settings = &server.settings;
     let time = server.ends.clock();
     if time.now().unix_ms() <= 0 {
-        // hyper writes a date, and ends the process without one.
+        // hyper writes the date into each answer, and panics if it is before 1970.
         let detail = "The clock of this machine is before 1970";
         let answer = refusal(503, detail);
         return Box::pin(linger(stream, &answer, server.linger_for(&peer))).await;
     }
-    // The admin listener has few permits, so the time for a head begins with the connection.
+    // The admin listener, which has no `back`, has few permits. So there the time for a head begins with the
+    // connection.
     let in_head = !read.is_empty() || back.is_none();
     let is_last_request = permit.is_last_request();
     let evictable = match server.site.is_admin {
@@ -176,7 +178,8 @@ async fn serve_step_by_step(
         headers_max: settings.head_headers_max,
         event_stream: settings.event_stream,
     };
-    // The reactor hands over what it has read of a head that is served here.
+    // The reactor hands a connection over with a head that it has judged. Of a connection of the admin listener,
+    // nothing was read yet.
     let judge = match read.is_empty() {
         true => HeadJudge::Gate,
         false => HeadJudge::Reactor,
@@ -236,7 +239,7 @@ impl Connection {
                     return Poll::Ready(HyperEnd::Cut(client));
                 }
             }
-            // The same: a request that has come meanwhile must not change anything.
+            // Also before hyper polls the handler: a request that has come meanwhile must not change anything.
             if self.clock.is_always_evictable() && self.clock.is_evicted(cx) {
                 return Poll::Ready(HyperEnd::Evicted(CloseReason::Evicted));
             }
@@ -380,7 +383,8 @@ impl Connection {
             }
             (HyperEnd::Evicted(reason), _) => {
                 ends.count(peer, peer.client(), reason);
-                // The client of a connection without a request may still have to read its last answer.
+                // Otherwise the connection is closed without a reset: its client may still have to read its last
+                // answer.
                 if reason != CloseReason::Evicted || clock.is_owed() {
                     stream.reset();
                 }

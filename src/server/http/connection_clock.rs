@@ -347,6 +347,7 @@ impl ConnectionClock {
 #[derive(Debug)]
 pub(super) struct Work {
     clock: Rc<ConnectionClock>,
+    /// Whether a handler has begun to work on the request.
     of_handler: bool,
 }
 

@@ -8,11 +8,11 @@ use weirgate_runtime::Clock;
 use weirgate_wire::admission::{ClientAddr, Peer};
 use weirgate_wire::base::LogBudget;
 
-/// The most log lines a second about connections that had to be evicted, broke the protocol of TLS, or were cut off.
+/// The most log lines a second of [`EndReports`].
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Reports the ends of connections that had to be evicted, broke the protocol of TLS, or were cut off: to the reactor,
-/// which counts them, and to the log.
+/// Reports the ends of connections that had to be evicted, broke the protocol of TLS, spoke another protocol than
+/// HTTP/1, or were cut off: to the reactor, which counts them, and to the log.
 #[derive(Debug)]
 pub(super) struct EndReports {
     to_reactor: Sender<CloseReason>,

@@ -50,6 +50,7 @@ impl HeadLimits {
     /// Whether a request is for the reactor.
     fn is_for_reactor(self, head: &RequestHead<'_>) -> bool {
         let is_stream = self.event_stream && head.asks_event_stream();
+        // The reactor also refuses a request whose upgrade a proxy has taken off, and logs the cause.
         is_stream || head.asks_upgrade() || head.lost_upgrade().is_some()
     }
 }
@@ -119,6 +120,7 @@ struct GateState {
     next: NextPart,
     /// Bytes of the present body that hyper has.
     body_bytes: u64,
+    /// The clock of the charges for `read`.
     time: Clock,
     /// Who decides about the next head.
     judge: HeadJudge,

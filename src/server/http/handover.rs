@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer};
 
 /// A connection in transfer: from the reactor with a plain request, or back to the reactor with a request for
-/// a WebSocket.
+/// a WebSocket or an event stream.
 #[derive(Debug)]
 pub struct Handover {
     /// The socket, nonblocking.
@@ -21,5 +21,6 @@ pub struct Handover {
     pub permit: ConnectionPermit,
 }
 
-/// Returns a connection with a request for a WebSocket to the reactor. Called on the HTTP thread, so it must not block.
+/// Returns a connection with a request for a WebSocket or an event stream to the reactor. Called on the HTTP thread, so
+/// it must not block.
 pub type ReturnToReactor = Arc<dyn Fn(Handover) + Send + Sync>;

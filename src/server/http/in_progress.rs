@@ -13,7 +13,8 @@ pub struct InProgress(Arc<Mutex<ChunkedSlab<Request>>>);
 #[derive(Debug)]
 struct Request {
     sender: Caller,
-    /// Whether a cut has counted it: the connection that ends it may not have had its turn yet.
+    /// Whether a cut has counted the request already. It stays in the list until its connection, which ends it, has had
+    /// a turn.
     is_counted: Cell<bool>,
 }
 

@@ -1,7 +1,7 @@
 //! Plain HTTP on side threads.
 //!
-//! Serves every connection whose request is not a WebSocket upgrade for the gateway: the reactor hands the connection
-//! over with the bytes read so far, and gets it back if the client asks for a WebSocket later. Serves the admin
+//! Serves every connection whose request is not for a WebSocket or an event stream of the gateway: the reactor hands
+//! the connection over with the bytes read so far, and gets it back if the client asks for one later. Serves the admin
 //! listener too. Never makes the event loop wait: a hand-over is a message, and live state is read from telemetry.
 //! Called by `run` (start, stop) and the reactor (hand-over).
 //!

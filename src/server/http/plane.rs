@@ -25,7 +25,7 @@ use weirgate_runtime::Clock;
 
 /// A message to an HTTP thread.
 enum HttpJob {
-    /// A connection to serve. Dropping the last value marks its end ([`HttpHandle::is_busy`]).
+    /// A connection to serve. It counts as open until the `Arc` is dropped ([`HttpHandle::is_busy`]).
     Serve(Handover, ReturnToReactor, Arc<()>),
     Stop {
         within: Duration,
@@ -77,7 +77,8 @@ impl HttpHandle {
         self.jobs.stop(within);
     }
 
-    /// The reason of the next connection that had to be evicted or broke the protocol of TLS; `None` if there is none.
+    /// The reason of the next end that the threads have reported: of a connection that had to be evicted, broke the
+    /// protocol of TLS, spoke another protocol, or was cut off. `None`: there is none.
     pub fn next_end(&self) -> Option<CloseReason> {
         self.ends.try_recv().ok()
     }
@@ -179,7 +180,7 @@ fn start_thread(
     let thread = thread.spawn(move || {
         let server = |site| Rc::new(Server::new(site, ends, settings));
         LocalSet::new().block_on(&runtime, serve(server, served, queue));
-        // Work on other threads may take longer than the stop may.
+        // Blocking work, which the runtime does on threads of its own, may take longer than the stop may.
         runtime.shutdown_background();
     })?;
     Ok((jobs, thread))

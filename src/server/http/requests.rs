@@ -181,7 +181,8 @@ impl Body for Outgoing {
             }
         }
         // At an error hyper drops what it has not written yet. A client that gets not one byte of an answer takes its
-        // request for unread, and may send it again: a browser does, also a POST.
+        // request for unread, and may send it again: a browser does, also a POST. So the error waits until hyper has
+        // written what it has.
         let flushes = self.gate.flushes();
         match self.fault.take_if(|(_, at_fault)| flushes > *at_fault) {
             Some((error, _)) => Poll::Ready(Some(Err(error))),

@@ -37,7 +37,7 @@ pub struct HttpSettings {
 pub struct Linger {
     /// The longest time without a byte, milliseconds.
     pub silence_ms: u64,
-    /// The longest time, milliseconds.
+    /// The longest time in all, milliseconds.
     pub whole_ms: u64,
     /// The most bytes.
     pub bytes_max: usize,

@@ -268,7 +268,7 @@ impl Answer {
         Self::new(status, "application/json", text)
     }
 
-    /// `{"detail": …}`, the form of the originals' error answers.
+    /// `{"detail": …}`, the form of the error answers of the replaced gateways.
     pub fn detail(status: StatusCode, detail: &str) -> Self {
         let mut object = ObjectWriter::new();
         object.string("detail", detail);

@@ -85,8 +85,8 @@ impl MetricsTexts {
             MetricsFormat::PrometheusText => self.telemetry.prometheus_text().into_bytes(),
             MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
         };
-        // The numbers of single topics in the next text come from this survey. It is asked for only once this text is made,
-        // which would otherwise count it if the loop is quick.
+        // The numbers of single topics in the next text come from this survey. It is requested only after this text is
+        // made: a quick loop could otherwise make the survey before, and this text would count it.
         self.telemetry.surveys.request();
         let copy = Bytes::copy_from_slice(&text);
         let made_us = now_us;

@@ -29,7 +29,7 @@ pub(super) struct Turns(RefCell<Lines>);
 #[derive(Default)]
 struct Lines {
     waiting: FairQueue<u32>,
-    /// The number of steps that were done without a turn since nobody had to wait.
+    /// The number of steps that were done without a turn since the last turn ended and nobody waited.
     free_steps: u32,
     seats: ChunkedSlab<Rc<Seat>>,
     /// The number of connections that have a turn.

@@ -44,7 +44,7 @@ pub(crate) fn take_handed(from: impl AsFd) -> io::Result<OwnedFd> {
         RecvAncillaryMessage::ScmRights(mut files) => files.next(),
         _ => None,
     });
-    // As at the limit of open files.
+    // The kernel closes the file in place of handing it over if this process is at its limit of open files (unix(7)).
     handed.ok_or_else(|| io::Error::other("a connection was handed over and did not arrive"))
 }
 

@@ -280,7 +280,7 @@ fn set_options(socket: &Socket, options: &ListenOptions) {
     {
         let lowat_bytes = options.notsent_lowat_bytes;
         if lowat_bytes > 0 {
-            // Without it, slow clients only get older data.
+            // Without this option, slow clients only get older data.
             warn(
                 "TCP_NOTSENT_LOWAT",
                 socket.set_tcp_notsent_lowat(lowat_bytes),

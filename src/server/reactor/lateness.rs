@@ -18,7 +18,7 @@ pub(super) struct Lateness {
 }
 
 impl Lateness {
-    /// Records a turn, or the wait of a message for its turn.
+    /// Records how long a turn took, how long a message waited for its turn, or by how much a sleep ended too late.
     pub(super) fn observe_us(&mut self, us: u64) {
         self.longest_us = self.longest_us.max(us);
     }

@@ -60,8 +60,9 @@ struct Listener {
     transport: Transport,
     /// Connections may wait: an edge arrived, and `accept` has not returned "would block" since.
     ready: bool,
-    /// After a failure: no accept before this time.
+    /// After a failure or a [pause](Listeners::pause): no accept before this time.
     retry_at_us: u64,
+    /// How long to wait after the next failure.
     retry_us: u64,
     errors: u64,
     lines: LogBudget,

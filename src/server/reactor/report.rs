@@ -28,8 +28,10 @@ pub(super) struct LoopReport {
     /// Arrival times of this turn's messages that go to clients, microseconds of the monotonic clock.
     received_us: Vec<u64>,
     peak_window_ends_us: u64,
+    /// The size of the largest send queue of the window before, and of this window, bytes.
     peak_before: u64,
     peak: u64,
+    /// The time by which the next turn has to come; `None`: the last turn could copy its numbers.
     retry_at_us: Option<u64>,
     lateness: Lateness,
     last_minute: LastMinute,

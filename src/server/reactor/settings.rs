@@ -7,7 +7,7 @@ use weirgate_core::{CloseReason, DrainPlan};
 /// Limits of a turn, so that no kind of work delays the others for long. Each time may be exceeded by the last step.
 #[derive(Clone, Debug)]
 pub struct TurnBudgets {
-    /// Time for accepting, again for reading clients that cost little, and again for the others, microseconds.
+    /// Time for each of these, microseconds: accepting, reading clients that cost little, reading the others.
     pub read_us: u64,
     /// Time for inputs of the gateway, such as replies of services, microseconds.
     pub inputs_us: u64,
@@ -87,8 +87,8 @@ impl ReactorSettings {
         self.drain.delay_us + self.drain.spread_us + last_us
     }
 
-    /// The longest stop with `connections` connections: `StopDeadline` gives more time, up to this, while connections
-    /// still end.
+    /// The longest stop with `connections` connections: `StopDeadline` (`turn/stop.rs`) gives more time, up to this,
+    /// while connections still end.
     pub(crate) fn longest_stop_us(&self, connections: u64) -> u64 {
         self.stop_time_us(connections) + self.stop_timeout_us
     }

@@ -109,7 +109,8 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     awaits_evicted_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
-    /// From when on the cost of cheap clients is counted, while costly ones wait.
+    /// From when on `read_us` (`reads.rs`) compares the CPU time of this thread with the time that has passed; `None`:
+    /// no costly client waits.
     reading_from: Option<ThreadTimes>,
     first_reads: FirstReads,
     head_rate: HeadRate,

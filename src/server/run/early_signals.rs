@@ -9,7 +9,8 @@ use signal_hook::flag;
 
 use super::reload::HangUps;
 
-/// The switches of the handlers.
+/// The switches of the handlers. `stop_is_default` overrides `stop_ends`, because its handler is registered first. With
+/// neither, the loop or a command handles stop signals itself.
 #[derive(Default)]
 struct EarlySignals {
     /// Whether a stop signal ends the process at once with status 0.

@@ -123,7 +123,8 @@ pub(super) fn common_parts(common: &CommonSettings) -> Vec<Box<dyn Reload>> {
     parts
 }
 
-/// Reads the files of a supervisor again, also the one with whom it refuses, and has it end with its terminal.
+/// Has the files of a supervisor read again, at SIGHUP and after changes; `revoked` is `--revoked-file`. Also has the
+/// supervisor end with its terminal.
 ///
 /// # Errors
 /// The system refuses a thread or the handler of a signal.

@@ -64,7 +64,8 @@ pub(super) struct TlsInForce {
     tickets: Arc<dyn ProducesTickets>,
     in_force: ServerTlsInForce,
     clock: Clock,
-    /// Until when the log has all warnings of certificates that end soon, Unix seconds.
+    /// When the certificates were last checked for an end that is near, Unix seconds. The log has the warnings until
+    /// then.
     warned_s: i64,
 }
 
@@ -131,6 +132,7 @@ impl Reload for TlsInForce {
 
     fn reload(&mut self) -> Result<Reloaded, String> {
         let outcome = self.read_again();
+        // Changed certificates have their warnings in the log already.
         if outcome != Ok(Reloaded::Changed) {
             self.warn_of_ends(|_, _| true);
         }

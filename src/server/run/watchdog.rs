@@ -127,6 +127,7 @@ pub(super) fn watch(
     detached("watchdog", move || watchdog.run(&stop_signals)).map_err(RunError::Thread)
 }
 
+/// The thread that watches the loop.
 struct Watchdog {
     telemetry: Arc<Telemetry>,
     /// The loop's thread in /proc; `None` where there is none.

@@ -44,6 +44,7 @@ pub struct Checked {
     values: Vec<CheckedValue>,
     groups: Groups,
     warnings: Vec<String>,
+    /// If this process starts others: their number, and the settings of each of them.
     each_process: Option<(NonZeroU32, Box<Self>)>,
 }
 

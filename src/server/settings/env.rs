@@ -127,7 +127,7 @@ impl Env {
         let text = secret_text((self.read_file)(&path)).map_err(|error| {
             let name = match setting.kind.may_be_a_path(&path) {
                 true => format!("{file_name} {}", path.display()),
-                // The secret where its path belongs.
+                // This may be the secret itself, put where its path belongs, so it is not shown.
                 false => file_name.clone(),
             };
             SettingsError::new(format!("{name}: {error}"))

@@ -219,7 +219,7 @@ group! {
         pub jwt_secret: Option<SecretText> = None,
         /// The secret before, whose tokens are valid too.
         pub jwt_secret_before: Option<SecretText> = None,
-        /// PEM files.
+        /// PEM files with public keys.
         pub public_key_files: Vec<PathBuf> = Vec::new(),
         /// A JSON Web Key Set.
         pub jwks_file: Option<PathBuf> = None,

@@ -402,13 +402,13 @@ impl Kind {
 
 const HIDDEN: &str = "***";
 
-/// Returns a URL for an error, with what may be a secret as `***`: all behind the scheme where the text has an `@`, which
-/// may itself be a character of a password, and else all but hosts with ports. A scheme that is not known may be a part
-/// of a password, too.
+/// Returns a URL for an error. What follows the scheme is shown only if it is hosts with ports; anything else may have
+/// a secret, and is shown as `***`. An unknown scheme may be a part of a password, so such a text is hidden whole.
 pub fn without_secrets(text: &str) -> String {
     let text = text.trim();
     let (scheme, place) = match text.split_once("://") {
         Some((scheme, place)) if SCHEMES.contains(&scheme) => (scheme, place),
+        // `eyJ` begins a token (JWT).
         None if !text.starts_with("eyJ") => ("", text),
         _ => return HIDDEN.into(),
     };
@@ -520,7 +520,7 @@ fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
         true => is_server(part.trim(), schemes),
         false => is_server(&format!("{default}://{}", part.trim()), schemes),
     };
-    // Lists that are put together end with a comma.
+    // A list that somebody's script has put together may end with a comma.
     let list = text.trim_end().trim_end_matches(',');
     let is_good = list.split(',').all(good);
     is_good.then(|| Value::Urls(SecretUrl::new(list)))

@@ -83,7 +83,7 @@ group! {
         pub tls_port: Option<u16> = None,
         /// The address of the operators' pages; `None` for the public port.
         pub admin_addr: Option<ListenAddr> = None,
-        /// What the operators' pages there ask for.
+        /// The token for which the operators' pages there ask; `None`: they ask for none.
         pub admin_token: Option<SecretText> = None,
         /// Whether connections of trusted proxies begin with a PROXY protocol header.
         pub proxy_protocol: bool = false,

@@ -27,7 +27,7 @@ pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
             give_parts(all, memory);
             processes::divide(all, processes);
         }
-        // Only a default that is too large also for one of several processes is lowered.
+        // First each process gets its part of the defaults. Then a default is lowered only if this part is too large.
         Some(memory) => {
             processes::divide(all, processes);
             give_parts(all, memory);

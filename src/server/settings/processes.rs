@@ -94,7 +94,7 @@ impl Processes {
         }
     }
 
-    /// Of a limit over all processes, the number of processes that share it with this one.
+    /// The number of processes that share a limit over all processes, this one included.
     fn shares(self) -> u64 {
         match self {
             Self::One { count, .. } => count.get().into(),
@@ -136,7 +136,7 @@ fn typed(all: &[Typed]) -> Processes {
     processes.unwrap_or_default()
 }
 
-/// The number of processes that share the limits with this one.
+/// The number of processes that share the limits, this one included.
 pub(super) fn shares(all: &[Typed]) -> u64 {
     typed(all).shares()
 }
@@ -167,7 +167,8 @@ pub(super) fn divide(all: &mut [Typed], shares: u64) {
     }
 }
 
-/// The part of one of several processes of a limit; `None` if each process has the limit whole, or there is no limit.
+/// The part of a limit that one of several processes gets; `None` if each process has the limit whole, or there is no
+/// limit.
 fn part(all: &[Typed], typed: &Typed, shares: u64) -> Option<u64> {
     let Kind::Number { min, unit, .. } = typed.setting.kind else {
         return None;

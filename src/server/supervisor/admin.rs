@@ -62,9 +62,10 @@ const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
 pub(super) struct Living {
     pub(super) number: Number,
     pub(super) channel: Channel,
-    /// Whether it has answered and is not stopping: only these are asked.
-    pub(super) is_serving: bool,
-    /// The word for the metric of states.
+    /// Whether its state is other than `starting`. Pages are made of the answers of these processes, also of those that
+    /// stop.
+    pub(super) has_started: bool,
+    /// `starting`, `serving`, `ready` or `stopping`, as in the metric of states.
     pub(super) state: &'static str,
 }
 
@@ -78,6 +79,7 @@ impl Living {
 /// What the pages know of the processes.
 #[derive(Debug, Default)]
 pub(super) struct Board {
+    /// How many processes share the clients.
     pub(super) count: u32,
     pub(super) living: Vec<Living>,
     pub(super) restarts: u64,
@@ -131,19 +133,19 @@ impl Shared {
         self.with(|board| board.living.clone())
     }
 
-    fn serving(&self) -> Vec<Living> {
-        let is_serving = |one: &&Living| one.is_serving;
-        self.with(|board| board.living.iter().filter(is_serving).cloned().collect())
+    fn started(&self) -> Vec<Living> {
+        let has_started = |one: &&Living| one.has_started;
+        self.with(|board| board.living.iter().filter(has_started).cloned().collect())
     }
 
-    /// Those that serve, or the one of these that a query names.
+    /// Those that have started, or the one of these that a query names.
     fn called(&self, only: Option<&str>) -> Vec<Living> {
-        let mut whom = self.serving();
+        let mut whom = self.started();
         whom.retain(|one| only.is_none_or(|only| one.is_called(only)));
         whom
     }
 
-    /// Asks all of these the same at once.
+    /// Asks all of these the same at once. `None`: the process has not answered.
     async fn ask_all(
         &self,
         whom: Vec<Living>,
@@ -155,7 +157,8 @@ impl Shared {
     }
 
     /// Asks each of these its own question at once. A process that starts and takes no connections yet is left out: it gets
-    /// the list of refusals once it does. If the request for which they are asked ends early, a question ends too, but a change goes on.
+    /// the list of refusals once it does. If the request for which they are asked ends early, a question ends too, but
+    /// a change goes on. `None`: the process has not answered.
     async fn ask_each(
         &self,
         requests: Vec<(Living, AdminRequest)>,
@@ -169,7 +172,7 @@ impl Shared {
             .map(|(one, admin_request)| {
                 let asked =
                     spawn_local(async move { admin_request.ask(&one.channel, limit).await });
-                (one.number, one.is_serving, asked)
+                (one.number, one.has_started, asked)
             })
             .collect();
         let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
@@ -202,21 +205,21 @@ impl Shared {
                 turn.come().await;
                 change.ask(&one.channel, ANSWER_MAX).await
             });
-            (one.number, one.is_serving, asked)
+            (one.number, one.has_started, asked)
         });
         answers(asked.collect(), Instant::now() + ANSWER_MAX).await
     }
 }
 
-/// A question to a process with this number, and whether it serves.
+/// A question to a process with this number, and whether the process has started.
 type Asked = (Number, bool, JoinHandle<io::Result<AdminAnswer>>);
 
 /// The answers that are there by the deadline. Without those of processes that start and take no connections yet.
 async fn answers(asked: Vec<Asked>, deadline: Instant) -> Vec<(Number, Option<AdminAnswer>)> {
     let mut all = Vec::new();
-    for (number, is_serving, asked) in asked {
+    for (number, has_started, asked) in asked {
         match timeout_at(deadline, asked).await {
-            Ok(Ok(Err(error))) if !is_serving && error.kind() == NotConnected => {}
+            Ok(Ok(Err(error))) if !has_started && error.kind() == NotConnected => {}
             Ok(Ok(said)) => all.push((number, said.ok())),
             _ => all.push((number, None)),
         }
@@ -336,7 +339,7 @@ impl Shared {
         let (asked, target) = take_parameter(request, "process");
         let admin_request = AdminRequest::get(&target);
         let all = self
-            .ask_all(self.serving(), &admin_request, READY_MAX)
+            .ask_all(self.started(), &admin_request, READY_MAX)
             .await;
         if let Some(answer) = only_answer(&all, asked.as_deref()) {
             return answer;
@@ -479,7 +482,8 @@ impl Shared {
         let mut of_process = admin_request.clone();
         let number = name_own_session(&mut of_process).map(|number| number.to_string());
         let is_there = |number: &String| self.living().iter().any(|one| one.is_called(number));
-        // No session of a process that has ended is open: all say that they have none like this.
+        // The sessions of a process that has ended are closed: then all are asked, and say that they have none like
+        // this.
         if let Some(number) = number.filter(is_there) {
             (only, admin_request) = (Some(number), of_process);
         }
@@ -529,7 +533,7 @@ impl Shared {
         };
         let mut question = AdminRequest::get(MEMBERS_PATH);
         question.body = sonic_rs::to_string(&names).unwrap_or_default().into();
-        let all = self.ask_all(self.serving(), &question, MEMBERS_MAX).await;
+        let all = self.ask_all(self.started(), &question, MEMBERS_MAX).await;
         let is_whole = |(_, said): &(_, Option<AdminAnswer>)| {
             said.as_ref()
                 .is_some_and(|said| said.status == StatusCode::OK)
@@ -553,9 +557,9 @@ impl Shared {
     }
 
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
-    /// gets the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
-    /// then. If one process is meant, the others that are there after the note get what it refuses: the client could come
-    /// back to any. Their turns are taken with that of the one, so that no later change comes between.
+    /// gets it with the list of refusals, or is asked. What is refused with a session is known only from the answer of
+    /// its process, and is noted then. If the request is for one process, `only`, the others get what it refuses
+    /// afterwards, because the client could come back to any.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let now = self.clock.now().unix_ms();
         let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
@@ -563,17 +567,18 @@ impl Shared {
             Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
         };
         let mut refused = cut.refused();
-        let mut kept = refused
+        let mut own_ends = refused
             .as_ref()
             .map_or(Ok(0), |refused| self.note_refusal(refused));
         let is_named = |one: &Living| only.is_none_or(|only| one.is_called(only));
         let turns = self.turns().into_iter();
+        // `held`: the turns of the others, taken now so that no later change comes before what they get.
         let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
         let all = self.change(named, admin_request).await;
         if refused.is_none() {
             refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
             let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
-            kept = noted.unwrap_or(Ok(0));
+            own_ends = noted.unwrap_or(Ok(0));
         }
         let mut answer = only_answer(&all, only).unwrap_or_else(|| join_answers(&all));
         if let Some(refused) = refused.filter(|_| only.is_some()) {
@@ -597,7 +602,7 @@ impl Shared {
                 answer.body = value.to_string().into();
             }
         }
-        with_own(answer, kept)
+        with_own(answer, own_ends)
     }
 
     /// Takes a refusal back.
@@ -614,7 +619,7 @@ impl Shared {
 
     /// Closes so many clients of all processes together, of each as many as its part of the clients is.
     async fn move_clients(&self, admin_request: &AdminRequest) -> Answer {
-        let whom = self.serving();
+        let whom = self.started();
         let asked = value_of(&admin_request.body)
             .and_then(|body| Some((body.get("clients")?.as_u64()?, body)));
         let Some((clients, mut body)) = asked else {
@@ -653,7 +658,7 @@ impl Shared {
         Ok(self.cutter.end_requests())
     }
 
-    /// Gives a process that begins the list of refusals. It is asked from now on.
+    /// Gives the list of refusals to a process that begins. From now on, the process can be asked.
     pub(super) fn begin(&self, number: Number, channel: &Channel) {
         if let Err(error) = self.with_refusals(|refusals| refusals.give(channel)) {
             tracing::error!(process = number, %error, "a process that starts does not get the list of refused users and tokens");
@@ -665,8 +670,8 @@ impl Shared {
         work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Passes the request on to one process, the first that listens: any of them can do what is asked. It judges the token
-    /// before it reads the body.
+    /// Passes the request on to one process, because any of them can do what is asked: the first that takes a
+    /// connection, and those that are ready first. The process judges the token before it reads the body.
     async fn passed_on(&self, request: RequestParts, body: RequestBody) -> Answer {
         let target = request.head.uri.path_and_query();
         let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);
@@ -676,9 +681,9 @@ impl Shared {
             headers: forwarded(&request.head.headers),
             body: Bytes::new(),
         };
-        let is_ready = |one: &Living| one.state != "ready";
-        let mut whom = self.serving();
-        whom.sort_by_key(is_ready);
+        let is_not_ready = |one: &Living| one.state != "ready";
+        let mut whom = self.started();
+        whom.sort_by_key(is_not_ready);
         for one in whom {
             // A process that took the request may have done a part of it: only one that did not is passed over.
             let Ok(stream) = one.channel.connect().and_then(UnixStream::from_std) else {
@@ -788,10 +793,10 @@ fn refused_in(said: &AdminAnswer) -> Option<Cut> {
     Cut::read(refused.as_bytes()).ok()
 }
 
-/// The answer of the processes with what the supervisor itself has done: ended `kept` requests to the admin address, or failed
-/// to note the refusal, which processes that start later then do not know.
-fn with_own(mut answer: Answer, kept: Result<u64, Full>) -> Answer {
-    let error = match kept {
+/// The answer of the processes with what the supervisor itself has done: ended `own_ends` requests to the admin
+/// address, or failed to note the refusal, which processes that start later then do not know.
+fn with_own(mut answer: Answer, own_ends: Result<u64, Full>) -> Answer {
+    let error = match own_ends {
         Ok(0) => return answer,
         Ok(own) => {
             let ended = value_of(&answer.body).and_then(|body| body.get(ENDED)?.as_u64());

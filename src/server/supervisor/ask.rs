@@ -91,7 +91,7 @@ impl AdminRequest {
         limit: Duration,
     ) -> io::Result<AdminAnswer> {
         let progress = body.progress();
-        // In an earlier window than this one.
+        // Whether the body had ended before the present wait of `limit` began.
         let mut had_ended = progress.has_ended();
         let (head, _) = self.into_parts()?;
         let mut answer = pin!(exchange(stream, head, body));

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | process | [`LIVES`] | each second, from a thread that does nothing else but watch the loop: so the supervisor knows that the process lives, however much its HTTP thread has to do |
 //! | process | [`BEGINS`] | once, before it serves the connections of the supervisor |
-//! | supervisor | a file with whom operators have cut off | once, in answer to it |
+//! | supervisor | a file with the list of those whom operators have cut off | once, in answer to [`BEGINS`] |
 //! | supervisor | connections for HTTP | from then on |
 
 use std::fs::File;
@@ -54,7 +54,9 @@ struct SupervisorEnd {
 /// A turn to change something at a process. The turns of a process come one after the other: each change is a connection of its
 /// own, and these could overtake each other. A turn ends when it is dropped.
 pub(super) struct Turn {
+    /// Waits in the line of the turns.
     lock: Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>,
+    /// `None` until the turn has come.
     held: Option<OwnedMutexGuard<()>>,
 }
 

@@ -132,7 +132,7 @@ impl Children {
         Ok((pid, channel))
     }
 
-    /// The process of this number.
+    /// The pid of the process of this number; `None` if there is none.
     pub(super) fn pid(&self, number: Number) -> Option<u32> {
         let mut alive = self.alive.iter();
         let (_, child, _) = alive.find(|(one, ..)| *one == number)?;

@@ -14,8 +14,9 @@ type Us = u64;
 
 /// A process that ended later than this after its start is started again at once.
 const LASTED_US: Us = 60_000_000;
-/// The wait before a process is started again. It doubles with each further end soon after a start. Beside others that
-/// serve, the clients of the process have come back to these by then: a new process does not know what they have missed.
+/// The wait before a process is started again. It doubles with each further end soon after a start, up to
+/// [`WAIT_MAX_US`]. By then the clients of the process have reconnected to processes that serve: these know what the
+/// clients have missed, and a new process does not.
 const WAIT_MIN_US: Us = 1_000_000;
 /// The wait before a process is started again if no other process serves.
 const WAIT_ALONE_US: Us = 100_000;
@@ -164,9 +165,11 @@ enum RollPhase {
     /// The first processes start. If one of them cannot, the supervisor ends with its status.
     Starting,
     Running,
-    /// The processes of the other half start; at this time the roll is given up. All are ready and get clients since then.
+    /// The processes of the other half start.
     RollStarting {
+        /// When the roll is given up, unless all of them listen and are ready then.
         until: Us,
+        /// Since when all of them listen and are ready; `None`: not all are.
         ready_since: Option<Us>,
     },
     /// The new processes are ready, and the old ones end.
@@ -421,9 +424,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether a process has answered and should listen, but does not yet. Clients are best with a process that is ready. If
-    /// none is, they wait: in a roll at the old ones, and for the new ones of a roll until all of these are ready, because they
-    /// end if one is not in time.
+    /// Whether a process has answered and should listen, but does not yet. A process that is ready should, but a new
+    /// one of a roll only if all new ones are ready, because they end if one is not in time, or if no ready process
+    /// listens. A process that is not ready should if no ready process listens; a new one of a roll, if nothing listens
+    /// that stays.
     fn is_due_to_listen(&self, number: Number) -> bool {
         let state = self.state(number);
         if self.does_listen(number) || !state.is_serving() {
@@ -581,8 +585,9 @@ impl Supervisor {
         }
     }
 
-    /// Passes a request to read files again on. A process that has not answered yet may not have come to take the signal,
-    /// which would end it; and it may have read the files before they changed. So it is asked after its first answer.
+    /// Passes on a request to read files again. A process that has not answered yet may not handle the signal yet,
+    /// which would then end it; and it may have read the files before they changed. So it is asked after its first
+    /// answer.
     pub(super) fn hang_up(&mut self) {
         for (number, slot) in (1..).zip(&mut self.slots) {
             match slot.state {
@@ -707,7 +712,7 @@ impl Supervisor {
 
     fn spawn(&mut self, number: Number, now: Us) {
         let stop_us = self.stop_us;
-        // Those of a roll wait at the old ones, even if these are not ready.
+        // During a roll, clients wait at the old processes, even if these are not ready.
         let has_other = match self.is_new(number) {
             true => self.has_listener(SlotState::stays),
             false => self.has_listener(SlotState::is_ready),

@@ -7,9 +7,9 @@
 
 use super::core::Number;
 
-/// A process has too many with more than this percentage of the mean.
+/// A process has too many clients if it has more than this percentage of the mean,
 const PERCENT_MAX: u64 = 120;
-/// And with so many standard deviations of chance over the mean.
+/// and more than so many standard deviations of chance over the mean.
 const DEVIATIONS: f64 = 4.0;
 /// The time between two clients that leave, milliseconds.
 const CLIENT_MS: u64 = 10;
@@ -39,7 +39,8 @@ pub(super) fn shares(wanted: u64, counts: &[(Number, u64)]) -> Vec<(Number, u64)
     let mut all: u64 = counts.iter().map(|(_, count)| count).sum();
     let mut left = wanted.min(all);
     let share = |(number, count): &(Number, u64)| {
-        // Of those that are left, as many as this process has of the clients that are left.
+        // This process has some part of the clients that are left: it gets the same part of what is left of `wanted`,
+        // but at least what the processes after it have too few clients for.
         let share = u128::from(left) * u128::from(*count) / u128::from(all.max(1));
         let share = (share as u64).max((left + count).saturating_sub(all));
         (left, all) = (left - share, all - count);

@@ -16,8 +16,8 @@ const TIME_ENDS: [&str; 6] = ["_ms", "_us", "_s", "_seconds", "Seconds", "Ms"];
 /// Times that each process spends for itself, so that the sum is what all of them spent.
 const SPENT: [&str; 2] = ["cpu_seconds", "loop_busy_seconds"];
 
-/// Spans of which the least counts: a message has come as lately as in the process that got it last, and a client that
-/// comes again gets what the process has that it meets.
+/// Spans of which the least counts. The newest message of a name is the newest in any process; and a client that
+/// reconnects may meet the process whose history reaches back least.
 const LEAST: [&str; 3] = ["last_ms", "newest_age_ms", "reach_ms"];
 
 /// Further members of which the largest counts: peaks, and what each process gets or is told whole. `messages` are those
@@ -455,7 +455,7 @@ pub(super) fn set_members(answer: &mut Value, members: &Value) {
     }
 }
 
-/// Orders the names of a joined answer as each process does, what was searched for in front, and leaves the first.
+/// Orders the names of a joined answer as each process does, what was searched for in front, and keeps the first.
 pub(super) fn order_names(answer: &mut Value, wanted: &str) {
     let Some(names) = answer.get_mut(NAMES).and_then(|names| names.as_array_mut()) else {
         return;

@@ -183,7 +183,7 @@ enum ProcessReport {
     Stats(Number, u32, Option<ProcessStats>),
     /// The process with this pid listens for clients.
     Listens(Number, u32),
-    /// So long must no count follow.
+    /// The clients were counted. Some may leave over this time: the next count is only after it.
     Levelled(Duration),
 }
 
@@ -243,6 +243,7 @@ impl Shell {
             match woken {
                 Woken::Signals(signals) => self.take_signals(&signals?),
                 Woken::Report(Some(report)) => self.take_report(report, now),
+                // Not expected: `self.sender` keeps the channel open.
                 Woken::Report(None) => {}
                 Woken::Due => {
                     self.supervisor.tick(now);
@@ -373,7 +374,7 @@ impl Shell {
             Some(Living {
                 number,
                 channel: self.children.channel(number)?,
-                is_serving: word != "starting",
+                has_started: word != "starting",
                 state: word,
             })
         });

@@ -36,6 +36,7 @@ pub(super) struct Roster {
 pub(super) struct Readiness {
     /// How many of the processes that share the clients are ready.
     pub(super) ready: u32,
+    /// Whether all of these are ready, and no stop of all is under way.
     pub(super) is_all: bool,
     pub(super) reasons: BTreeSet<String>,
     /// The processes whose words count.
@@ -44,7 +45,7 @@ pub(super) struct Readiness {
 
 impl Roster {
     /// Judges the answers. During a roll, a process and its replacement count as one: their numbers differ by `count`. Of both
-    /// the one that is ready counts; if none is, the one that does not stop.
+    /// the one that is ready counts; if none is, the one that does not stop; or else both.
     pub(super) fn judge(&self, answers: &[(Number, Value)]) -> Readiness {
         let mut found = Readiness::default();
         for wanted in 1..=self.count {

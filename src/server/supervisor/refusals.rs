@@ -36,8 +36,8 @@ impl Refusals {
         self.0.lift(cut, now_unix_ms);
     }
 
-    /// Gives a process that begins the list, and lets it be asked from now on. Exclusive, so that no refusal can come between
-    /// the two.
+    /// Gives the list to a process that begins, and lets the process be asked from now on. Exclusive (`&mut`), so that
+    /// no refusal can come between the two.
     ///
     /// # Errors
     /// The process has ended, or the system refuses the memory.

@@ -72,17 +72,17 @@ impl Stage {
 /// What a turn of the loop limits; what is over the budget waits for the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Budget {
-    /// Connections accepted, or returned from HTTP.
+    /// Accepting connections, and taking those that come back from other threads.
     Accepts,
-    /// Time for reading clients and accepting.
+    /// Reading clients.
     Reads,
-    /// Message bytes of all clients.
+    /// The messages of one client: its share of the turn.
     Messages,
-    /// Bytes of the bus's messages.
+    /// Messages of the bus, and inputs of the gateway.
     Publications,
-    /// Time of one flush.
+    /// One flush.
     Flush,
-    /// Sockets closed, or handed to HTTP.
+    /// Closing sockets, and handing them to HTTP.
     Closes,
 }
 

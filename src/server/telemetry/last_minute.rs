@@ -17,7 +17,7 @@ pub struct RecentLatency {
     pub p999_us: u64,
 }
 
-/// The longest part of a minute, microseconds: the counts are remembered at the start of each part.
+/// The least length of a part of the minute, microseconds. The counts are remembered at the start of each part.
 const PART_US: u64 = 10_000_000;
 const MINUTE_US: u64 = 60_000_000;
 /// Time between two summaries, microseconds.
@@ -42,8 +42,8 @@ impl LastMinute {
         self.summary
     }
 
-    /// Summarises the counts since the start of the last part that is over a minute old, and remembers the counts if a new
-    /// part begins.
+    /// Summarises the counts since the start of the last part that began at least a minute ago, or all counts without
+    /// such a part. Remembers the counts if a new part begins.
     fn sum(&mut self, counts: DurationCounts, now_us: u64) -> RecentLatency {
         let is_before = |(at_us, _): &(u64, DurationCounts)| now_us >= at_us + MINUTE_US;
         while self.starts_of_parts.get(1).is_some_and(is_before) {

@@ -147,7 +147,7 @@ struct WaitingLines {
 
 impl WaitingLines {
     /// Writes a line, or ends the wait of a flush. Then logs how many more lines were left out since the last such log
-    /// line, unless lines cannot be written now: that log line would be the next.
+    /// line, unless lines cannot be written now: then that log line could not be written either.
     fn carry_out(&mut self, job: LogJob, out: &mut dyn Write) {
         match job {
             LogJob::Line(line) => {

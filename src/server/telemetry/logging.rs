@@ -21,6 +21,7 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Syn
 /// The filter of this process, once set up.
 static FILTER: OnceLock<Filter> = OnceLock::new();
 
+/// A filter that can be replaced.
 struct Filter {
     replace: SetFilter,
     /// The directives of the filter in force.

@@ -54,9 +54,10 @@ struct CutAnswer {
     /// Requests of plain HTTP in progress that end, if any.
     #[serde(skip_serializing_if = "is_zero")]
     requests_ended: u64,
-    /// What is refused from now on, in the form in which another process accepts it; `None` for a role alone.
+    /// What is refused from now on, in the form in which another process accepts it. `None`: nothing is, because a role
+    /// alone or a connection without a token was cut off, or the list is full.
     refused: Option<Cut>,
-    /// When the last of the tokens ends that were cut off here, Unix seconds, if that is after the refusal.
+    /// When the last of the tokens ends that were cut off here, Unix seconds, if that is after the end of the refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens_end: Option<i64>,
     /// Why nothing is refused, if the list is full.
@@ -98,7 +99,7 @@ struct MoveAnswer {
 }
 
 impl Cutter {
-    /// Makes a cutter. It wakes the loop once [`Self::wake`] has one.
+    /// Makes a cutter. It wakes the loop once [`Self::wake`] is set.
     pub(crate) fn new(revoked: Revoked, requests: Sender<CutRequest>, clock: Clock) -> Self {
         Self {
             revoked,

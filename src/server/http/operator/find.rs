@@ -36,8 +36,8 @@ const LISTED_MAX: usize = 20;
 /// its own.
 pub(crate) const OF_THIS_INSTANCE: &str = "of this instance";
 
-/// Where a supervisor asks for the members of names: the clients of several processes may hold the same name. The body is a
-/// list of names.
+/// Where a supervisor asks how many clients of a process hold each of some names: it adds the numbers of all processes.
+/// The body is a list of names.
 pub(crate) const MEMBERS_PATH: &str = "/members";
 /// The most bytes of this list: of a hundred clients with a hundred names each.
 const MEMBERS_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -45,12 +45,14 @@ const MEMBERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What an operator asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Query {
+    /// The wanted clients, in the form of the conditions of a cut; nobody is cut off.
     who: Cut,
+    /// The name that they hold.
     name: Option<String>,
 }
 
 impl Query {
-    /// Reads the parameters of a request.
+    /// Reads the parameters of a request. `known` are those of its path.
     ///
     /// # Errors
     /// What is wrong, for the operator.
@@ -186,6 +188,7 @@ async fn answer(
         Err(error) => return Answer::detail(StatusCode::BAD_REQUEST, &error),
     };
     let search = match (known, &query.name) {
+        // `/operator/names`, which has no other parameter.
         (["name"], Some(name)) => Search::Names(name.clone()),
         _ => Search::Clients {
             who: query.who.clone(),
@@ -268,6 +271,7 @@ impl AnswerContext<'_> {
         let mut text = format!("no client {OF_THIS_INSTANCE} is like this: {words}");
         if let Some(last) = ended.first() {
             let reason = last.ended.reason.label();
+            // A reason of [`Refusal`] is about a token; another one says itself what it is about.
             let refusal = match last.ended.refusal {
                 None => String::new(),
                 Some(why) if Refusal::ALL.iter().any(|one| one.label() == why) => {

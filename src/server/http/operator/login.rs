@@ -11,7 +11,7 @@ use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_runtime::Clock;
 use weirgate_wire::base::{LogBudget, Secret};
 
-/// Log lines about requests without the token.
+/// The most log lines a second about requests without the token.
 const LINES_PER_SECOND: u32 = 1;
 
 /// Admits requests with the token: `Authorization: Bearer TOKEN` (RFC 6750 §2.1), or `Basic` with the token as the

@@ -123,8 +123,8 @@ pub(crate) struct CertificateFacts {
     pub ends_unix_s: i64,
     /// Whether each certificate of the chain was issued by the next.
     pub is_in_order: bool,
-    /// Whether the chain ends with the server's certificate, though this says where its issuer's certificate is: a public
-    /// authority, with an intermediate between.
+    /// Whether the chain has only the server's certificate, though this certificate says where that of its issuer is.
+    /// Public authorities issue such certificates, through an intermediate that the chain then lacks.
     pub lacks_intermediate: bool,
     /// Whether the key is an RSA key, and no certificate with the same names has a key of another kind. A handshake
     /// with RSA costs five times as much as with an elliptic curve.
@@ -159,6 +159,7 @@ impl ServerTls {
         for files in &files.certificates {
             all.push(Certificate::read(files, &provider, &mut content)?);
         }
+        // Up to here, `is_costly` says only that the key is an RSA key.
         let has_other = |rsa: &CertificateFacts| {
             let mut others = all.iter().map(|one| &one.facts);
             others.any(|other| !other.is_costly && other.names == rsa.names)

@@ -27,7 +27,7 @@ pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// §3); less in TLS 1.3 (RFC 8446 §5.2).
 pub(super) const RECORD_OVERHEAD_MAX: usize = 29;
 
-/// The part of the limit on held bytes up to which sessions seal without a look at the socket: one in so many.
+/// Until the sessions hold one `AHEAD_SHARE`th of the limit on held bytes, they seal without a look at the socket.
 const AHEAD_SHARE: u64 = 4;
 
 /// The plain bytes that are sealed at a time once more is held: the kernel takes them whole for a socket that has room, with
@@ -101,7 +101,9 @@ impl std::fmt::Debug for TlsSession {
 /// Whether a record that the client had begun has become whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordEnd {
+    /// It has, which is progress.
     Came,
+    /// It has not, or no record was read.
     Awaited,
 }
 
@@ -214,7 +216,7 @@ impl TlsSession {
         let held = self.incoming.len();
         let opened = self.open_more(raw, into);
         self.has_failed = opened.is_err();
-        // If more bytes were used up than arrived, a record that had begun is now whole.
+        // Bytes are used up only once a record is whole.
         self.charge(match self.incoming.len() < held + raw.len() {
             true => RecordEnd::Came,
             false => RecordEnd::Awaited,
@@ -285,9 +287,9 @@ impl TlsSession {
             if may_have_data && !has_data {
                 self.count_dataless()?;
             }
-            let has_begun = !self.is_handshaking();
+            let is_established = !self.is_handshaking();
             match record_bytes(&incoming[window.read..]) {
-                Some(_) if has_begun && left == 0 => {
+                Some(_) if is_established && left == 0 => {
                     self.has_unopened = true;
                     break;
                 }
@@ -295,7 +297,7 @@ impl TlsSession {
                     window.read += bytes;
                     window.shown = window.read;
                     left = left.saturating_sub(bytes.max(RECORD_COST_BYTES));
-                    may_have_data = has_begun;
+                    may_have_data = is_established;
                 }
                 None if window.read < incoming.len() => window.shown = incoming.len(),
                 None => break,

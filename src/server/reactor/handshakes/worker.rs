@@ -48,6 +48,7 @@ struct HandshakeSocket {
     stage: HandshakeStage,
 }
 
+/// How far a socket has come.
 enum HandshakeStage {
     /// The header of a proxy is awaited.
     Header {
@@ -59,8 +60,10 @@ enum HandshakeStage {
     Handshake(Handshake),
 }
 
+/// A handshake under way.
 struct Handshake {
     session: Box<TlsSession>,
+    /// The place among [`HandshakeSockets::places`].
     place: Permit,
     /// The time of the last progress, as far as the client's bytes have moved it, microseconds of the monotonic clock.
     moved_us: u64,
@@ -145,12 +148,18 @@ impl HandshakeSockets {
     }
 }
 
+/// The state of the thread.
 pub(super) struct Worker {
     pub(super) poll: Poll,
+    /// Wakes this thread.
     pub(super) wake: Wake,
+    /// `None`: the thread only reads headers of proxies.
     pub(super) tls: Option<ServerTlsInForce>,
+    /// From the loop.
     pub(super) jobs: Receiver<HandshakeJob>,
+    /// To the loop.
     pub(super) finished: Sender<Entered>,
+    /// Wakes the loop.
     pub(super) the_loop: Wake,
     pub(super) counts: Arc<HandshakeCounts>,
     pub(super) clock: Clock,
@@ -368,6 +377,7 @@ impl Worker {
             Ok(HandshakeStep::Done) => self.complete(key),
             Err(error) => {
                 tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
+                // The buffer still has the bytes of the last read.
                 let is_plain = error.kind() == io::ErrorKind::InvalidData && is_request(buffer);
                 self.counts.failed.fetch_add(1, Relaxed);
                 self.failed(key, CloseReason::TlsError, is_plain.then_some("plain_http"));

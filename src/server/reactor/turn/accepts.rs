@@ -116,7 +116,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         // If other processes listen on the port too, they get the new clients once the stop has begun.
         let hands_over = self.hub.is_draining() && self.listeners.can_hand_over_port();
         if hands_over {
-            // Connections that wait here are accepted once more, even if the stop has no client to close.
+            // Accepts without an edge: connections may wait here, and a stop without clients may be over before the
+            // next poll.
             self.listeners.recheck();
         } else if self.hub.takes_no_more() {
             // Load balancers and clients connect elsewhere at once.

@@ -109,19 +109,22 @@ macro_rules! log_ended {
     }};
 }
 
-/// The most log lines a second about ended connections, and the most about limits; the next line has the number of
-/// suppressed lines.
+/// The most log lines a second of each kind of [`EndLines`] but drops; the next line has the number of suppressed
+/// lines.
 const END_LINES_PER_SECOND: u32 = 10;
 
 /// The most log lines a second about clients that weirgate has dropped: refusals do not use these up.
 const DROP_LINES_PER_SECOND: u32 = 128;
 
-/// The log lines about ended connections: of clients that weirgate has dropped, of limits that were hit, of all others.
+/// The log lines about ended connections.
 pub(super) struct EndLines {
+    /// Of clients that weirgate has dropped.
     drops: LogBudget,
+    /// Of limits that were hit.
     limits: LogBudget,
-    /// Ends whose cause is between client and weirgate.
+    /// Of connections whose end has its cause between client and weirgate, such as a proxy.
     on_path: LogBudget,
+    /// Of all other ends.
     others: LogBudget,
 }
 
@@ -233,6 +236,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 socket_end,
                 ended,
             } => {
+                // Load balancers check whether the port is open: such ends are neither logged nor shown.
                 if !ended.said_nothing() {
                     let limit = self.settings.limit_of(ended.reason);
                     self.log_end(&ended, limit);

@@ -45,7 +45,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         let mut at_us = self.clock.mono_us();
         self.hub.begin_part_at(at_us, self.settings.budgets.read_us);
-        // A system call, so only while costly clients wait, behind whom a wrong judgement would place a client.
+        // Reading the CPU time is a system call. It is made only while costly clients wait: a client that is wrongly
+        // taken for costly would wait behind them.
         let costly = self.sockets.readable(Cost::Much);
         self.reading_from = (costly > 0).then(|| ThreadTimes::at(at_us));
         while left != [0; CHEAP.len()] {

@@ -19,8 +19,11 @@ const REFUSED_LATELY_US: u64 = 600_000_000;
 
 /// The sentence about a client.
 pub(super) struct Verdict {
+    /// The label of the first reason.
     pub(super) cause: &'static str,
+    /// The sentence.
     pub(super) say: String,
+    /// For how long the first reason has applied, microseconds; `None`: unknown.
     pub(super) since_us: Option<u64>,
 }
 
@@ -242,6 +245,7 @@ fn quiet(found: &FoundClient) -> Option<Verdict> {
 
 /// A client with a name that is silent for longer than usual.
 fn silent_name(found: &FoundClient) -> Option<Verdict> {
+    // The gap is there only if the name is silent for longer than usual.
     let silent = |one: &&FoundName| one.usual_gap_us.is_some();
     let one = found.names.iter().find(silent)?;
     let (age_us, gap_us) = (one.brings.newest_us?, one.usual_gap_us?);
