@@ -121,8 +121,8 @@ pub trait Gateway {
     /// longer than other messages.
     const HAS_LAST: bool = false;
 
-    /// Whether the gateway asks the stream that is the kept feed for newest messages ([`Core::keep_newest`]). After a loss, the
-    /// history then gives none from before.
+    /// Whether the gateway asks the stream that is the kept feed for newest messages ([`Core::keep_newest`]). If so, the
+    /// history gives no message from before a loss as the newest: the stream may have a newer one.
     fn asks_for_newest(&self) -> bool {
         false
     }
@@ -208,7 +208,8 @@ pub trait Gateway {
     }
 
     /// Called when the send queue is drained, after [`Core::request_drained`], or when the client has taken its answers,
-    /// after [`Core::has_to_take_answers`]. The call belongs to the flush, so what takes long waits for a later part.
+    /// after [`Core::has_to_take_answers`]. Mostly during the flush: a gateway leaves work that takes long for a later part
+    /// of the turn.
     fn handle_drained(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }

@@ -244,7 +244,10 @@ impl CopyPosition {
             _ => return None,
         };
         let copy = match parts.next() {
-            Some(rank) => CopyRank(u32::try_from(from_base_36(rank)?).ok()?),
+            Some(rank) => {
+                let rank = CopyRank(u32::try_from(from_base_36(rank)?).ok()?);
+                Some(rank).filter(|rank| *rank != CopyRank::LAST)?
+            }
             None => CopyRank::LAST,
         };
         let position = Position { feed_hash, point };
@@ -369,7 +372,10 @@ mod tests {
         ] {
             assert_eq!(CopyPosition::parse(text), None, "{text:?}");
         }
-        assert_eq!(CopyPosition::parse(&format!("{whole}.1z141z4")), None);
+        // The last copy is written without a number.
+        for beyond in ["1z141z3", "1z141z4"] {
+            assert_eq!(CopyPosition::parse(&format!("{whole}.{beyond}")), None);
+        }
         assert_eq!(CopyPosition::parse(&format!("{text}.1")), None);
         let longest = position(u32::MAX, (1 << 48) - 1, u64::MAX, u64::MAX);
         assert!(format!("{longest}.1z141z3").len() <= Position::BYTES_MAX);

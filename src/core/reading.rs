@@ -248,8 +248,9 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Reads one step of the client's input. Before the step is handled, the gateway is notified of the first sign of life
-    /// after a [`probe`](Core::probe).
+    /// Reads one step of the client's input; `None`: no step for now. Of a paused client, the session keeps the input for
+    /// [`read_on`](Self::read_on). Before the step is handled, the gateway is notified of the first sign of life after a
+    /// [`probe`](Core::probe).
     fn read_step(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<ClientStep> {
         let core = &mut self.core;
         // `session_mut` would borrow all of `core`; the scratch is needed too.

@@ -156,13 +156,16 @@ fn runway(level: &Level, levels: &[Level], position: usize) -> ObjectWriter {
     o
 }
 
+/// A level near the spot, with what a model would predict for it. The numbers are made up: from the score, and from the
+/// distance.
 fn target(level: &Level) -> String {
     let p_break = 1.0 / (1.0 + (-(level.score_smooth - 50.0) / 13.0).exp());
     let p_tradeable = 0.12 + 0.8 * level.proximity();
     let utility = p_tradeable * (2.0 * p_break - 1.0).abs();
     let strength = (2.0 * p_break - 1.0) * 3.0 * level.outward();
     let is_near = level.distance < REACH / 2.0;
-    let within = |scale_s: f64| (1.0 - (-scale_s * level.proximity() / 60.0).exp()) * 0.95;
+    // The probability of reaching a threshold within so many seconds. The second threshold is farther away.
+    let within = |seconds: f64| (1.0 - (-seconds * level.proximity() / 60.0).exp()) * 0.95;
     let mut times = ObjectWriter::new();
     for (threshold, scale) in [("t1", 1.0), ("t2", 0.55)] {
         let mut o = ObjectWriter::new();

@@ -240,20 +240,20 @@ impl ChannelsGateway {
     /// also publishes it to the members of the matching patterns among these.
     pub(super) fn publish_live(&mut self, core: &mut Core, publication: &Publication) {
         let topic = &publication.topic;
-        self.publish_newest(core, publication, topic);
+        self.publish_live_to(core, publication, topic);
         if let Some(subject) = &publication.subject
             && self.names.requests.covers(topic)
         {
             let within = self.patterns.matching(subject, Some(topic));
             let within: Vec<TopicName> = within.cloned().collect();
             for pattern in within {
-                self.publish_newest(core, publication, &pattern);
+                self.publish_live_to(core, publication, &pattern);
             }
         }
     }
 
     /// Publishes a live message of a name to its members, or of a subject to the members of the pattern `name`.
-    fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
+    fn publish_live_to(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
         // The bus sent it before weirgate unsubscribed from the name. The stream has got the name, and brings the
         // message too.
         if self.has_stream() && self.names.is_of_feed(name) {
@@ -267,8 +267,8 @@ impl ChannelsGateway {
     }
 
     /// Ends the patterns over a limit for the clients of the address that brought them, as many as there is time for: a
-    /// message has too many copies, or a pattern takes too many steps. Members of the pattern miss a number; these
-    /// clients also get an error.
+    /// message has too many copies, or a pattern takes too many steps. All members of the pattern miss a number; those of
+    /// the address also get an error.
     pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         loop {
             let next = self.giving_up.take();
@@ -313,8 +313,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Hands a pattern that was given up on: if clients of another address still hold it, it counts for that address
-    /// from here on.
+    /// Passes a pattern that was given up to another address: if clients of one still hold it, it counts for that address from
+    /// here on.
     fn hand_pattern_on(&mut self, core: &Core, gone: &GivingUp) {
         let other = core.members(&gone.name).next();
         let other = other.and_then(|key| core.client_addr(key));

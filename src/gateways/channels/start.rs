@@ -167,7 +167,7 @@ fn announce(bus: &'static str, address: &str, listening: &Listening) {
     say(&Listening::banner("weirgate channels", &lines), as_json);
 }
 
-/// The names that clients choose, and those of the history.
+/// What to read: the names of the history from the start, and later those that clients request, as the table permits.
 fn bus_reading<'a>(checked: &Checked, own: &ChannelsSettings, acl: &'a Acl) -> BusReading<'a> {
     let history_names = own.history_names.iter();
     let subscription = |name: &String| subscription_of(own.syntax(), &name.as_str().into());

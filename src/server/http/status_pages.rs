@@ -86,7 +86,7 @@ impl MetricsTexts {
             MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
         };
         // The numbers of single topics in the next text come from this survey. It is requested only after this text is
-        // made: a quick loop could otherwise make the survey before, and this text would count it.
+        // made: otherwise the speed of the loop would decide whether `weirgate_surveys_total` in this text counts it.
         self.telemetry.surveys.request();
         let copy = Bytes::copy_from_slice(&text);
         let made_us = now_us;

@@ -23,6 +23,7 @@ const MESSAGE_COPIES: u64 = 2;
 pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let processes = processes::shares(all);
     match memory(all, limit_bytes, processes) {
+        // The memory is that of this process, so its parts are not divided again: only the other limits are.
         Some(memory) if memory.is_chosen => {
             give_parts(all, memory);
             processes::divide(all, processes);

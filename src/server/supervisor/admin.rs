@@ -809,7 +809,7 @@ fn with_own(mut answer: Answer, own_ends: Result<u64, Full>) -> Answer {
         }
         Err(error) => error,
     };
-    tracing::error!(%error, "processes that start later do not get what an operator has refused or allowed");
+    tracing::error!(%error, "processes that start later do not get what an operator has refused");
     if answer.status.is_success() {
         answer.status = StatusCode::INSUFFICIENT_STORAGE;
         let detail = format!("{error}; processes that start later do not know of the request");

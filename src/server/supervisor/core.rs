@@ -226,7 +226,7 @@ pub(super) enum Event {
     RollEndsOld,
     /// The old processes have ended.
     RollDone { ms: u64 },
-    /// A new process has ended, or was not ready in time. The old ones stay.
+    /// The new process of this number has ended, or (`None`) not all were ready in time. The old ones stay.
     RollGivenUp { number: Option<Number> },
     /// A roll was asked for while the first processes start, or at a stop.
     RollRefused,
@@ -694,6 +694,8 @@ impl Supervisor {
         self.advance(now);
     }
 
+    /// Roll: ends the new processes; the old ones stay. `number`: the new process that has ended; `None` if not all were ready
+    /// in time.
     fn give_up_roll(&mut self, number: Option<Number>, now: Us) {
         self.say(Event::RollGivenUp { number });
         self.phase = RollPhase::Running;

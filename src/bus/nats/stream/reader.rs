@@ -366,7 +366,7 @@ impl JetStreamReader {
         Ok(())
     }
 
-    /// Reads an answer about the stream.
+    /// Reads an answer about the stream, and notes for [`Standstills`] what it says.
     ///
     /// # Errors
     /// The stream cannot be read, or JetStream refuses.
@@ -392,6 +392,8 @@ impl JetStreamReader {
         self.unusable(NatsError::NoSuchStream(self.stream.clone()), now, out)
     }
 
+    /// Leaves the step, and looks at the stream again after [`UNUSABLE_PAUSE`], because the stream cannot be read. Returns
+    /// the error.
     fn unusable(&mut self, error: NatsError, now: Instant, out: &mut Vec<u8>) -> NatsError {
         self.standstills.forget();
         self.progress.cannot_read();

@@ -246,20 +246,20 @@ impl QuotaState {
         let Holder {
             address, amount, ..
         } = self.holders[at];
-        let OfAddress { held: of, evicting } = self.of_address(address);
+        let OfAddress { held, evicting } = self.of_address(address);
         let staying = self.held - self.evicting;
-        // What is evicted is still there for a while: of all together a part more than the limit, of an address within its
-        // share.
-        let (most, of) = match room.early {
-            true => (max + max / OVER_SHARE, of),
-            false => (u64::MAX, of - evicting),
+        // With `early`, what is evicted counts until it has ended: with it, the sum may be a part above the limit, but an
+        // address stays within its share.
+        let (most, of_address) = match room.early {
+            true => (max + max / OVER_SHARE, held),
+            false => (u64::MAX, held - evicting),
         };
         if self.staying_holders() > room.holders_max {
             Err(Full::Holders)
         } else if staying > max || self.held > most {
             Err(Full::Sum)
         } else if room.sharing == Sharing::ByAddress
-            && of.saturating_sub(amount) >= max - staying.saturating_sub(amount)
+            && of_address.saturating_sub(amount) >= max - staying.saturating_sub(amount)
         {
             Err(Full::Share)
         } else {

@@ -102,9 +102,9 @@ impl AllRead {
         }
     }
 
-    /// Turns a start by time into a start by number if a consumer that begins at this number leaves out messages behind
-    /// the last one that was read, or numbers that are free: the clock may have gone back between the two. Returns
-    /// whether it did, so that another consumer is needed.
+    /// Turns a start by time into a start by number if `begins`, the first number of the consumer, does not follow the last
+    /// message that was read. The numbers between may be free, or of messages that the consumer leaves out because the
+    /// clock had gone back before they were stored. Returns whether another consumer is needed.
     pub(super) fn restart_by_number_if_late(&mut self, begins: u64) -> bool {
         if self.is_by_number {
             return false;
