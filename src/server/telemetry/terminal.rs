@@ -39,6 +39,7 @@ impl TerminalLines {
         stdout.is_terminal().then_some(Self { has_colour })
     }
 
+    /// Makes a line, without a line break. Of the fields, it has those that say more than the message.
     fn line(self, level: Level, target: &str, time: &dyn Display, fields: &Fields) -> String {
         let mut line = format!(
             "{} {}",
