@@ -270,8 +270,8 @@ impl<'a> SubjectsSession<'a> {
     }
 
     /// Handles a delivery. From [`FIRST_SID`] on, its `sid` is that of a question about stored messages, otherwise that
-    /// of a requested name. Drops messages of names that are not requested any more, and of names that are still to be
-    /// restored.
+    /// of a requested name. Drops messages of names that are not requested any more or are still to be restored, and
+    /// those that a pattern has had before.
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
             let last_received = self.connection.last_received();
