@@ -83,6 +83,9 @@ fn shortened(claims: &Members<'_>, levels: usize) -> String {
     short.finish()
 }
 
+/// Returns a value, shortened, as JSON: a text keeps [`CLAIM_BYTES_MAX`] characters and one more, and an object has its
+/// members shortened down to `levels`. A list, a number, `true`, `false` or `null` becomes `0`, because placeholders
+/// need only texts.
 fn shortened_value(json: &str, levels: usize) -> Cow<'_, str> {
     match json.as_bytes().first() {
         Some(b'"') => match Json::text_of(json) {

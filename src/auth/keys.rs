@@ -298,6 +298,8 @@ fn pem_blocks(text: &str) -> impl Iterator<Item = &str> {
         .map(|(start, end)| &text[start..end])
 }
 
+/// Reads a public key of any accepted kind; the kind decides the algorithm. Returns `None` if the block is no such key,
+/// or the library cannot check signatures with it.
 fn from_pem(block: &str) -> Option<(Algorithm, DecodingKey)> {
     let block = block.as_bytes();
     let rsa = DecodingKey::from_rsa_pem(block).map(|key| (Algorithm::Rs256, key));

@@ -305,6 +305,8 @@ impl Own {
         made.chain(self.named.iter().cloned()).collect()
     }
 
+    /// Returns what the allocator spends on this and its texts, the two counts of the `Arc` around it included, in
+    /// bytes.
     fn memory_bytes(&self) -> usize {
         let text_of = |claim: &Claim| {
             let name = match &claim.placeholder {

@@ -499,6 +499,7 @@ impl Ledger {
         Some(entry)
     }
 
+    /// Removes a name that is not wanted and not on the server, and for which no command is queued or under way.
     fn forget_if_idle(&mut self, subscription: &Subscription) {
         let names = self.names_mut(subscription.is_pattern);
         if names

@@ -225,6 +225,7 @@ struct Backoff {
 }
 
 impl Backoff {
+    /// The delays are milliseconds. Both are clamped to 1 to [`DELAY_MAX_MS`], and `max_ms` to at least `min_ms`.
     fn new(min_ms: u64, max_ms: u64, seed: u64) -> Self {
         let min_ms = min_ms.clamp(1, DELAY_MAX_MS);
         Self {

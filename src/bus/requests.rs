@@ -478,6 +478,7 @@ impl SharedInterest {
 }
 
 impl Questions {
+    /// Queues a question. Those for which the bus has to read messages have turns of their own.
     fn put(&mut self, question: Question) {
         let turns = match question.reads() {
             true => &mut self.reading,

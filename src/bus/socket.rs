@@ -89,6 +89,8 @@ impl Waiter {
         Ok(!self.events.is_empty())
     }
 
+    /// Waits for events at most this long. Sets the flags of the events and clears none; a wait that a signal
+    /// interrupts is no error.
     fn poll(&mut self, timeout: Duration) -> io::Result<()> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -159,6 +161,8 @@ impl Waiter {
         Ok(stream)
     }
 
+    /// Waits until the socket is connected. Returns the error of the connection, or `TimedOut` after `until`; a wake
+    /// from another thread does not end the wait.
     fn finish_connect(&mut self, tcp: &TcpStream, until: Instant) -> io::Result<()> {
         loop {
             self.wait(until)?;
@@ -175,6 +179,8 @@ impl Waiter {
     }
 }
 
+/// Sets the options of a connected socket: small packets go out without delay, and [`TCP_PATIENCE`] bounds the silence
+/// of the peer.
 fn prepare(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
     let keepalive = TcpKeepalive::new()

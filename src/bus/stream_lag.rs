@@ -66,6 +66,8 @@ impl StreamLag {
         self.begun = None;
     }
 
+    /// Sets the metrics to this distance, and logs once that it has become too large, and once that it is small again.
+    /// Before the first clients a large distance is expected, and no warning.
     fn show(&mut self, status: &BusStatus, ms: u64) {
         let messages = self.reported.and_then(|(messages, _)| messages);
         status.set_stream_behind(messages, ms);

@@ -237,6 +237,8 @@ impl Report<'_> {
         }
     }
 
+    /// Returns the output for people: the settings with their sources, the warnings, and what `--connect` has found.
+    /// Errors of `--connect` are not in it.
     fn text(&self) -> String {
         let rows: Vec<_> = self
             .values()
@@ -307,6 +309,7 @@ impl Report<'_> {
         lines("error", &texts)
     }
 
+    /// Returns all findings as a line of JSON, of bad settings too. `status` is the exit code.
     fn json(&self, status: u8) -> String {
         let mut object = ObjectWriter::new();
         object.string("gateway", self.command.gateway.name);

@@ -144,6 +144,8 @@ impl Target {
         }
     }
 
+    /// Tries the addresses in turn until `until`. Each read and write of the socket then times out after the time that
+    /// is left now.
     fn connect(&self, until: Instant) -> io::Result<Socket> {
         let addrs: Vec<ListenAddr> = match &self.destination {
             Destination::Here(addrs) => addrs.clone(),
@@ -169,6 +171,8 @@ impl Target {
         Err(last)
     }
 
+    /// Makes the handshake of TLS. The certificate must have the host as a name, or `localhost` if the target is an
+    /// address of this machine.
     fn secure(&self, mut socket: Socket, ca_file: Option<&Path>) -> Result<Stream, LinkError> {
         fn no_tls(error: impl fmt::Display) -> LinkError {
             LinkError::Tls {

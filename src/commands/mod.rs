@@ -333,6 +333,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand(pages::man_command(program))
 }
 
+/// Returns the subcommand of a gateway, with all of its flags. `--help` describes all of them, `-h` only a few.
 fn gateway_command(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
     let mut rows = kind.rows.settings();
     rows.retain(Setting::is_flag);

@@ -181,6 +181,7 @@ fn add_pages(program: &Program, command: &Command, pages: &mut Vec<ManualPage>) 
 }
 
 impl ManualPage {
+    /// Returns the page in roff. Its date is blank.
     fn text(&self, program: &Program) -> Vec<u8> {
         let words = self.command.get_bin_name().unwrap_or(program.name);
         // Sixty flags would make the synopsis unreadable.

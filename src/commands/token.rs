@@ -82,6 +82,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
         .subcommand(inspect)
 }
 
+/// Returns the flag `--gateway` of `token inspect`, for which only gateways that accept tokens are named.
 fn inspect_gateway(program: &Program) -> Arg {
     let names: Vec<_> = program.with_tokens().map(|kind| kind.name).collect();
     let default = program.gateway_of_tokens().map_or("", |kind| kind.name);
@@ -255,6 +256,8 @@ fn unfilled(table: &Acl, rights: &Rights) -> impl Iterator<Item = String> {
     })
 }
 
+/// Returns the text about a token that is accepted: what the gateway reads in it, and the seconds that it is still
+/// valid.
 fn good(identity: &Identity, unix_ms: i64) -> String {
     let or =
         |value: &Option<String>, other: &str| value.clone().unwrap_or_else(|| other.to_owned());

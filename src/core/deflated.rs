@@ -216,6 +216,7 @@ impl Compressor {
         &self.planned[place].plan
     }
 
+    /// Chooses the encoding of a frame for which this batch has no plan yet.
     fn make_plan(
         &mut self,
         frame: &Arc<Frame>,

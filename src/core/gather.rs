@@ -38,6 +38,8 @@ impl Gather {
         self.wait_us > 0 && self.gather(now, session, slot)
     }
 
+    /// Holds a message back if the client has got one shortly before; all that wait go out by the same `due_us`.
+    /// Otherwise returns false, and notes that the client gets one now.
     fn gather(&mut self, now: Now, session: &mut Session, slot: u32) -> bool {
         if !self.recent.contains(slot) {
             self.recent.insert(slot);

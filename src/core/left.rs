@@ -53,6 +53,7 @@ impl Core {
         }
     }
 
+    /// Removes the frames with the noted keys from the queue of the client; they count as conflated.
     #[cold]
     fn remove_frames_with_left_keys(&mut self) {
         let Some(key) = self.left.client.take() else {

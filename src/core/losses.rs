@@ -179,6 +179,8 @@ impl Core {
         self.has_history() || asked()
     }
 
+    /// Sends the notice of a loss to the client if it is about messages of the client, and if the client gets the
+    /// status of the bus.
     #[cold]
     fn notify_now(&mut self, key: SessionKey) {
         if self.take_loss(key)

@@ -191,6 +191,7 @@ struct PositionHead {
 }
 
 impl PositionHead {
+    /// Returns the text, which is made anew only if the feed or the mark is another than in the call before.
     fn text(&mut self, feed_hash: u32, mark: Mark) -> &[u8] {
         if self.made_from != Some((feed_hash, mark)) {
             self.made_from = Some((feed_hash, mark));

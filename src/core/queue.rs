@@ -182,6 +182,7 @@ impl<T: Weigh> Queue<T> {
         }
     }
 
+    /// Adds an entry behind those in `head`, and allocates the ring for the first of them.
     fn push_behind(&mut self, value: T) {
         let rest = self.rest.get_or_insert_with(|| {
             Box::new(Ring {

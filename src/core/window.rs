@@ -155,6 +155,8 @@ impl Windows {
         }
     }
 
+    /// Numbers a frame, and keeps it so that later payloads can refer to it. The oldest kept frames are released over
+    /// the limit.
     fn keep(&mut self, frame: &Arc<Frame>) -> FrameId {
         let id = FrameId(self.first_kept.wrapping_add(self.kept.len() as u32));
         frame.set_window_number(id);
@@ -237,6 +239,7 @@ impl Windows {
         self.windows.get_mut(at)
     }
 
+    /// Returns the window that a client has after this payload, which is made unless another client has the same.
     fn find(&mut self, next: NextPayload) -> WindowId {
         let mut sent = std::mem::take(&mut self.scratch);
         sent.clear();
@@ -287,6 +290,7 @@ impl Windows {
         id
     }
 
+    /// Adds a window, and forgets the oldest ones over the limit of [`SENT_MAX`].
     fn insert(&mut self, sent: Arc<[Sent]>) -> WindowId {
         self.sent += sent.len() + LIST_ENTRIES;
         while self.sent > SENT_MAX

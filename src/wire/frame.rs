@@ -212,6 +212,7 @@ impl Utf8Check {
         (open == 0).then_some(()).ok_or(BadUtf8)
     }
 
+    /// Checks a piece, and keeps the start of a character at its end for the next piece.
     fn keep_tail(&mut self, piece: &[u8]) -> Result<(), BadUtf8> {
         let Err(error) = std::str::from_utf8(piece) else {
             return Ok(());

@@ -329,6 +329,7 @@ impl FrameReader {
         }
     }
 
+    /// Decodes the header, all bytes of which must be there. A continuation has `text` and `deflated` of its message.
     fn decode_head(&self) -> Head {
         let head = &self.head;
         let (payload_len, mask_at) = match head[1] & !MASKED {

@@ -138,6 +138,8 @@ fn check_line_ends(head: &[u8]) -> Result<usize, HeadError> {
     Ok(lines)
 }
 
+/// Returns why the head is refused. The library's `Version` also stands for a client of HTTP/2, and for a line that is
+/// no request at all.
 fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     use httparse::Error;
     match error {
@@ -215,6 +217,7 @@ fn is_host_and_port(value: &[u8]) -> bool {
         }
 }
 
+/// Returns whether this is a `reg-name` (RFC 3986 §3.2.2) that is not empty.
 fn is_registered_name(name: &[u8]) -> bool {
     let mut rest = name;
     while let Some((&byte, after)) = rest.split_first() {
@@ -376,6 +379,7 @@ impl<'a> RequestHead<'a> {
             .map(|(_, value)| value)
     }
 
+    /// Checks that the request has one `Host`, with a host and maybe a port. Only HTTP/1.0 may do without.
     fn check_host(&self) -> Result<(), HeadError> {
         let mut hosts = self.raw_values("host");
         match (hosts.next(), hosts.next()) {

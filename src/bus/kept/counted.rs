@@ -167,6 +167,7 @@ impl CountedFeed {
         Some(self.count_from(mark))
     }
 
+    /// Begins to count at `mark`. The event has the number of messages since the mark before; 0 if none were counted.
     fn count_from(&mut self, mark: Mark) -> BusEvent {
         let count = match std::mem::replace(&mut self.count, Count::Since(mark, 0)) {
             Count::Since(_, count) => count,

@@ -236,6 +236,7 @@ impl StreamFeed {
         }
     }
 
+    /// Warns of lost messages. The budget of lines may leave the warning out; the next one says how many were left out.
     fn log_lost(&mut self, now: Now) {
         if let Some(lines_left_out) = self.lines.line(now) {
             tracing::warn!(

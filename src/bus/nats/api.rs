@@ -226,6 +226,7 @@ pub(super) trait JetStream {
         self.fetch(stream, &query.to_string())
     }
 
+    /// Requests the message that `query` (a JSON object) selects. Returns `None` if the stream has no such message.
     fn fetch(&mut self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
         let answer = self.request(&Action::GetMessage.subject_about(stream), query.as_bytes());
         let answer = match answer {

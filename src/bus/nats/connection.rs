@@ -144,6 +144,8 @@ impl Connection {
         }
     }
 
+    /// Sends what is queued, which ends with a ping, and reads until the pong: the server sends it only after a good
+    /// log-in. Gives up at `until`.
     fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
         loop {
             // The first bytes may have come with the server's first line. Operations after the PONG are taken too: a

@@ -215,6 +215,7 @@ fn creds(path: &Path) -> io::Result<Login> {
     }
 }
 
+/// Reads the seed of a user's nkey: the first line of the file that begins with `SU`.
 fn nkey(path: &Path) -> io::Result<Login> {
     let text = read("nkey file", path)?;
     // Tools write the seed alone, or with comments around the seed.

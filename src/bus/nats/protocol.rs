@@ -330,6 +330,8 @@ impl Body {
         Ok(self.end_left == 0)
     }
 
+    /// Returns the complete message, with what its headers say: the server's status, or without a status whether it is
+    /// the mark of a deletion. Headers beyond [`HEADER_BYTES_KEPT`] are not read.
     fn into_delivery(self) -> Delivery {
         if self.headers.is_empty() {
             return self.delivery;

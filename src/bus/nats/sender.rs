@@ -51,6 +51,7 @@ impl NatsSender {
         Ok(())
     }
 
+    /// Returns an error if the message is larger than the server accepts (`max_payload`).
     fn check_bytes(&self, message: &[u8]) -> Result<(), NatsError> {
         let largest = self.requester.info().max_payload();
         if message.len() <= largest {

@@ -268,6 +268,9 @@ fn has_jetstream(endpoint: &Endpoint, streams: &[String], settings: &NatsSetting
     ask_jetstream(endpoint, streams, settings).is_ok_and(|is_answered| is_answered)
 }
 
+/// Asks the server about each of the streams, or about the account if there are none. Returns true at the first good
+/// answer, and false if every answer is a refusal or [`ANSWER_TIMEOUT`] is over. An answer about a stream without a
+/// leader counts as a refusal.
 fn ask_jetstream(
     endpoint: &Endpoint,
     streams: &[String],

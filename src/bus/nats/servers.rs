@@ -68,6 +68,8 @@ impl NatsServers {
         Err(last)
     }
 
+    /// Opens a connection, and records a failure of a server with a known address: the next search tries that server
+    /// after the others.
     fn attempt<C>(
         &mut self,
         server: &Endpoint,

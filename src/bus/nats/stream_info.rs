@@ -183,6 +183,7 @@ struct Stored {
 }
 
 impl StreamLimits {
+    /// Reads the limits of a configuration, in which a number below 1 means no limit.
     fn of(config: &StreamConfig) -> Self {
         let per_name_max = limit(config.max_msgs_per_subject);
         Self {
@@ -247,6 +248,9 @@ impl StreamCluster {
         )
     }
 
+    /// Returns the servers of the stream, or `None` without a cluster. The error is that the stream has no leader, or
+    /// that its leader does not reach most of the servers (itself included). `answer` is only for the name in the
+    /// error.
     fn led(cluster: Option<Self>, answer: Json<'_>) -> Result<Option<Self>, ApiError> {
         let Some(cluster) = cluster.filter(|cluster| !cluster.name.is_empty()) else {
             return Ok(None);

@@ -249,6 +249,8 @@ impl Subscription {
         Ok(())
     }
 
+    /// Looks for the stream that has the subject, or makes it if it is one of weirgate's own. Returns `None` if no
+    /// stream has the subject; otherwise `target` has the name of the stream from here on.
     fn find_stream(
         &mut self,
         jetstream: &mut JetStreamConnection,
@@ -332,6 +334,7 @@ impl Subscription {
         Ok(found.as_ref().is_some_and(is_other) || last.is_some_and(is_later))
     }
 
+    /// Reads the message with this number in the stream, of whatever subject; `None` if the stream no longer has it.
     fn message_at(
         &self,
         sequence: u64,
@@ -590,6 +593,8 @@ impl Subscription {
         self.attached.as_ref().and_then(|s| s.acks.due())
     }
 
+    /// Sends a message to the loop. If it is `quiet` (backlog, or an older state), the loop is also to be notified once
+    /// no backlog is left. Does not move the cursor.
     fn hand_over(
         &mut self,
         fetched: Fetched,

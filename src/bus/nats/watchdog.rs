@@ -211,6 +211,9 @@ impl Watchdog {
         self.answered(|asked, _| asked == subject, refused, now, server)
     }
 
+    /// Takes the answer to the open question for which `is_it` returns true, given the subject and the number of its
+    /// request. Returns the index of the subscription and what the answer says; `None` if the answer belongs to no open
+    /// question.
     fn answered(
         &mut self,
         is_it: impl Fn(&str, u64) -> bool,
@@ -292,6 +295,8 @@ impl Round {
         }
     }
 
+    /// Sends the first question of a round: about the consumer, or about the stream of the subject, or, if the stream
+    /// has no name in the settings, which stream has the subject. Sends nothing if nothing is watched.
     fn begin(&mut self, look: Look, now: Instant, server: &mut impl AskServer) {
         let (question, request) = match &self.watched {
             Watched::Nothing => return,

@@ -296,6 +296,8 @@ struct MarkThread {
 }
 
 impl MarkThread {
+    /// Publishes the marks that arrive: connects for the first one, and uses the connection for further ones until it
+    /// is of no use. Ends when nothing can send to this thread any more. Refused log-ins in a row are logged once.
     fn run(self, servers: RedisServers, mut waiter: Waiter) {
         let mut next = self.to_publish.recv().ok();
         let mut was_refused = false;

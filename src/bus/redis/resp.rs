@@ -149,6 +149,8 @@ impl RespReader {
         mem::take(&mut self.bytes)
     }
 
+    /// As [`Self::next`], without the count of bytes. If the call before has returned the last item of a list by itself
+    /// ([`ReadLimits::singly`]), this call returns the list without such items.
     fn next_value(&mut self, input: &mut &[u8]) -> Result<Option<Value>, &'static str> {
         if let Some(whole) = self.open.pop_if(|open| open.missing == 0) {
             return Ok(Some(whole.into_value()));
@@ -207,6 +209,8 @@ impl RespReader {
         fields.map_or(bytes_max, |fields| fields.bytes_max(kept).min(bytes_max))
     }
 
+    /// Begins a list of so many items. The fields of an entry have no limit of their number, because only a few of them
+    /// are kept.
     fn open(&mut self, items: usize) -> Result<(), &'static str> {
         let may_be_fields = self.may_open_fields();
         if items > self.limits.items_max && !may_be_fields {
@@ -255,6 +259,8 @@ impl RespReader {
 }
 
 impl Open {
+    /// Adds an item, or drops it if it is a field of an entry that nobody reads. Returns an error if the list has too
+    /// many items.
     fn put(&mut self, value: Value, limits: &ReadLimits) -> Result<(), &'static str> {
         match &mut self.fields {
             Some(fields) if !matches!(value, Value::Array(_)) => {

@@ -391,6 +391,8 @@ impl PubSubSession<'_, '_> {
         Ok(())
     }
 
+    /// Counts, logs and reports to the loop a name that Redis has refused. While the bus is up, its status is updated
+    /// too; otherwise that happens when the bus is up.
     fn report_refused(
         &mut self,
         subscription: Subscription,

@@ -292,6 +292,7 @@ fn words(error: url::ParseError) -> &'static str {
     }
 }
 
+/// Returns the host without percent-encoding, and an IPv6 address without brackets.
 fn host_of(url: &Url) -> Result<String, RedisError> {
     match url.host() {
         Some(Host::Ipv6(address)) => Ok(address.to_string()),

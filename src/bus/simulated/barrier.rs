@@ -67,6 +67,8 @@ impl Barrier {
         }
     }
 
+    /// Updates the rates after a step of `dt_s` seconds, in which `change` contracts were added (below 0: canceled) and
+    /// `fills` were traded.
     fn measure(&mut self, dt_s: f64, change: f64, fills: f64) {
         if dt_s <= 0.0 {
             return;
@@ -80,6 +82,7 @@ impl Barrier {
         self.filled = mean(self.filled, fills);
     }
 
+    /// Returns the state that the thresholds give, which are made up. `near`: the spot is near the level.
     fn classify(&self, near: bool) -> &'static str {
         let ratio = self.ratio();
         if near && ratio < 0.65 && self.filled > self.added {

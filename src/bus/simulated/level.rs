@@ -89,6 +89,7 @@ impl Level {
         self.signal = self.next_signal();
     }
 
+    /// Updates how the spot approaches the level. A touch counts only if the spot was farther than [`LEFT`] before.
     fn follow_approach(&mut self, dt_s: f64, spot: &Spot) {
         self.approach_velocity = self.outward() * spot.velocity;
         if self.distance <= TOUCH && self.has_left {
@@ -127,6 +128,8 @@ impl Level {
         self.distance < SWEEP_REACH && tape.sweep.is_some_and(is_towards)
     }
 
+    /// Updates the scores, from 0 to 100: the higher, the more likely the spot breaks through the level. The weights
+    /// are made up.
     fn score(&mut self, dt_s: f64, tape: &Tape, random: &mut SplitMix64) {
         let barrier = match self.barrier.state {
             "VACUUM" => 16.0,
@@ -165,6 +168,7 @@ impl Level {
         }
     }
 
+    /// Returns how sure the score is: the farther the score is from 50 and the nearer the spot is, the surer.
     pub(super) fn confidence(&self) -> &'static str {
         let conviction = (self.score_smooth - 50.0).abs() * (0.5 + 0.5 * self.proximity());
         if conviction > 19.0 {
@@ -176,6 +180,8 @@ impl Level {
         }
     }
 
+    /// Returns what the hedging of dealers does to a move at the level: with negative gamma they trade in its
+    /// direction.
     pub(super) fn fuel_effect(&self) -> &'static str {
         if self.gamma < -60_000.0 {
             "AMPLIFY"

@@ -40,6 +40,7 @@ fn quote([spot, bid, ask]: [f64; 3]) -> ObjectWriter {
     o
 }
 
+/// Returns a level as an item of `levels.signals`, without the members that depend on the other levels.
 fn describe(level: &Level, tape: &Tape) -> ObjectWriter {
     let direction = if level.is_support {
         "SUPPORT"
@@ -83,6 +84,8 @@ fn barrier(level: &Level) -> ObjectWriter {
     o
 }
 
+/// Returns the member `tape` of a level. The volumes are a share of those of the whole market, and a sweep is reported
+/// only if it reaches the level.
 fn traded(level: &Level, tape: &Tape) -> ObjectWriter {
     let mut sweep = ObjectWriter::new();
     match tape.sweep.filter(|_| level.is_swept(tape)) {
@@ -110,6 +113,7 @@ fn traded(level: &Level, tape: &Tape) -> ObjectWriter {
     o
 }
 
+/// Adds the members about other levels within [`CONFLUENCE`] points of this one.
 fn confluence(o: &mut ObjectWriter, level: &Level, levels: &[Level]) {
     let near =
         |other: &&Level| other.id != level.id && (other.price - level.price).abs() <= CONFLUENCE;
@@ -156,8 +160,8 @@ fn runway(level: &Level, levels: &[Level], position: usize) -> ObjectWriter {
     o
 }
 
-/// A level near the spot, with what a model would predict for it. The numbers are made up: from the score, and from the
-/// distance.
+/// Returns a level near the spot, with what a model would predict for it. The numbers are made up: from the score, and
+/// from the distance.
 fn target(level: &Level) -> String {
     let p_break = 1.0 / (1.0 + (-(level.score_smooth - 50.0) / 13.0).exp());
     let p_tradeable = 0.12 + 0.8 * level.proximity();

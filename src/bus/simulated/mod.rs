@@ -52,6 +52,8 @@ impl SimulatedSource {
         }
     }
 
+    /// Sends messages of the two subjects in turn until the loop has ended. Each start is an epoch of its own, the time
+    /// in Unix nanoseconds, as if the stream had been recreated.
     fn send_all(mut self, link: &SourceLink) -> Result<(), LoopGone> {
         let start = link.now();
         self.status.set_up(true);
@@ -281,6 +283,8 @@ impl SimulatedMarket {
             .position(|l| l.kind == candidate.kind && (!strike || l.price == candidate.price))
     }
 
+    /// Returns all levels that may be shown: those with a name, and strikes on both sides of the spot, more than are
+    /// shown.
     fn candidates(&self) -> Vec<Candidate> {
         let on_grid = |price: f64| (price / TICK).round() * TICK;
         let named = [

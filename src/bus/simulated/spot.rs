@@ -109,6 +109,7 @@ impl Spot {
         self.session_low = self.session_low.min(self.last());
     }
 
+    /// Draws the next regime, and for how many seconds it lasts.
     fn change_regime(&mut self, random: &mut SplitMix64) {
         // A stretched market tends to turn, which keeps the spot off the edge of the band.
         let stretch = (self.mid - OPEN) / 40.0;

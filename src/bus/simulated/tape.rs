@@ -97,6 +97,8 @@ impl Tape {
         }
     }
 
+    /// Ends a sweep whose time is over. Without one, a sweep may begin, more often in an active regime and while the
+    /// spot moves fast.
     fn advance_sweep(&mut self, dt_s: f64, spot: &Spot, random: &mut SplitMix64) {
         if let Some(sweep) = &mut self.sweep {
             sweep.left_s -= dt_s;

@@ -489,6 +489,8 @@ fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailEr
     Ok(link)
 }
 
+/// Opens a WebSocket on a connection, with the token if there is one. The error says whether another attempt may
+/// succeed ([`TailError::passing`]).
 fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError> {
     let target = &command.target;
     let scheme = if target.tls { "wss" } else { "ws" };

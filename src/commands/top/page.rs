@@ -134,6 +134,7 @@ impl Process {
         }
     }
 
+    /// Returns the status that the process reports, or for how long the process has not answered.
     fn status(&self) -> String {
         match (&self.away, &self.state) {
             (Some((since, _)), _) => {
@@ -165,6 +166,8 @@ impl Process {
         ]
     }
 
+    /// Returns what is shown of the process: facts, rates and tables, or if the answer is that to a search, the clients
+    /// found. Without an answer it is a line with the reason.
     fn page(&self, rows_max: usize) -> String {
         let state = match (&self.state, &self.away) {
             (Some(state), None) => state,

@@ -174,6 +174,7 @@ impl NewestOnly {
         self.entries.get(&gone?).map(|newest| newest.topic)
     }
 
+    /// Subtracts the bytes of a message that was read for this address and is removed.
     fn give_back(&mut self, client: ClientAddr, bytes: usize) {
         if let Entry::Occupied(mut held) = self.read_for.entry(client) {
             *held.get_mut() -= bytes;

@@ -207,6 +207,8 @@ impl MessageNumbers {
         }
     }
 
+    /// Returns the number of the message that has this id. `ids` are those of the newest messages, so the last of them
+    /// has the number `head`. The error is the reason for clients.
     fn find_id(&self, id: StoredId) -> Result<u64, NotRecovered> {
         let ids = self.ids.len();
         match self.ids.binary_search(&id) {

@@ -64,6 +64,8 @@ struct EventData<'a> {
 }
 
 impl<'a> EventData<'a> {
+    /// Chooses what of the frame is data. `is_raw`: the client gets payloads alone, so a text frame has the type
+    /// [`CONTROL`].
     fn of(frame: &'a Frame, is_raw: bool) -> Self {
         let (kind, text, bytes) = match (frame.content(), is_raw) {
             (Content::Text, false) => (&b""[..], frame.pieces(), &b""[..]),
@@ -263,6 +265,7 @@ impl EventStream {
         !self.messages.as_slice().is_empty()
     }
 
+    /// Writes the event `close` with code and reason. If the client is to wait, a line `retry` comes before it.
     pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         let mut object = ObjectWriter::new();
         object.number("code", u64::from(code.code));

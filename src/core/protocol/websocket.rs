@@ -224,6 +224,8 @@ pub(super) fn ping(out: &mut Vec<u8>) {
 }
 
 impl WebSocket {
+    /// Reads up to the next step that the hub has to handle. Answers pings and the like in `out`; `None`: more input is
+    /// needed.
     pub(super) fn read(
         &mut self,
         input: &mut &[u8],
@@ -252,6 +254,7 @@ impl WebSocket {
         self.reader.is_inflating()
     }
 
+    /// Writes a close frame. From here on a context is kept, because the rest of the connection depends on it.
     pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
         let mut pipe = Pipe {
             input: &[],
@@ -276,6 +279,7 @@ impl WebSocket {
     }
 }
 
+/// Returns the step that ends the connection of a client that has broken the protocol. The close frame has no text.
 fn violation(error: FrameError) -> ClientStep {
     let reason = match error {
         FrameError::TooBig => CloseReason::MessageTooBig,
@@ -285,6 +289,7 @@ fn violation(error: FrameError) -> ClientStep {
     ClientStep::Violation(CloseCode::bare(error.close_code()), reason)
 }
 
+/// Returns the library's state of a connection, which gets whole frames and so needs no buffers.
 fn new_context(message_bytes_max: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
         // No buffer per connection: the frame reader returns whole frames.

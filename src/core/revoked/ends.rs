@@ -31,6 +31,8 @@ impl Ends {
         Self::new(cut, cut.since.map_or(now, unix_ms), i64::MAX)
     }
 
+    /// `since`: when the refusal began. `by_default`: when it ends if the cut does not say. With an end and no
+    /// beginning, it ends for old tokens at the same time as for all.
     fn new(cut: &Cut, since: i64, by_default: i64) -> Self {
         let all = cut.until.map_or(by_default, unix_ms);
         let old = match cut.until.is_some() && cut.since.is_none() {

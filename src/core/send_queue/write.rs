@@ -185,6 +185,8 @@ impl SendQueue {
         }
     }
 
+    /// Removes `n` written bytes from the queue, in the order of the write: the frame that was begun, the control part,
+    /// then further frames. Returns what is out.
     fn wrote_some(&mut self, n: usize, frame_plans: &[FramePlan]) -> Wrote {
         let mut frame_plans = frame_plans.iter();
         let mut wrote = Wrote::default();
@@ -453,6 +455,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// Appends the bytes before the payload: the header, and the text with the number of the message for this client.
     fn render_numbered_prefix(&self, text: &str, arena: &mut Vec<u8>) {
         match self.kind {
             Kind::Event | Kind::RawEvent => arena.extend_from_slice(self.encoded.header()),

@@ -122,6 +122,9 @@ impl Session {
         true
     }
 
+    /// Appends a plan for each frame of the next write of at most `bytes_max` bytes, and has `encode` make the
+    /// encodings. `encode` returns false if there is no time for the frame, which ends the write before it. The plain
+    /// encoding has no plans.
     fn plan_encodings(
         &self,
         bytes_max: usize,

@@ -97,6 +97,7 @@ impl SlotSet {
         self.len = 0;
     }
 
+    /// Clears a bit, which must be set, of the word at this index.
     #[inline]
     fn unset(&mut self, at: usize, bit: u64) {
         self.len -= 1;

@@ -68,6 +68,8 @@ impl BusRequests {
         self.add_use(pattern, 1);
     }
 
+    /// Counts a use of the name, and requests it from the bus if it is the first. `covers` is 1 if the name is a
+    /// pattern that is used for a name that it covers, otherwise 0.
     fn add_use(&mut self, name: &TopicName, covers: u32) {
         if let Some(wanted) = self.wanted.get_mut(name) {
             wanted.uses += 1;
@@ -110,6 +112,7 @@ impl BusRequests {
         wanted.is_some_and(|wanted| wanted.covers > 0)
     }
 
+    /// Queues a change for the bus, under the next number.
     fn change(&mut self, name: &TopicName, wanted: bool) {
         self.number += 1;
         self.changes.push_back(Interest {

@@ -46,6 +46,7 @@ pub(super) struct DropLater {
 const DROPPED_AT_ONCE: usize = 100;
 
 impl Leaving {
+    /// Takes over what the client holds. Names and messages go to `to_drop`, and are dropped over several turns.
     pub(super) fn new(
         key: SessionKey,
         client: ChannelsClient,

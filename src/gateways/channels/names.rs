@@ -418,6 +418,7 @@ impl Names {
         self.of_route(name, |_, _| false)
     }
 
+    /// Gives up what a route has requested from the bus; the kept feed has nothing to give up.
     fn end_route(&mut self, name: &TopicName, route: Route) {
         match route {
             Route::Kept => {}

@@ -383,6 +383,8 @@ impl Retained {
         }
     }
 
+    /// Removes the client if it has no names to wait for, no ends to get, and neither a question nor a place in the
+    /// line.
     fn forget_if_idle(&mut self, key: SessionKey) {
         let waiter = self.clients.get(&key);
         let is_idle = |waiter: &RetainedClient| {

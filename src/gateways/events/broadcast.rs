@@ -137,6 +137,7 @@ fn offset(error: &JsonError) -> usize {
     }
 }
 
+/// Returns the event as JSON, with quotes. It has to be a text that is not empty.
 fn read_event(event: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
     let wrong = |what| Wrong::new([PathStep::Member("event")], what);
     let event = event.ok_or_else(|| wrong(REQUIRED))?;
@@ -155,6 +156,8 @@ fn read_data(data: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
     }
 }
 
+/// Returns the ids of the devices, which are none without the member `device_ids`. The error has up to [`WRONG_MAX`]
+/// wrong ids; a list of more than `ids_max` is wrong too.
 fn read_targets(
     targets: Option<&LazyValue<'_>>,
     ids_max: usize,

@@ -198,6 +198,7 @@ impl Connection {
         self.waiting.push_back(message);
     }
 
+    /// Removes the message that has waited longest; its bytes no longer count for the connection.
     pub(super) fn pop(&mut self) -> Option<QueuedMessage> {
         let message = self.waiting.pop_front()?;
         self.waiting_bytes -= message.held.amount();

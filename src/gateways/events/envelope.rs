@@ -127,6 +127,7 @@ pub(super) fn gateway_error(core: &Core, code: Code, why: &str) -> Arc<Frame> {
     error(&core.into(), ("\"gateway\"", "null"), code, why)
 }
 
+/// Returns an error as an answer. `event` and `request_id` are JSON, not plain texts.
 fn error(origin: &Origin, (event, request_id): (&str, &str), code: Code, why: &str) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("code", code.word());

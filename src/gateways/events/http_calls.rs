@@ -162,6 +162,7 @@ pub struct CallLimits {
 /// The outcome of a call as a metric label, in the order of [`outcome`].
 const OUTCOMES: [&str; 5] = ["answered", "refused", "timeout", "unreachable", "too_large"];
 
+/// Returns the index in [`OUTCOMES`]. A response with a status of 400 or above counts as refused.
 fn outcome(result: &Result<HeldAnswer, CallFailure>) -> usize {
     match result {
         Ok(held) if held.answer.status < 400 => 0,
@@ -250,6 +251,7 @@ impl ServiceClient {
         self.receive(response, lease.insert(connection)).await
     }
 
+    /// Returns the request of a call. A trace that is no valid header is left out.
     fn request(&self, body: Bytes, trace: &Trace) -> Request<Full<Bytes>> {
         let mut request = Request::post(&self.path)
             .header(header::HOST, &self.pool.service().upstream.authority)
@@ -444,6 +446,7 @@ impl ChargedDecoding {
     }
 }
 
+/// Returns the failure of a call that has no response. If no connection became free in time, that is a timeout.
 fn why(failure: &Failure) -> CallFailure {
     match failure.reason {
         FailureReason::Unreachable | FailureReason::HeadTooLarge | FailureReason::RequestBody => {

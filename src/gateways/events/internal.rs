@@ -89,6 +89,8 @@ enum InternalRefusal {
 }
 
 impl InternalRefusal {
+    /// Returns the response, in the form of the replaced gateway. If there is no room for the body, it has
+    /// `Retry-After` of a second.
     fn answer(self) -> Answer {
         use ReadBodyError::{Broken, NoRoom, TooLarge, TooSlow};
         let (status, detail) = match self {

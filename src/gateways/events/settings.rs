@@ -124,6 +124,8 @@ fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, RefusedValue> {
     routes.map(route).collect()
 }
 
+/// Parses a route `EVENTS=URL` and adds it to `table`, which may refuse it. The error has the part that is wrong,
+/// without secrets of a URL.
 fn parse_route(item: &str, table: &mut Services) -> Result<RouteSettings, RefusedValue> {
     let no_route = || {
         let allowed = format!("{ROUTE}, several with space between them");

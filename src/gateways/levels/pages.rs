@@ -69,6 +69,7 @@ pub(super) fn keys_route(
     })
 }
 
+/// Returns for the key of each relay how many milliseconds ago its last message came; `null` if none came yet.
 fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_us: u64) -> Answer {
     let mut object = ObjectWriter::new();
     telemetry.event_loop.read(|numbers| {
@@ -83,6 +84,7 @@ fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_us: u64) -> Answer 
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
+/// Returns the page. Its `status` is always `healthy`, also while the bus is away: `nats_connected` says that.
 fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
     let numbers = telemetry.event_loop.numbers();
     let mut object = ObjectWriter::new();

@@ -64,6 +64,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<RelaySettings>, RefusedValue> {
     Ok(relays)
 }
 
+/// Parses a relay. Without `durable=`, the consumer has a name that follows from the key. The error says what is
+/// allowed.
 fn parse_one(item: &str) -> Result<RelaySettings, String> {
     let mut fields = item.split(',');
     let target = fields.next().and_then(|first| first.split_once('='));
@@ -115,6 +117,7 @@ impl RelaySettings {
     }
 }
 
+/// Returns the subject, or as the error what is allowed: a single subject, no pattern.
 fn checked_subject(subject: &str) -> Result<String, String> {
     if subject.contains(['*', '>']) {
         return Err("a whole subject, without the wildcards * and >".into());

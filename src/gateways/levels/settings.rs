@@ -221,6 +221,7 @@ fn parse(text: &str) -> Result<Vec<Endpoint>, RefusedValue> {
     Ok(endpoints)
 }
 
+/// Parses an endpoint `PATH=KEY[,KEY…]`. The error says what is allowed.
 fn parse_one(item: &str) -> Result<Endpoint, String> {
     let Some((path, keys)) = item.split_once('=') else {
         return Err(format!("{ENDPOINT}, several with space between them"));

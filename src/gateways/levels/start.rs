@@ -184,6 +184,8 @@ fn addresses(listening: &Listening) -> [String; 2] {
     [("http", "/"), ("ws", LevelsGateway::PATH)].map(|(scheme, path)| listening.url(scheme, path))
 }
 
+/// Adds to the access what this gateway needs: the streams of the permanent subjects, if these are read, and the
+/// subscriptions.
 fn stream_settings(access: NatsSettings, plan: &LevelsPlan) -> NatsSettings {
     const DAY_S: u64 = 24 * 60 * 60;
     let stream = |name: &str, subjects: &[&str]| StreamSpec {
@@ -205,6 +207,8 @@ fn stream_settings(access: NatsSettings, plan: &LevelsPlan) -> NatsSettings {
     }
 }
 
+/// Returns a subscription for each consumer of the plan. `streams` are those that weirgate makes; a relay may name no
+/// stream, and then weirgate looks for it by the subject.
 fn subscriptions(streams: &[StreamSpec], plan: &LevelsPlan) -> Vec<SubscriptionSpec> {
     // The streams, in the order of `LevelsPlan::consumers`. The publishers of relayed subjects create theirs.
     let named = |relay: &RelaySettings| relay.stream.clone();

@@ -30,6 +30,7 @@ pub(in crate::gateways) fn are_ambiguous(urls: &SecretUrl) -> bool {
             || is_redis(urls) && schemes(urls).count() > 1)
 }
 
+/// Returns the scheme of each URL of the list; an empty text for one without a scheme.
 fn schemes(urls: &SecretUrl) -> impl Iterator<Item = String> {
     let urls = urls.expose();
     let scheme = |url: &str| {

@@ -152,6 +152,7 @@ impl HeldSymbols {
         self.list(content).remove(symbols);
     }
 
+    /// Returns the list of what the client holds of this content. The lists for candles are made at the first use.
     fn list(&mut self, content: Content) -> &mut ListWriter {
         match content {
             Content::Trades => &mut self.symbols,

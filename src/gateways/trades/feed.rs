@@ -70,6 +70,8 @@ impl TradesFeed {
         }
     }
 
+    /// Makes the publication of a message, and counts the message. A message that is skipped has a publication too if
+    /// its position in the kept feed has to be noted.
     fn message(&mut self, now: Now, message: &BusMessage) -> Option<Publication> {
         let made = self.publication(now, message);
         let counts = &mut self.stats.subjects[0];
@@ -87,6 +89,7 @@ impl TradesFeed {
         }
     }
 
+    /// Makes the publication of a trade, or returns why there is none. A quiet message is not delivered.
     fn publication(&self, now: Now, message: &BusMessage) -> Result<Publication, BadTrade> {
         let symbol = symbol(&message.subject).ok_or(BadTrade::Channel)?;
         let bytes_max = self.settings.bus_message_bytes_max.min(TRADE_BYTES_MAX);

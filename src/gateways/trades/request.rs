@@ -185,6 +185,7 @@ impl TradesRequest {
     }
 }
 
+/// Reads the interval of candles. A missing or unknown one is an error, which names the `action`.
 fn read_interval(
     action: &'static str,
     value: Option<LazyValue<'_>>,
@@ -234,6 +235,8 @@ pub(super) fn check_symbol(at: usize, symbol: &str) -> Result<(), BadSymbols> {
     }
 }
 
+/// Reads symbols, in upper case. The error is the first fault among the first `count_max`; otherwise, if there are
+/// more, their number.
 fn list_of_symbols(
     value: Option<LazyValue<'_>>,
     count_max: usize,

@@ -206,6 +206,7 @@ impl Numbers {
         object.number("totalConnections", upgrades);
     }
 
+    /// Returns what `/stats` and the logged line have in common, with the names that it has in both.
     fn values(&self, telemetry: &Telemetry) -> [(&'static str, u64); 5] {
         let hub = telemetry.event_loop.read(|numbers| numbers.hub.clone());
         [

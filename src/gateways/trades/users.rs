@@ -146,6 +146,7 @@ impl Users {
         more > 0 && self.count(client) + more > client.symbols_max
     }
 
+    /// Counts `count` more symbols of the connection for its user. Without a user, nothing counts.
     pub(super) fn add(&mut self, key: SessionKey, client: &HeldSymbols, count: usize) {
         if let Some(user) = &client.user
             && count > 0
@@ -317,6 +318,7 @@ impl Users {
         self.all.get_mut(client.user.as_ref()?)
     }
 
+    /// Removes the user of the client if no connection of the user holds symbols or has a request that waits.
     fn forget(&mut self, client: &HeldSymbols) {
         if let Some(user) = &client.user
             && let Some(rest) = self.all.get(user)

@@ -118,6 +118,7 @@ enum Accepting {
 }
 
 impl Accepting {
+    /// Registers the socket with the runtime of the calling thread.
     fn new(connections: ConnectionSource) -> io::Result<Self> {
         match connections {
             ConnectionSource::Handed(socket) => UnixStream::from_std(socket).map(Self::Handed),
@@ -134,6 +135,8 @@ impl Accepting {
         }
     }
 
+    /// Accepts a connection, as a TCP stream whatever its kind. A connection that another process hands over counts as
+    /// one of a unix socket.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
         Poll::Ready(match self {
             Self::Tcp(listener) => {

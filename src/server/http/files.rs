@@ -34,6 +34,7 @@ impl File {
         Self { path, text }
     }
 
+    /// Returns the media type by the extension of the path. A path without a known one is that of a page.
     fn content_type(&self) -> &'static str {
         match self.path.rsplit('.').next() {
             Some("js") => SCRIPT,
@@ -72,6 +73,7 @@ struct TaggedBody {
 }
 
 impl Representations {
+    /// Makes the representations. A compressed one exists only if it is smaller.
     fn of(file: File) -> Self {
         let gzipped = gzip(file.text.as_bytes());
         let gzipped = gzipped.filter(|gzipped| gzipped.len() < file.text.len());

@@ -229,6 +229,7 @@ impl Gate {
 }
 
 impl GateState {
+    /// Checks without reading a body: a body is only peeked at, but if a head is next, bytes of it are read ahead.
     fn poll_client_end(&mut self, cx: &mut Context<'_>) -> ClientEnd {
         let read = match self.next {
             NextPart::Head(_) => self.poll_read_ahead(cx),

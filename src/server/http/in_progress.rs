@@ -30,6 +30,7 @@ impl InProgress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds a request to the list, which has it until the result is dropped.
     pub(super) fn begin(&self, sender: Caller) -> RequestInProgress {
         let request = Request {
             sender,

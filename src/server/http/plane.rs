@@ -186,6 +186,8 @@ fn start_thread(
     Ok((jobs, thread))
 }
 
+/// Serves connections until a job says to stop, or no sender of jobs is left. In the former case, requests under way
+/// have the time that the job grants.
 async fn serve(
     server: impl FnOnce(Site) -> Rc<Server>,
     served: Served,

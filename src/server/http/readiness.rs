@@ -40,6 +40,7 @@ impl NotReady {
         self.texts().1
     }
 
+    /// Returns the reason as it is in `/ready`, and for people.
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             Self::Draining => ("draining", "stopping"),

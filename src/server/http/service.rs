@@ -59,6 +59,7 @@ pub(super) enum Responder<'a> {
     Answer(Answer),
 }
 
+/// Returns a 405 that lists the methods of the path. HEAD is among them if GET is.
 fn method_not_allowed(methods: &[&Method]) -> Answer {
     let mut allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
     if allowed.contains(&"GET") {

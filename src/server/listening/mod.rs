@@ -253,6 +253,8 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
     Ok(socket.into())
 }
 
+/// Returns a bound socket that does not listen yet. A socket of IPv6 also gets clients of IPv4 if the address is
+/// `[::]`.
 fn bound_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     let tcp = |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
     let (socket, addr) = socket_for(addr, tcp)?;

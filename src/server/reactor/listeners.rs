@@ -80,6 +80,7 @@ enum BoundListener {
 }
 
 impl BoundListener {
+    /// Accepts a connection, as a TCP stream whatever its kind. The error is `WouldBlock` if none waits.
     fn accept(&self) -> io::Result<(TcpStream, Peer)> {
         match self {
             Self::Tcp(listener) => {
@@ -109,6 +110,7 @@ fn as_any_stream(stream: UnixStream) -> TcpStream {
     TcpStream::from_std(OwnedFd::from(stream).into())
 }
 
+/// Returns the process at the other end, as the kernel knows it; `None` if the kernel does not say.
 #[cfg(target_os = "linux")]
 fn credentials(stream: &UnixStream) -> Option<Credentials> {
     let given = rustix::net::sockopt::socket_peercred(stream).ok()?;
@@ -199,6 +201,8 @@ impl Listener {
         None
     }
 
+    /// Handles an error of an accept. If no connection waits, none is accepted until the next event. If the error is
+    /// not about one connection (mostly, descriptors have run out), the listener pauses, each time for twice as long.
     fn failed(&mut self, now: Now, error: &io::Error) {
         match error.kind() {
             io::ErrorKind::WouldBlock => self.ready = false,

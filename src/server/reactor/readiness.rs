@@ -21,6 +21,8 @@ pub(super) enum Unread {
 }
 
 impl Unread {
+    /// Returns what an event says about the input. An end counts more than bytes, because it makes reads go on after
+    /// the last byte.
     pub(super) fn of(event: &Event) -> Self {
         if event.is_read_closed() || event.is_error() || event.is_priority() {
             Self::End

@@ -333,6 +333,8 @@ impl Sockets {
         Some((socket.stream, socket.tls))
     }
 
+    /// Writes what the socket accepts, by TLS if it has a session, and returns how many bytes of the slices that is. If
+    /// the socket does not take all, the poll reports when it takes more. `WouldBlock`: nothing was taken.
     fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         let socket = self.sockets.get_mut(key).ok_or_else(gone)?;
@@ -419,6 +421,7 @@ impl Sockets {
         KeptSent::All
     }
 
+    /// Ends the request for reports of room, for a unix socket: the kernel would report each read at the other end.
     fn end_request_for_room(&mut self, key: SessionKey) {
         if let Some(socket) = self.sockets.get_mut(key)
             && socket.asks_for_room

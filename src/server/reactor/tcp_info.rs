@@ -36,6 +36,8 @@ fn sample_of(info: &[u8; INFO_BYTES]) -> Sample {
     }
 }
 
+/// Returns `TCP_INFO`, or `None` if the kernel has none for the socket or gives less than the fields that are read
+/// here.
 #[cfg(target_os = "linux")]
 #[allow(
     unsafe_code,

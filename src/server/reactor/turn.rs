@@ -499,6 +499,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Calls one of the flushes of the hub. Records the end if all clients were reached; otherwise a later turn goes
+    /// on, and records it.
     fn flush(&mut self, now: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
         self.begin(Phase::Flush);
         flush(&mut self.hub, now, &mut self.sockets);

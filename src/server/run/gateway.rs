@@ -568,6 +568,7 @@ fn start_handshakes(
     Handshakes::start(tls, permits, &common.tls_held, clock, wake, counts).map(Some)
 }
 
+/// Binds the admin address, and returns it with the port that the system has chosen if it was 0.
 fn bind_admin(
     addr: &ListenAddr,
     options: &ListenOptions,

@@ -52,6 +52,7 @@ impl NoticeLine {
         }
     }
 
+    /// Adds a field of the event, as `name=value`. The message is kept separate.
     fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         // Writing to a string cannot fail.
         let _ = match field.name() {

@@ -244,6 +244,8 @@ struct Reader {
 }
 
 impl Reader {
+    /// Starts the thread, which reads the files of the part upon request, and otherwise when they have changed. It ends
+    /// when the `Reader` is dropped.
     fn start(mut part: Box<dyn Reload>, progress: &Arc<ReloadProgress>) -> io::Result<Self> {
         let (requests, queue) = unbounded::<Sender<ReloadOutcome>>();
         let own = Arc::clone(progress);

@@ -490,6 +490,7 @@ impl fmt::Display for Milli {
     }
 }
 
+/// Parses a decimal number as thousandths. Returns `None` for a text that is no finite number.
 fn parse_milli(text: &str) -> Option<i64> {
     let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
     // Formatted, not multiplied: a product with 1,000 is rounded to a double, which can make or hide a tie. Formatting
@@ -514,6 +515,8 @@ pub(super) fn parse_addr(text: &str) -> Option<IpAddr> {
     }
 }
 
+/// Parses a list of URLs with commas between them; one without a scheme has the first of `schemes`. The value is the
+/// text as given. `None`: one of them is no URL of a server.
 fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
     let default = schemes.first().copied().unwrap_or("");
     let good = |part: &str| match part.contains("://") {
@@ -575,6 +578,8 @@ fn parse_origins(text: &str) -> Option<Value> {
     origins.map(Value::Origins)
 }
 
+/// Parses networks with commas between them. No text trusts nobody, and `*` trusts everybody. `None`: one of them is no
+/// network.
 fn parse_networks(text: &str) -> Option<TrustedProxies> {
     match text {
         "" => Some(TrustedProxies::None),

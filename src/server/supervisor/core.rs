@@ -600,6 +600,7 @@ impl Supervisor {
         }
     }
 
+    /// Has a process read its files again if that was requested while it started. Called when the process has answered.
     fn hang_up_if_due(&mut self, number: Number) {
         if self
             .slot(number)
@@ -694,8 +695,8 @@ impl Supervisor {
         self.advance(now);
     }
 
-    /// Roll: ends the new processes; the old ones stay. `number`: the new process that has ended; `None` if not all were ready
-    /// in time.
+    /// Gives up a roll: the new processes end, and the old ones stay. `number`: the new process that has ended; `None`
+    /// if not all were ready in time.
     fn give_up_roll(&mut self, number: Option<Number>, now: Us) {
         self.say(Event::RollGivenUp { number });
         self.phase = RollPhase::Running;
@@ -712,6 +713,8 @@ impl Supervisor {
         }
     }
 
+    /// Starts a process. If another process listens and takes the clients meanwhile, the new one listens only when
+    /// asked.
     fn spawn(&mut self, number: Number, now: Us) {
         let stop_us = self.stop_us;
         // During a roll, clients wait at the old processes, even if these are not ready.
@@ -732,6 +735,8 @@ impl Supervisor {
         self.actions.push_back(Action::Spawn(number, listens));
     }
 
+    /// Ends the process of a slot, or if it waits for its restart, the wait. One that is stopping already is left
+    /// alone.
     fn terminate(&mut self, number: Number, now: Us) {
         match self.state(number) {
             SlotState::Empty | SlotState::Stopping { .. } => {}

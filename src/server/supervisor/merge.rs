@@ -155,6 +155,7 @@ impl Joined {
     }
 }
 
+/// Joins a number of several processes. If all of them are whole, so is the result, which saturates.
 fn numbers(joined: Joined, values: &[(Number, Value)]) -> Value {
     let whole: Option<Vec<i64>> = values.iter().map(|(_, value)| value.as_i64()).collect();
     if let Some(whole) = whole {
@@ -276,6 +277,7 @@ impl Row<'_> {
         }
     }
 
+    /// Returns the row of the joined list. A row of one process gets its number; rows of one name are merged.
     fn joined(self) -> Value {
         match self {
             Self::Own(number, row) => mark_process(number, row.clone()),

@@ -56,6 +56,7 @@ pub(super) struct Label {
 }
 
 impl Label {
+    /// In JSON, the number of the process is the first member of a line; in text, it is the last field.
     pub(super) fn new(process: u32, format: LogFormat) -> Self {
         match format {
             LogFormat::Json => Self {

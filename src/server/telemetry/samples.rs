@@ -37,6 +37,7 @@ impl Samples for f64 {
     }
 }
 
+/// Writes one value, as a counter, or for a metric of any other kind as a gauge.
 fn number<N>(metric: &MetricName, mut encoder: MetricEncoder<'_>, value: N) -> fmt::Result
 where
     N: EncodeCounterValue + EncodeGaugeValue,
@@ -182,6 +183,7 @@ impl<const N: usize> Samples for Info<'_, N> {
 pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Writer<'_> {
+    /// Writes a metric with its description. Without samples, it writes nothing.
     pub(super) fn write(&mut self, metric: &MetricName, samples: impl Samples) -> fmt::Result {
         if samples.is_absent() {
             return Ok(());

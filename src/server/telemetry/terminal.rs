@@ -39,6 +39,7 @@ impl TerminalLines {
         stdout.is_terminal().then_some(Self { has_colour })
     }
 
+    /// Makes a line, without a line break. Fields that add nothing are left out ([`Fields::says_more`]).
     fn line(self, level: Level, target: &str, time: &dyn Display, fields: &Fields) -> String {
         let mut line = format!(
             "{} {}",

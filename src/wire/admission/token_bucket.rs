@@ -66,6 +66,8 @@ impl TokenBucket {
         self.nano_tokens == self.capacity_nano_tokens
     }
 
+    /// Adds the tokens since the last call. Microseconds times thousandths of a token per second are billionths of a
+    /// token.
     fn fill(&mut self, now_us: u64) {
         let gained = now_us
             .saturating_sub(self.filled_at_us)

@@ -35,6 +35,7 @@ struct ByteKinds {
 }
 
 impl ByteKinds {
+    /// Finds the kinds. Each byte that a pattern names singly is one; the sets of the patterns divide the rest.
     fn new(globs: &GlobSet) -> Self {
         let mut named = Bytes::default();
         for byte in globs.exact.iter().flat_map(|name| name.iter()) {

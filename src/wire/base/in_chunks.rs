@@ -238,6 +238,8 @@ impl<T, const BYTES: usize> ChunkedQueue<T, BYTES> {
         takes_memory
     }
 
+    /// Makes room for an entry. The first block grows by doubling; further blocks have their full size at once, so that
+    /// no entry is moved.
     #[cold]
     fn grow(&mut self) {
         let entries = self.first.len();

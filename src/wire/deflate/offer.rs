@@ -168,6 +168,7 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
     })
 }
 
+/// Returns what follows from a single offer, or `None` to decline it.
 fn accept_offer(offer: &str) -> Option<Agreed> {
     let mut parts = split_outside_quotes(offer, b';');
     if !parts.next()?.eq_ignore_ascii_case("permessage-deflate") {

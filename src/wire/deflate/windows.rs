@@ -179,6 +179,9 @@ impl Sent {
         self.packed.capacity() + self.loose.capacity()
     }
 
+    /// Appends a message. New text is kept as it is up to [`LOOSE_TEXT_MAX`], then all text is deflated together. Too
+    /// long a text, or one that deflate does not shorten enough, stays as it is for good. `packer` has the text before
+    /// the message.
     fn append(&mut self, message: &[u8], bytes_max: usize, packer: &mut Packer) {
         if self.stays_loose {
             self.append_loose(message, bytes_max);
@@ -218,6 +221,7 @@ impl Sent {
         self.append_loose(message, bytes_max);
     }
 
+    /// Appends to the text that is not deflated. Of all, only the newest `bytes_max` bytes stay.
     fn append_loose(&mut self, message: &[u8], bytes_max: usize) {
         let message = &message[message.len().saturating_sub(bytes_max)..];
         let bytes = self.loose.len() + message.len();

@@ -27,6 +27,7 @@ impl ObjectWriter {
         Self { text }
     }
 
+    /// Writes the key of the next member. The caller appends the value to the returned text.
     fn key(&mut self, key: &str) -> &mut String {
         if self.text.len() > 1 {
             self.text.push(',');

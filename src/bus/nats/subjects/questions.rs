@@ -128,6 +128,8 @@ impl SubjectsSession<'_> {
         (place, stored_at(id, now))
     }
 
+    /// Counts and logs why last values are missing. Skips the causes that lie in the position of the client: the client
+    /// gets those, and no operator can change them.
     fn count_cut(&mut self, question: &Question, cut: &NatsCut) {
         match cut {
             NatsCut::Refused(_) => self.relay.status.count_retained_refused(),

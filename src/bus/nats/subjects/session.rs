@@ -269,6 +269,9 @@ impl<'a> SubjectsSession<'a> {
         Ok(())
     }
 
+    /// Handles a delivery. From [`FIRST_SID`] on, its `sid` is that of a question about stored messages, otherwise that
+    /// of a requested name. Drops messages of names that are not requested any more or are still to be restored, and
+    /// those that a pattern has had before.
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
             let last_received = self.connection.last_received();
@@ -501,6 +504,9 @@ impl<'a> SubjectsSession<'a> {
         log_error(&mut self.source.names.lines, self.relay.link.now(), words);
     }
 
+    /// Handles a subscription that the server has refused or taken away. With publishing, the connection ends. If this
+    /// ends the kept feed, the loop gets a gap, and all confirmed names again. `number` is that of the request for the
+    /// name.
     fn report_refused(
         &mut self,
         subscription: Subscription,

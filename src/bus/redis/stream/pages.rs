@@ -124,6 +124,8 @@ struct Sought {
 }
 
 impl Sought {
+    /// Splits the names into exact ones and patterns. A pattern that weirgate cannot match as Redis does counts as an
+    /// exact name.
     fn new(names: &[TopicName]) -> Self {
         let syntax = NameSyntax::Redis;
         let is_pattern = |name: &&TopicName| {
@@ -175,6 +177,8 @@ impl QuestionReading {
         self.bytes >= PAGE_BYTES || self.values >= PAGE_VALUES
     }
 
+    /// Returns the event that ends a page of the question. `is_open` is false if the question ends with this page, and
+    /// another one may go on from the cursor.
     fn page(&self, is_open: bool) -> BusEvent {
         BusEvent::RetainedPage {
             number: self.question.number,
@@ -245,6 +249,8 @@ impl RedisStreamPages {
         }
     }
 
+    /// Takes the requests about open questions, then new questions until [`OPEN_MAX`] are read. A question whose client
+    /// still takes a page does not count.
     fn take_requests(&mut self) {
         // Names need no subscription here: the stream has all of them.
         self.names.take_all();
@@ -347,6 +353,7 @@ impl RedisStreamPages {
         drop(self.waiter.wait(Instant::now() + time));
     }
 
+    /// Goes on with the next page of a question, or drops the question. Does nothing if the question has ended.
     fn handle_page_request(&mut self, number: u64, request: PageRequest) {
         let is_it = |reading: &QuestionReading| reading.question.number == number;
         let Some(at) = self.open.iter().position(is_it) else {
@@ -581,6 +588,7 @@ fn hand_over(
     Ok(())
 }
 
+/// Returns the event for a message of the stream. Its time of arrival is when the stream stored it, which is in its ID.
 fn value(
     key: &str,
     reading: &QuestionReading,

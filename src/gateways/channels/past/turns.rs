@@ -103,6 +103,7 @@ impl Turns {
         self.full = None;
     }
 
+    /// Removes a name of a client. A client without a further name loses its turn.
     fn remove(&mut self, key: SessionKey, name: &TopicName) {
         if let Some(names) = self.names.get_mut(&key) {
             names.remove(name);
@@ -113,6 +114,8 @@ impl Turns {
         }
     }
 
+    /// Returns whether [`Self::next`] may find a name: a client waits, and a permit is free for an address that waits,
+    /// as far as known.
     fn has_next(&self) -> bool {
         if self.clients.is_empty() {
             return false;
@@ -122,6 +125,8 @@ impl Turns {
         held < self.permits.max() && self.full.is_none_or(|full| held < full)
     }
 
+    /// Takes the first name of the next client whose address has room, and a permit for it. The client is queued again
+    /// if it has more names. `None`: none waits, or no address has room.
     fn next(&mut self, core: &Core) -> Option<Turn> {
         if !self.has_next() {
             return None;

@@ -209,6 +209,7 @@ impl Questions {
         self.begun.insert(start, begun);
     }
 
+    /// Removes a question from those without a page, and from the count of its address.
     fn end_begun(&mut self, start: &Start) {
         let Some(begun) = self.begun.remove(start) else {
             return;

@@ -367,6 +367,8 @@ impl Exchange {
         }
     }
 
+    /// Takes a part of a push of another instance, and delivers the push if it is whole now. An earlier push that is
+    /// incomplete is dropped, and numbers that were skipped count as missed.
     fn handle_push(&mut self, now: Now, origin: InstanceId, part: &PushPart<'_>) {
         let number = part.number;
         let before = number.saturating_sub(1);
@@ -388,6 +390,8 @@ impl Exchange {
         }
     }
 
+    /// Adds to how many devices the instance `from` has delivered the push, and ends the push if no instance is
+    /// awaited. Further answers of the instance to the push are ignored.
     fn handle_answer(&mut self, from: InstanceId, number: u64, sent: u64) {
         self.instances.note_answer(&from);
         let Some(waiting) = self.waiting.get_mut(&number) else {
@@ -439,6 +443,7 @@ impl Exchange {
         self.publish(To::All, InstanceMessage::Newest { number });
     }
 
+    /// Queues a message, unless this instance has announced its stop.
     fn publish(&mut self, to: To, message: InstanceMessage<'_>) {
         if self.is_leaving {
             return;
@@ -451,6 +456,8 @@ impl Exchange {
         });
     }
 
+    /// Queues the push as parts with at most `message_bytes_max` bytes of the body. They have the number of the push,
+    /// so that [`Self::unsent`] ends it if one cannot be published.
     fn publish_parts(&mut self, number: u64, body: &[u8]) {
         let chunks = body.chunks(self.settings.message_bytes_max.max(1));
         let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
@@ -485,6 +492,8 @@ impl Exchange {
         self.end_if_answered(number);
     }
 
+    /// Ends the push if no instance is awaited. While other instances may not be known yet, the push goes on until its
+    /// time is over.
     fn end_if_answered(&mut self, number: u64) {
         let waiting = self.waiting.get(&number);
         if waiting.is_some_and(|one| one.awaited.is_empty() && !one.waits_for_all) {

@@ -188,6 +188,7 @@ impl BusThread {
         due_us.map_or(IDLE, |at| Duration::from_micros(at.saturating_sub(now_us)))
     }
 
+    /// Passes a command to the exchange. A push is answered later, when the exchange knows its outcome.
     fn handle_command(&mut self, command: Command) {
         match command {
             Command::Push { body, permit, tell } => {
@@ -223,6 +224,7 @@ impl BusThread {
         }
     }
 
+    /// Handles an event from the thread that reads the bus, and gives its bytes back to the limit of that connection.
     fn handle_event(&mut self, event: BusEvent) {
         self.connection.taken.give_back(event.message_bytes());
         let now = self.to_loop.clock.now();
@@ -270,6 +272,8 @@ impl BusThread {
         self.exchange.unreadable(now, origin);
     }
 
+    /// Carries out what the exchange has queued. If a push cannot be published, the exchange learns its number; if one
+    /// cannot be read, it counts as unreadable.
     fn carry_out_actions(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {

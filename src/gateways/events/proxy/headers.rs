@@ -222,6 +222,8 @@ fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
         .map(<[u8]>::trim_ascii)
 }
 
+/// Joins the lines of the header to one list, with the address of the peer at its end: the addresses that the client
+/// has sent stay in front.
 fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientAddr) {
     let mut list: Vec<u8> = Vec::new();
     for line in headers.get_all(&name) {

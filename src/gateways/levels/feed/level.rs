@@ -163,6 +163,8 @@ enum LevelObject {
 impl LevelObject {
     const NAMES: [&str; 4] = ["barrier", "tape", "tape.sweep", "fuel"];
 
+    /// Returns the object that a member of a level is by its key; `None` for other members. The sweep is not among
+    /// these, because it is within the tape.
     fn in_level(key: &str) -> Option<Self> {
         match key {
             "barrier" => Some(Self::Barrier),
@@ -172,6 +174,7 @@ impl LevelObject {
         }
     }
 
+    /// Returns the field that a member of this object is; `None` if the contract does not use the member.
     fn field(self, key: &str) -> Option<Field> {
         match self {
             Self::Barrier => Field::barrier(key),
@@ -220,6 +223,8 @@ impl<'a> Level<'a> {
         Ok(level)
     }
 
+    /// Reads an object of a level in place of an earlier one of the same name. Any other value counts as an empty
+    /// object, but makes the level bad if it is truthy.
     fn read_part(&mut self, part: LevelObject, reader: &mut Reader<'a>) -> Result<(), BadMessage> {
         self.clear_part(part);
         if reader.kind() != JsonKind::Object {
@@ -254,6 +259,8 @@ impl<'a> Level<'a> {
         }
     }
 
+    /// Checks the types of what was read. It comes after the whole level, because a later member of the same name
+    /// replaces a wrong one.
     fn check(&self) -> Result<(), BadMessage> {
         if let Some(part) = self.wrong_parts.iter().position(|&wrong| wrong) {
             return Err(BadMessage::wrong(LevelObject::NAMES[part]));
@@ -302,6 +309,7 @@ impl<'a> Level<'a> {
         TABLE.iter().map(|Row(key, _)| key.len() + 1).sum()
     }
 
+    /// Writes the value of a member by its rule. Only the wall ratio can fail.
     fn write_value(
         &self,
         rule: &Rule,
@@ -334,6 +342,8 @@ impl<'a> Level<'a> {
         Ok(())
     }
 
+    /// Writes the ratio of a barrier that has none: the depth in the zone divided by 5,000. `true` counts as 1, and
+    /// what is no number as 0.
     fn write_wall_ratio(&self, out: &mut Vec<u8>) -> Result<(), BadMessage> {
         let depth = self.value(Field::BarrierDepthInZone).unwrap_or("null");
         let ratio = match JsonKind::of(depth) {

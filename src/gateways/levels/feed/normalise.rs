@@ -86,6 +86,8 @@ fn refuse_too_many(levels: &str) -> Result<(), BadMessage> {
     Ok(())
 }
 
+/// Writes the levels of the list, with commas between them. Entries that are not objects are left out. A bad level, too
+/// many of them or too long a result is an error.
 fn write_levels<'a>(
     levels: &'a str,
     session: SessionContext,
@@ -127,6 +129,8 @@ struct LevelsMessage<'a> {
 }
 
 impl<'a> LevelsMessage<'a> {
+    /// Reads the members of a message. A member without a meaning in the contract is an instrument; a `spy` that is no
+    /// object counts as missing.
     fn read(message: &'a str) -> Result<Self, BadMessage> {
         let mut reader = Reader::new(message);
         if reader.kind() != JsonKind::Object {
@@ -235,6 +239,7 @@ impl<'a> Instruments<'a> {
         Ok(())
     }
 
+    /// Writes the instruments as members, in the order of the message, with a comma before each.
     fn write(&self, out: &mut Vec<u8>) {
         let mut in_order: Vec<_> = self.by_key.iter().collect();
         in_order.sort_unstable_by_key(|(_, instrument)| instrument.place);
@@ -268,6 +273,8 @@ struct Timestamp<'a> {
 }
 
 impl<'a> Timestamp<'a> {
+    /// Reads the time of the message, Unix milliseconds. Without one, and for 0 and other values that are not truthy,
+    /// it is `now_unix_ms`.
     fn read(ts: Option<&'a str>, now_unix_ms: i64) -> Result<Self, BadMessage> {
         let Some(text) = ts.filter(|text| is_truthy(text)) else {
             return Ok(Self {

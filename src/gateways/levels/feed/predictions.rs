@@ -65,6 +65,8 @@ impl<'a> Id<'a> {
         }
     }
 
+    /// Returns a JSON number in a form in which equal numbers are the same, however they were written (`10`, `1e1`,
+    /// `10.0`).
     fn number(raw: &str) -> Self {
         let (mantissa, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, "0"));
         // An exponent outside of i64 is as good as infinite, so all such exponents compare as equal.
@@ -172,6 +174,8 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// Reads a target: its text, and the level that it is for. A list or an object as `level_id` is an error, unless it
+    /// is empty.
     fn read(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
         let mut level_id = "null";
         let text = reader.object(|reader, key| {

@@ -64,6 +64,8 @@ impl<'a> Reader<'a> {
         self.container(b'[', entry)
     }
 
+    /// Reads an object or a list, which begins with `open`, and returns its text. Calls `item` at each item, which has
+    /// to read the item. If there is another value, skips and returns it without a call.
     fn container(
         &mut self,
         open: u8,
@@ -90,6 +92,7 @@ impl<'a> Reader<'a> {
         Ok(self.since(start))
     }
 
+    /// Reads a key, and returns it without quotes and escapes.
     fn key(&mut self) -> Cow<'a, str> {
         let start = self.at;
         let has_escapes = self.skip_string();

@@ -53,6 +53,7 @@ fn day_of(ts_ms: i64) -> Option<Range<i64>> {
     Some(midnight_ms(date)?..midnight_ms(date.succ_opt()?)?)
 }
 
+/// Returns the beginning of the day in New York, Unix milliseconds.
 fn midnight_ms(date: NaiveDate) -> Option<i64> {
     let midnight = date.and_time(NaiveTime::MIN);
     // New York changes its clocks at 2:00, so midnight exists once. Should that ever change, the first of two midnights

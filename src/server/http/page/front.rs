@@ -53,6 +53,8 @@ impl FrontPage {
         ]))
     }
 
+    /// Returns the page, with the address by which the browser has reached the gateway, or rather the proxy in front of
+    /// it.
     fn page(&self, request: &RequestParts) -> String {
         let Self {
             gateway,

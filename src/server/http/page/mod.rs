@@ -45,6 +45,7 @@ impl PageParts {
     }
 }
 
+/// Returns the page without the parts for which this gateway has nothing.
 fn index(parts: PageParts) -> File {
     let mut text = INDEX.text;
     if !parts.has_status {

@@ -254,6 +254,7 @@ struct Certificate {
 }
 
 impl Certificate {
+    /// Reads a chain and its key, which have to belong together. Appends the content of the files to `content`.
     fn read(
         files: &CertificateFiles,
         provider: &CryptoProvider,
@@ -391,6 +392,7 @@ impl ByName {
         Self { all, names }
     }
 
+    /// Returns the certificates for this name: those with the exact name, otherwise those with a wildcard for it.
     fn of_name(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
         let name = name.to_ascii_lowercase();
         self.names.get(&name).or_else(|| {

@@ -115,6 +115,8 @@ struct Plain<'a> {
 }
 
 impl Plain<'_> {
+    /// Adds bytes to the caller's buffer. What has no room there goes to the session, and all later bytes too, so that
+    /// the order stays.
     fn push(&mut self, payload: &[u8]) {
         let room = match self.rest.is_empty() {
             true => self.into.len() - self.len,

@@ -171,6 +171,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// Runs until the loop has ended. Between two polls, at most [`STEPS`] steps of handshakes are made, so that new
+    /// clients do not wait for all of them.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(256);
         let mut buffer = vec![0; READ_BYTES].into_boxed_slice();

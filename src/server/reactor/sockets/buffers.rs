@@ -227,6 +227,7 @@ impl<'a> Unsealed<'a> {
         Some(buffer)
     }
 
+    /// Moves on by so many bytes, which must not be more than the rest of the first slice.
     fn pass(&mut self, bytes: usize) {
         self.skip += bytes;
         let first = self.slices.first();

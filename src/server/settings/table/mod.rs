@@ -123,6 +123,7 @@ impl Rows {
         }
     }
 
+    /// Returns the rows of these parts alone, without those that every gateway has.
     const fn only(parts: &'static [TablePart]) -> Self {
         Self {
             every: false,

@@ -261,6 +261,8 @@ static CPUS: Form = Form::new("LOOP,BUS", CPUS_ALLOWED, |text| match parse_cpus(
     None => Err(RefusedValue::new(text, CPUS_ALLOWED)),
 });
 
+/// Parses the CPU of the loop and that of the thread of the bus: both, only the first, or none. `None`: the text has
+/// more numbers, or something else.
 fn parse_cpus(text: &str) -> Option<Vec<usize>> {
     let numbers = text.split(',').filter(|_| !text.is_empty());
     let cpus: Option<Vec<usize>> = numbers

@@ -312,6 +312,8 @@ impl QuotaState {
         self.holders.remove(at);
     }
 
+    /// Ends the rest of a holder, which is no longer among those that may be evicted; it works from here on. Does
+    /// nothing if it does not rest.
     fn end_rest(&mut self, at: u32) {
         let holder = &mut self.holders[at];
         if let Doing::Rests(kind) = mem::replace(&mut holder.doing, Doing::Works) {

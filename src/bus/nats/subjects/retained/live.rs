@@ -191,6 +191,7 @@ impl Live {
         }
     }
 
+    /// Forgets the oldest message of `order`. The newest message of its subject stays if it is a later one.
     fn forget_first(&mut self) {
         let Some(first) = self.order.pop_front() else {
             return;

@@ -216,6 +216,8 @@ pub(in crate::redis::stream) struct StreamEntry {
 }
 
 impl StreamEntry {
+    /// Reads an entry `[ID, FIELDS]`; the fields stay as they are. Returns an error for another form, or an ID that
+    /// cannot be read.
     pub(in crate::redis::stream) fn read(entry: Value) -> Result<Self, StreamReadError> {
         const WRONG: StreamReadError = StreamReadError::Wrong("an entry of no known form");
         let Value::Array(parts) = entry else {
