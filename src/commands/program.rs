@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{self, Command};
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -59,15 +59,23 @@ impl Display for Exit {
     }
 }
 
-/// Prints a text that may contain text from outside, with control characters escaped. A closed reader (`weirgate token
-/// inspect | head -1`) causes neither an error nor a panic.
+/// Prints a text that may contain text from outside, with control characters escaped; see [`show_styled`].
 pub(super) fn show(text: &str) {
     show_styled(&escaped(text, &['\n', '\t']));
 }
 
 /// Prints a text of this program. Its colours are kept on a terminal with colours, unless `NO_COLOR` is set.
+///
+/// A closed reader (`weirgate token inspect | head -1`) is no error. Otherwise a text that cannot be written, as on a full
+/// disk, ends the process with status 1: half a file of settings must not pass for a whole one.
 pub(super) fn show_styled(text: &str) {
-    let _ = writeln!(anstream::stdout(), "{text}");
+    match writeln!(anstream::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain_styled(&format!("error: cannot write to standard output: {error}"));
+            process::exit(1);
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Writes an error or a message to standard error. It may contain text from outside; control characters are escaped.

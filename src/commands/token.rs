@@ -16,7 +16,7 @@ use weirgate_runtime::Clock;
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::Refusal;
-use weirgate_wire::base::Now;
+use weirgate_wire::base::{Now, escaped};
 
 /// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
 const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols-max"];
@@ -261,10 +261,13 @@ fn unfilled(table: &Acl, rights: &Rights) -> impl Iterator<Item = String> {
 fn good(identity: &Identity, unix_ms: i64) -> String {
     let or =
         |value: &Option<String>, other: &str| value.clone().unwrap_or_else(|| other.to_owned());
+    // Names of the token stay in their line.
     let role = match identity.roles.is_empty() {
         true => "the gateway's default".to_owned(),
-        false => identity.roles.join(", "),
+        false => escaped(&identity.roles.join(", "), &[]).into_owned(),
     };
+    let user = identity.user.as_ref();
+    let user = user.map(|user| escaped(user, &[]).into_owned());
     let symbols = identity.symbols_max.map(|n| n.to_string());
     let ends = identity.expires_unix_ms.map(|at| {
         let left_s = (at - unix_ms) / 1000;
@@ -275,7 +278,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
     format!(
         "good\n  role:     {}\n  user:     {}\n  symbols:  {}\n  ends:     {}",
         role,
-        or(&identity.user, "none"),
+        or(&user, "none"),
         or(&symbols, "the gateway's limit"),
         or(&ends, "never"),
     )
@@ -342,14 +345,14 @@ mod tests {
     fn a_token_is_let_in_until_it_ends() {
         let gateway = gateway(Some("secret"));
         let claims =
-            json!({"role": "admin", "sub": "ann \"a\"", "maxSymbols": 3, "exp": 1_700_000_060});
+            json!({"role": "admin", "sub": "ann \"a\"\n", "maxSymbols": 3, "exp": 1_700_000_060});
         let of_a_minute = token("secret", claims);
         let shown = gateway
             .inspect(of_a_minute.as_ref(), at(1_700_000_001_000))
             .expect("good");
         assert_eq!(
             shown,
-            "good\n  role:     admin\n  user:     ann \"a\"\n  symbols:  3\n  \
+            "good\n  role:     admin\n  user:     ann \"a\"\\u000a\n  symbols:  3\n  \
              ends:     2023-11-14T22:14:20+00:00, in 59 s"
         );
         let late = gateway.inspect(of_a_minute.as_ref(), at(1_700_000_060_000));

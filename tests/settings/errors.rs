@@ -272,6 +272,34 @@ fn of_text_that_is_none() {
     assert_eq!(told, "error: --port (env GATEWAY_PORT) is not UTF-8 text\n");
 }
 
+/// A full disk: half a file must not pass for a whole one.
+#[test]
+fn of_output_that_cannot_be_written() {
+    for args in [
+        &["channels", "--check", "--format", "env"][..],
+        &["completions", "bash"],
+        &["man"],
+        &["version", "--json"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full");
+        let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
+            .args(args)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(full.expect("the device of Linux"))
+            .output()
+            .expect("the binary runs");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?} {told}");
+        assert!(
+            told.ends_with(
+                "error: cannot write to standard output: No space left on device (os error 28)\n"
+            ),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn of_files() {
     let folder = tempfile::tempdir().expect("a folder");
