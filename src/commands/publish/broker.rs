@@ -1,5 +1,8 @@
 //! The broker that gets the messages: NATS with or without JetStream, a Redis channel or a Redis stream.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::{BrokerUrl, PublishCommand, PublishError, Stop};
 use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
@@ -9,6 +12,7 @@ pub(super) enum Brokers {
     Nats {
         settings: Box<NatsSettings>,
         jetstream: bool,
+        is_stopped: Arc<AtomicBool>,
     },
     Redis {
         senders: Box<RedisSenders>,
@@ -28,6 +32,7 @@ impl Brokers {
                 Self::Nats {
                     settings: Box::new(NatsSettings::plain(url, credentials.clone(), tls)),
                     jetstream: command.jetstream,
+                    is_stopped: stop.flag(),
                 }
             }
             BrokerUrl::Redis(endpoint) => {
@@ -48,7 +53,11 @@ impl Brokers {
             Self::Nats {
                 settings,
                 jetstream,
-            } => Broker::Nats(Box::new(NatsSender::connect(settings)?), *jetstream),
+                is_stopped,
+            } => {
+                let sender = NatsSender::connect(settings, is_stopped)?;
+                Broker::Nats(Box::new(sender), *jetstream)
+            }
             Self::Redis { senders, stream } => {
                 Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
             }
@@ -90,6 +99,14 @@ impl Broker<'_> {
             Self::Nats(sender, _) => Ok(sender.wait_until_taken(name)?),
             // Each command has waited for its response.
             Self::Redis(..) => Ok(()),
+        }
+    }
+
+    /// How many messages were published that the broker has not confirmed.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        match self {
+            Self::Nats(sender, _) => sender.unconfirmed().into(),
+            Self::Redis(..) => 0,
         }
     }
 }
