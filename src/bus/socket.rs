@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use memchr::memchr;
@@ -29,6 +30,35 @@ const WAKER: Token = Token(1);
 /// if the peer acknowledges nothing for this time.
 const TCP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a command still waits after its user has stopped it: enough for the answer of a server that is well. Also how
+/// often a wait checks whether the user stops.
+const STOP_GRACE: Duration = Duration::from_millis(100);
+
+/// The stop of a command by its user.
+struct UserStop {
+    is_asked: Arc<AtomicBool>,
+    /// When a wait has seen it first.
+    seen: Option<Instant>,
+}
+
+impl UserStop {
+    /// The end of the next part of a wait that ends at `until`.
+    ///
+    /// # Errors
+    /// The user has stopped the command, and the grace is over.
+    fn next_end(&mut self, until: Instant) -> io::Result<Instant> {
+        let now = Instant::now();
+        if self.seen.is_none() && self.is_asked.load(Relaxed) {
+            self.seen = Some(now);
+        }
+        let end = self.seen.unwrap_or(now) + STOP_GRACE;
+        match now < end {
+            true => Ok(until.min(end)),
+            false => Err(io::Error::other("the user has stopped the command")),
+        }
+    }
+}
+
 pub(super) struct Waiter {
     poll: Poll,
     events: Events,
@@ -39,6 +69,8 @@ pub(super) struct Waiter {
     /// The other side has ended the connection, or the socket has an error; the next read returns either.
     ends: bool,
     is_woken: bool,
+    /// Only for a command: every wait then ends soon after the stop.
+    stop: Option<UserStop>,
 }
 
 impl Waiter {
@@ -56,8 +88,15 @@ impl Waiter {
             writable: false,
             ends: false,
             is_woken: false,
+            stop: None,
         };
         Ok((waiter, wake))
+    }
+
+    /// Soon after `is_asked` is set, every [wait](Self::wait) is an error: the user has stopped the command.
+    pub(super) fn end_at_stop(&mut self, is_asked: Arc<AtomicBool>) {
+        let seen = None;
+        self.stop = Some(UserStop { is_asked, seen });
     }
 
     /// Whether the waker was used since the last call.
@@ -65,8 +104,12 @@ impl Waiter {
         mem::take(&mut self.is_woken)
     }
 
-    /// Waits until something may be read or written, the waker was used, or the time is over.
+    /// Waits until something may be read or written, the waker was used, or the time is over. May end earlier.
     pub(super) fn wait(&mut self, until: Instant) -> io::Result<()> {
+        let until = match &mut self.stop {
+            Some(stop) => stop.next_end(until)?,
+            None => until,
+        };
         self.poll(until.saturating_duration_since(Instant::now()))
     }
 

@@ -136,7 +136,7 @@ impl AdminAddresses {
             authorization: authorization.as_deref(),
             body,
         };
-        let response = request.exchange(stream, target, until);
+        let response = request.exchange(stream, target);
         response.map_err(|why| match why {
             NoResponse::TimedOut => timeout(),
             NoResponse::Broken => "the answer is not HTTP, or broke off".to_owned(),

@@ -1,7 +1,6 @@
 //! A request to an admin address and its response, over HTTP, with a time limit and a size limit.
 
 use super::link::{Stream, Target, is_timeout};
-use std::time::Instant;
 
 /// The most bytes of a response. The response of a gateway with full lists and the longest user names has a third of
 /// this.
@@ -32,16 +31,15 @@ impl AdminRequest<'_> {
     /// Sends the request on a connection to the target. Returns the status and the body of the response.
     ///
     /// # Errors
-    /// No whole response has arrived by `until`.
+    /// No whole response has arrived by the deadline of the stream.
     pub(super) fn exchange(
         &self,
         stream: Stream,
         target: &Target,
-        until: Instant,
     ) -> Result<(u16, Vec<u8>), NoResponse> {
         let is_whole =
             |answer: &[u8]| ResponseSoFar::of(answer).is_some_and(|answer| answer.is_whole());
-        let answer = stream.ask(&self.text(target), ANSWER_BYTES_MAX, until, is_whole);
+        let answer = stream.ask(&self.text(target), ANSWER_BYTES_MAX, is_whole);
         let answer = answer.map_err(|error| match is_timeout(&error) {
             true => NoResponse::TimedOut,
             false => NoResponse::Broken,

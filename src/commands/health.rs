@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command};
 use rustls::{ClientConnection, StreamOwned};
-use socket2::Socket;
 
 use super::args::{For, arg};
-use super::link::{Stream, host_of, left};
+use super::link::{Stream, TimedSocket, host_of, left};
 use super::program::Exit;
 use crate::commands::{GatewayKind, Program};
 use weirgate_server::flag;
@@ -161,15 +160,14 @@ impl HealthCheck {
 
     /// Returns the status line of the response.
     fn ask(&self, addr: &ListenAddr, deadline: Instant) -> io::Result<String> {
-        let mut socket = addr.connect(left(deadline)?)?;
-        socket.set_write_timeout(Some(left(deadline)?))?;
+        let mut socket = TimedSocket::new(addr.connect(left(deadline)?)?, deadline);
         let host = host_of(Some(addr));
         if self.with_header.contains(addr) {
             socket.write_all(OWN_HEADER)?;
         }
         match (&self.certificate, addr) {
-            (Some(file), ListenAddr::Tcp(tcp)) => over_tls(file, *tcp, socket, &host, deadline),
-            _ => exchange(Stream::Plain(socket), &host, deadline),
+            (Some(file), ListenAddr::Tcp(tcp)) => over_tls(file, *tcp, socket, &host),
+            _ => exchange(Stream::Plain(socket), &host),
         }
     }
 }
@@ -180,9 +178,8 @@ impl HealthCheck {
 fn over_tls(
     file: &Path,
     addr: SocketAddr,
-    mut socket: Socket,
+    mut socket: TimedSocket,
     host: &str,
-    deadline: Instant,
 ) -> io::Result<String> {
     // Becomes true if the gateway asks for a certificate.
     let asked = Arc::default();
@@ -192,7 +189,6 @@ fn over_tls(
     let session = ClientConnection::new(config, addr.ip().into());
     let mut session = session.map_err(io::Error::other)?;
     while session.is_handshaking() {
-        socket.set_read_timeout(Some(left(deadline)?))?;
         let moved = session.complete_io(&mut socket);
         // In TLS 1.2 the server ends the handshake of a client without a certificate.
         if AtomicBool::load(&asked, Relaxed) {
@@ -201,11 +197,11 @@ fn over_tls(
         moved?;
     }
     let stream = Stream::Tls(Box::new(StreamOwned::new(session, socket)));
-    exchange(stream, host, deadline)
+    exchange(stream, host)
 }
 
 /// Whether the other end is this machine: the kernel has then given both ends the same address.
-fn is_here(socket: &Socket, addr: SocketAddr) -> bool {
+fn is_here(socket: &TimedSocket, addr: SocketAddr) -> bool {
     let own = socket
         .local_addr()
         .ok()
@@ -215,10 +211,10 @@ fn is_here(socket: &Socket, addr: SocketAddr) -> bool {
 }
 
 /// Asks, and returns the status line of the response.
-fn exchange(stream: Stream, host: &str, until: Instant) -> io::Result<String> {
+fn exchange(stream: Stream, host: &str) -> io::Result<String> {
     let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let is_whole = |answer: &[u8]| answer.contains(&b'\n');
-    let answer = stream.ask(&request, ANSWER_BYTES_MAX, until, is_whole)?;
+    let answer = stream.ask(&request, ANSWER_BYTES_MAX, is_whole)?;
     let line = answer.split(|&b| b == b'\n').next().unwrap_or_default();
     Ok(String::from_utf8_lossy(line).trim_end().to_owned())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use super::program::parse_url;
 use weirgate_runtime::tls_roots;
@@ -134,10 +134,11 @@ impl Target {
         })
     }
 
-    /// Connects. Each read and each write then times out after the time that is left until `until`, unless the caller
-    /// sets other timeouts.
+    /// Connects, and ends the handshake of TLS. Reads and writes of the stream also end by `until`, unless the caller
+    /// [sets](Stream::set_timeouts) timeouts. Only the lookup of a name may take longer.
     pub(super) fn open(&self, ca_file: Option<&Path>, until: Instant) -> Result<Stream, LinkError> {
         let socket = self.connect(until).map_err(LinkError::Unreachable)?;
+        let socket = TimedSocket::new(socket, until);
         match self.tls {
             false => Ok(Stream::Plain(socket)),
             true => self.secure(socket, ca_file),
@@ -160,9 +161,6 @@ impl Target {
                 Ok(socket) => {
                     // Fails on unix sockets, without consequence.
                     let _ = socket.set_tcp_nodelay(true);
-                    let left = Some(left(until)?);
-                    socket.set_read_timeout(left)?;
-                    socket.set_write_timeout(left)?;
                     return Ok(socket);
                 }
                 Err(error) => last = error,
@@ -173,7 +171,7 @@ impl Target {
 
     /// Makes the handshake of TLS. The certificate must have the host as a name, or `localhost` if the target is an
     /// address of this machine.
-    fn secure(&self, mut socket: Socket, ca_file: Option<&Path>) -> Result<Stream, LinkError> {
+    fn secure(&self, mut socket: TimedSocket, ca_file: Option<&Path>) -> Result<Stream, LinkError> {
         fn no_tls(error: impl fmt::Display) -> LinkError {
             LinkError::Tls {
                 reason: error.to_string(),
@@ -192,7 +190,10 @@ impl Target {
             done.map_err(|error| LinkError::Tls {
                 // rustls reports what the server sent wrong, or did wrong, as invalid data.
                 may_pass: error.kind() != ErrorKind::InvalidData,
-                reason: error.to_string(),
+                reason: match is_timeout(&error) {
+                    true => "the handshake did not end in time".to_owned(),
+                    false => error.to_string(),
+                },
             })?;
         }
         Ok(Stream::Tls(Box::new(StreamOwned::new(session, socket))))
@@ -213,41 +214,83 @@ impl fmt::Display for Target {
     }
 }
 
+/// A socket with a deadline for all its reads and writes together. A timeout of the system is for one read: each byte of
+/// a slow server would extend the time.
+#[derive(Debug)]
+pub(super) struct TimedSocket {
+    socket: Socket,
+    /// `None`: each read and each write has the timeout of the socket.
+    until: Option<Instant>,
+}
+
+impl TimedSocket {
+    pub(super) const fn new(socket: Socket, until: Instant) -> Self {
+        let until = Some(until);
+        Self { socket, until }
+    }
+
+    /// The address of this end.
+    pub(super) fn local_addr(&self) -> io::Result<SockAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl Read for TimedSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(until) = self.until {
+            self.socket.set_read_timeout(Some(left(until)?))?;
+        }
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for TimedSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(until) = self.until {
+            self.socket.set_write_timeout(Some(left(until)?))?;
+        }
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
+
 /// A connection, with or without TLS.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Plain(Socket),
-    Tls(Box<StreamOwned<ClientConnection, Socket>>),
+    Plain(TimedSocket),
+    Tls(Box<StreamOwned<ClientConnection, TimedSocket>>),
 }
 
 impl Stream {
-    pub(super) fn socket(&self) -> &Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.get_ref(),
-        }
+    /// Ends the deadline of the opening: from now on, each read and each write has its own timeout.
+    pub(super) fn set_timeouts(&mut self, read: Duration, write: Duration) -> io::Result<()> {
+        let timed = match self {
+            Self::Plain(timed) => timed,
+            Self::Tls(tls) => tls.get_mut(),
+        };
+        timed.until = None;
+        timed.socket.set_read_timeout(Some(read))?;
+        timed.socket.set_write_timeout(Some(write))
     }
 
     /// Sends a request. Reads until `is_whole` says that the response is complete, until it has `bytes_max` bytes, or
     /// until the connection ends.
     ///
     /// # Errors
-    /// The connection failed, or the time `until` has come.
+    /// The connection failed, or the deadline is over.
     pub(super) fn ask(
         mut self,
         request: &str,
         bytes_max: usize,
-        until: Instant,
         is_whole: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Vec<u8>> {
-        self.socket().set_write_timeout(Some(left(until)?))?;
-        // With TLS the first write may read too: the rest of the handshake.
-        self.socket().set_read_timeout(Some(left(until)?))?;
         self.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         let mut buffer = vec![0; bytes_max.min(64 * 1024)];
         while answer.len() < bytes_max && !is_whole(&answer) {
-            self.socket().set_read_timeout(Some(left(until)?))?;
             let room = buffer.len().min(bytes_max - answer.len());
             match self.read(&mut buffer[..room]) {
                 Ok(0) => break,
@@ -318,9 +361,49 @@ mod tests {
         });
         let until = Instant::now() + Duration::from_secs(10);
         let stream = target.open(None, until).unwrap();
-        let answer = stream.ask("", 100_000, until, |_| false).unwrap();
+        let answer = stream.ask("", 100_000, |_| false).unwrap();
         assert_eq!(answer.len(), 100_000);
         drop(server.join());
+    }
+
+    /// A server that sends `head`, then one byte every 20 ms, until the client closes or 5 s are over.
+    fn trickle(head: &'static [u8]) -> std::net::SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(head);
+            for _ in 0..250 {
+                std::thread::sleep(Duration::from_millis(20));
+                if stream.write_all(b"a").is_err() {
+                    return;
+                }
+            }
+        });
+        addr
+    }
+
+    #[test]
+    fn bytes_that_trickle_in_do_not_extend_the_deadline() {
+        // A TLS record of 16 KiB, and the header of an upgrade, neither of which gets whole.
+        let heads: [&[u8]; 2] = [b"\x16\x03\x03\x40\x00", b"HTTP/1.1 101 Switching\r\nX: "];
+        for (scheme, head) in ["wss", "ws"].into_iter().zip(heads) {
+            let target = Target::parse(&format!("{scheme}://{}", trickle(head)), "").unwrap();
+            let begun = Instant::now();
+            let until = begun + Duration::from_millis(300);
+            let why = match target.open(None, until) {
+                Ok(stream) => {
+                    let upgraded =
+                        tungstenite::client(format!("ws://{}/", target.authority), stream);
+                    format!("{:?}", upgraded.expect_err("no upgrade"))
+                }
+                Err(LinkError::Tls { reason, may_pass }) => format!("{reason} {may_pass}"),
+                Err(error) => format!("{error:?}"),
+            };
+            assert!(begun.elapsed() < Duration::from_secs(2), "{scheme}: {why}");
+            let late = ["did not end in time true", "Interrupted", "TimedOut"];
+            assert!(late.iter().any(|late| why.contains(late)), "{why}");
+        }
     }
 
     #[test]

@@ -252,6 +252,8 @@ pub(super) struct History {
     is_over: bool,
     /// Messages have no positions now, so no client can resume.
     pub(super) is_off: bool,
+    /// Messages may be lost, so no client can resume until that is known.
+    pub(super) is_in_doubt: bool,
 }
 
 impl History {
@@ -282,6 +284,7 @@ impl History {
             new_names: VecDeque::new(),
             is_over: false,
             is_off: false,
+            is_in_doubt: false,
         })
     }
 
@@ -300,6 +303,7 @@ impl History {
     /// Handles a notice about the positions of the feed.
     pub(super) fn note(&mut self, now: Now, notice: FeedNotice) {
         match notice {
+            FeedNotice::InDoubt(_) => {}
             FeedNotice::NoPositions => self.since = None,
             // Positions go on: nothing is missing.
             FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.numbers.newest().is_some() => {}
@@ -319,6 +323,7 @@ impl History {
             FeedNotice::Head(position) => self.begin(position),
             // Messages after the newest may be missing, and no earlier position is good.
             FeedNotice::Hole => self.numbers.gap(),
+            FeedNotice::InDoubt(is_in_doubt) => self.is_in_doubt = is_in_doubt,
         }
     }
 

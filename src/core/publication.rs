@@ -277,6 +277,9 @@ pub enum FeedNotice {
     Head(Position),
     /// Messages were lost before the last [`BusNotice::Gap`], of which clients have been notified.
     Hole,
+    /// Whether messages before the next one may be lost, which the source is about to find out. If they are, a
+    /// [`BusNotice::Gap`] or [`Self::Hole`] follows before the doubt ends.
+    InDoubt(bool),
 }
 
 /// Counters of a feed, for health and metrics. Counters only grow.

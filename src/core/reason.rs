@@ -193,7 +193,7 @@ labelled! {
         /// The name is not in the kept feed, there is no history, this instance knows no position yet, the client holds
         /// the name already, or the client has a rate of its own.
         Off = "off",
-        /// The position is from before a loss of the bus.
+        /// The position is from before a loss of the bus, or may be: that is yet to be found out.
         Gap = "gap",
         /// The mark or the id of the position is unknown here, or the history is still being filled.
         Epoch = "epoch",

@@ -123,16 +123,18 @@ impl Core {
     /// Checks that the history may be searched for a client now.
     ///
     /// # Errors
-    /// The client has a rate of its own, there is no history, or it is still being filled.
+    /// The client has a rate of its own, there is no history, it is still being filled, or messages of the bus may be lost.
     fn may_resume(&self, key: SessionKey) -> Outcome {
         let session = self.clients.session(key);
         // With a rate of its own, the newest message of a key may wait in the throttle while later messages have been sent.
         let has_own_rate = session.is_none_or(Session::has_own_rate);
-        let is_off = self.history.as_ref().is_none_or(|history| history.is_off);
-        match self.is_filling {
-            _ if has_own_rate || is_off => Err(NotRecovered::Off),
-            true => Err(NotRecovered::Epoch),
-            false => Ok(()),
+        let history = self.history.as_ref().filter(|history| !history.is_off);
+        match history {
+            Some(_) if has_own_rate => Err(NotRecovered::Off),
+            None => Err(NotRecovered::Off),
+            Some(_) if self.is_filling => Err(NotRecovered::Epoch),
+            Some(history) if history.is_in_doubt => Err(NotRecovered::Gap),
+            Some(_) => Ok(()),
         }
     }
 

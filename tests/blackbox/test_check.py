@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from bus import publisher
+from nats.js.api import StreamConfig
 from processes import ROOT, RedisServer, free_port, weirgate_binary
 from services import Service
 from tokens import fresh_token
@@ -117,6 +118,19 @@ async def test_streams_durables_and_who_holds_them(nats, start_weirgate):
     assert has(lines, "warning: no stream holds news.flash; weirgate waits for one")
     assert (before.config, before.delivered, before.ack_floor) == (after.config, after.delivered, after.ack_floor)
     assert [one.name for one in consumers] == ["gateway_flow"], "a check leaves no consumer behind"
+
+
+async def test_a_stream_is_asked_about_once(nats):
+    """For a relay: whether it is there, its subjects, and the room that its limits leave."""
+    async with publisher(nats) as bus:
+        await bus.streams.add_stream(StreamConfig(name="NEWS", subjects=["news.*"]))
+        asked = await bus.connection.subscribe("$JS.API.STREAM.INFO.NEWS")
+        await bus.connection.flush()
+        status, lines = await asyncio.to_thread(check, "levels", "--relay", "news.flash=news", NATS_URL=nats.url)
+        assert status == 0 and has(lines, "ok: the stream NEWS holds news.flash"), lines
+        await asked.next_msg(10)
+        with pytest.raises(TimeoutError):
+            await asked.next_msg(0.5)
 
 
 async def test_a_stream_with_other_subjects_is_an_error(nats):

@@ -818,7 +818,9 @@ def test_the_signal_for_a_roll_ends_no_process(start_several):
     assert several.processes() == pids
 
 
-async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_several, redis_server):
+@pytest.mark.parametrize("is_bare", [False, True])
+async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_several, redis_server, is_bare):
+    """By the name of its session, with or without the number of its process."""
     secret = "s" * 32
     several = start_several("channels", redis=redis_server, env={"JWT_SECRET": secret, "REQUIRE_AUTH": "true"})
     token = fresh_token(secret, sub="ann", role="internal")
@@ -826,7 +828,9 @@ async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_se
     client = await connect(several.port, extra=extra, path=CHANNELS.path)
     await until(lambda: sum(several.clients().values()) == 1, 5, "the client counted")
     found = json.loads((await asyncio.to_thread(several.supervisor.get, "/operator/clients?user=ann", 10))[2])
-    status, said = several.post("/operator/disconnect", {"session": found["clients"][0]["session"]})
+    session = found["clients"][0]["session"]
+    session = session.split("/")[1] if is_bare else session
+    status, said = several.post("/operator/disconnect", {"session": session})
     assert (status, said["disconnected"]) == (200, 1) and said["refused"]["token"], said
     await asyncio.wait_for(client.ended, 60)
     for _ in range(12):

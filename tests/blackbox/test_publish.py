@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 
@@ -119,6 +120,51 @@ def test_a_signal_ends_it_while_redis_does_not_answer(redis_server, started, mor
     time.sleep(0.5)
     publisher.send(signal.SIGTERM)
     assert publisher.wait(3) == 0
+
+
+@pytest.mark.parametrize("args", [("--rate", "20"), ("--count", "1000000000"), ("--rate", "20", "--jetstream"), ("--rate", "20", "--retry")])
+async def test_a_signal_ends_it_while_nats_does_not_answer(start_nats, started, args):
+    server = start_nats()
+    connection = await nats_client.connect(server.url)
+    await connection.jetstream().add_stream(name="KEPT", subjects=["kept"])
+    await connection.close()
+    publisher = Process([weirgate_binary(), "publish", server.url, "kept", "{number}", *args])
+    started.append(publisher)
+    await asyncio.sleep(1)
+    server.freeze()
+    await asyncio.sleep(0.5)
+    begun = time.monotonic()
+    publisher.send(signal.SIGTERM)
+    assert publisher.wait(3) == 0
+    assert time.monotonic() - begun < 1
+    publisher.logs("published ", " on kept", "; not confirmed, and perhaps published: ")
+
+
+def test_a_signal_ends_it_while_a_server_greets_nobody(started):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for scheme in ("nats", "redis"):
+            publisher = Process([weirgate_binary(), "publish", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", "c", "x"])
+            started.append(publisher)
+            time.sleep(0.5)
+            begun = time.monotonic()
+            publisher.send(signal.SIGINT)
+            assert publisher.wait(3) == 0
+            assert time.monotonic() - begun < 1, scheme
+            publisher.logs("published 0 messages on c")
+
+
+def test_a_signal_ends_it_while_it_waits_for_a_line(redis_server):
+    with subscribed(redis_server, "c") as received:
+        publisher = subprocess.Popen([weirgate_binary(), "publish", redis_server.url, "c", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        publisher.stdin.write("whole\nhalf")
+        publisher.stdin.flush()
+        assert received() == "whole"
+        publisher.send_signal(signal.SIGINT)
+        try:
+            assert publisher.wait(5) == 0 and publisher.stdout.read() == "published 1 message on c: 1 receiver\n"
+        finally:
+            publisher.kill()
+        assert received(0.3) is None
 
 
 def endless(started, *args):

@@ -167,3 +167,23 @@ async def test_a_durable_consumer_that_replays_slowly_is_left_to_others(nats, st
     weirgate = start_weirgate("levels", "--relay", "news.flash=news", nats=nats).wait_ready()
     weirgate.logs("the durable consumer cannot be read from", "replay_policy: original")
     await connection.close()
+
+
+async def test_a_transform_that_is_added_to_the_stream_of_a_relay_is_told_at_once(nats, start_weirgate):
+    """From then on the stream stores the subject under another one: nothing would come, and nobody would know why."""
+    async with publisher(nats) as bus:
+        version = bus.connection.connected_server_version
+        if (version.major, version.minor) < (2, 10):
+            pytest.skip("this server knows no transforms")
+        await make_streams(bus)
+        weirgate = start_weirgate("levels", *RELAYS, "--ready-bus-grace-ms", 100, nats=nats).wait_ready()
+        changed = {"name": "NEWS", "subjects": ["news.*"], "subject_transform": {"src": "news.>", "dest": "old.>"}}
+        async with connected(weirgate, PATHS[:1]) as (client,):
+            await send(bus, "news.flash", 1)
+            assert await got(client) == {"news": 1}
+            answer = await bus.connection.request("$JS.API.STREAM.UPDATE.NEWS", json.dumps(changed).encode(), timeout=10)
+            assert "error" not in json.loads(answer.data), answer.data
+            await until(lambda: "stores news.flash under another subject (old.>)" in weirgate.log(), 20, "the transform is told")
+            await until(lambda: weirgate.ready_status() == 503, 20, "not ready")
+            await send(bus, "depth.ES", 2)
+            assert await got(client) == {"news": 1, "depth": 2}, "the other relays go on"

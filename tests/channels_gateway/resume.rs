@@ -244,6 +244,30 @@ fn who_comes_back_gets_what_was_missed_behind_the_answer_and_in_order() {
     );
 }
 
+/// The source finds out in some milliseconds whether what is missing was lost.
+#[test]
+fn nobody_resumes_while_messages_may_be_lost() {
+    let mut kept = Kept::new();
+    kept.publish(TICK, "1");
+    for is_lost in [false, true] {
+        let position = at(kept.count);
+        kept.bench.bus(BusEvent::Feed(FeedNotice::InDoubt(true)));
+        kept.publish(TICK, "2");
+        assert_eq!(kept.why(TICK, &position), "gap");
+        if is_lost {
+            kept.bench.bus(BusEvent::Gap { lost: None });
+        }
+        kept.bench.bus(BusEvent::Feed(FeedNotice::InDoubt(false)));
+        match is_lost {
+            true => assert_eq!(kept.why(TICK, &position), "gap"),
+            false => {
+                let (_, answer, got) = kept.comes_back(&[TICK], &position);
+                assert_eq!((&answer["recovered"][TICK], got.len()), (&json!(true), 1));
+            }
+        }
+    }
+}
+
 #[test]
 fn names_and_patterns_within_the_feed_get_their_copies_in_one_order() {
     let mut kept = Kept::new();

@@ -41,6 +41,8 @@ pub(crate) struct Stream {
     added: usize,
     /// The most that were added in another epoch of the stream.
     added_before: usize,
+    /// How often the stream was deleted.
+    deletions: usize,
     /// The number of servers before this one.
     servers: u64,
 }
@@ -56,6 +58,7 @@ impl Stream {
             len_max,
             added: 0,
             added_before: 0,
+            deletions: 0,
             servers: 0,
         }
     }
@@ -106,6 +109,7 @@ impl Stream {
     /// `DEL`: the next ids are smaller if the clock is set back, or the publishers count from 1.
     pub(crate) fn delete(&mut self, set_back_ms: u64) {
         self.entries.clear();
+        self.deletions += 1;
         self.added_before = self.added_before.max(self.added);
         self.added = 0;
         self.last = StoredId { major: 0, minor: 0 };
@@ -138,8 +142,10 @@ impl Stream {
             ["INFO", "replication"] => bulk("role:master\r\n"),
             ["INFO", "commandstats"] => {
                 let added = self.numbers.len();
+                let deleted = self.deletions;
                 bulk(&format!(
-                    "# Commandstats\r\ncmdstat_xadd:calls={added},usec=1\r\n"
+                    "# Commandstats\r\ncmdstat_xadd:calls={added},usec=1\r\n\
+                     cmdstat_del:calls={deleted},usec=1\r\n"
                 ))
             }
             ["XREAD", "COUNT", "1", "STREAMS", KEY, "$"] => Value::Nil,

@@ -140,6 +140,7 @@ impl StreamLink {
             KeptEvent::Bad { .. }
             | KeptEvent::CaughtUp
             | KeptEvent::Lag { .. }
+            | KeptEvent::InDoubt(_)
             | KeptEvent::Subjects(_) => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);

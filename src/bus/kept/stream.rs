@@ -59,6 +59,8 @@ pub enum KeptEvent {
     Lost,
     /// Messages after the last one that was relayed are missing, and the last [`KeptEvent::Lost`] has reported them already.
     Hole,
+    /// Whether messages after the last one that was relayed may be missing, which the reader is about to find out.
+    InDoubt(bool),
     /// The id of the newest message of the stream, which is not relayed.
     Head(StoredId),
     /// The subjects of the messages in the stream.
@@ -219,6 +221,7 @@ impl StreamFeed {
                 BusEvent::Gap { lost: None }
             }
             KeptEvent::Hole => BusEvent::Feed(FeedNotice::Hole),
+            KeptEvent::InDoubt(is_in_doubt) => BusEvent::Feed(FeedNotice::InDoubt(is_in_doubt)),
             KeptEvent::Head(id) => {
                 BusEvent::Feed(FeedNotice::Head(Position::stored(self.feed_hash, id)))
             }

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
+use super::consumer_limits::StreamRoom;
 use super::error::NatsError;
 use super::needs::Action;
 use super::protocol::{Delivery, END_BYTES_KEPT, are_of_deletion};
@@ -150,6 +151,7 @@ pub(super) struct StreamAnswer {
     pub(super) info: StreamInfo,
     /// The subjects of its messages.
     pub(super) subjects: StreamSubjects,
+    pub(super) room: StreamRoom,
 }
 
 /// JetStream by requests on a connection.
@@ -279,6 +281,7 @@ fn finished_stream(answer: Json<'_>) -> Result<StreamAnswer, ApiError> {
     Ok(StreamAnswer {
         info: answer.parse()?,
         subjects: stored_subjects(answer),
+        room: answer.parse()?,
     })
 }
 

@@ -4,11 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::account::{Account, limit};
 use super::api::{ApiError, JetStream, request_failed};
-use super::consumer_limits::{ConsumerLimits, PermittedLimits};
+use super::consumer_limits::{ConsumerLimits, PermittedLimits, StreamRoom};
 use super::consumers::{Durable, DurableTarget, LIMITS, find_durable};
 use super::error::NatsError;
 use super::needs::{Action, Need};
@@ -17,7 +15,6 @@ use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::stream_info::Retention;
 use super::streams::{FoundStream, find_stream, presence_of};
 use super::subscription::Subscription;
-use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::Json;
 
@@ -176,7 +173,7 @@ fn check_subject(
 struct SubjectStream {
     name: String,
     /// `None`: a start makes it.
-    stream: Option<CheckedStream>,
+    stream: Option<StreamRoom>,
 }
 
 /// Checks the stream of the subject. `None` if a start waits for the stream, or this user may not make it.
@@ -190,12 +187,11 @@ fn stream_of(
     let subject = &spec.subject;
     let failed = |error| request_failed(format!("tell of the stream of {subject}"), error);
     match (find_stream(link, spec).map_err(failed)?, ours) {
-        (Some(FoundStream { name, subjects, .. }), _) => {
-            let stream = AccountRoom::stream(link, &name).map_err(failed)?;
-            found.push(holds_subject(&name, &subjects, subject));
+        (Some(stream), _) => {
+            found.push(holds_subject(&stream, subject));
             Ok(Some(SubjectStream {
-                name,
-                stream: Some(stream),
+                name: stream.name,
+                stream: Some(stream.room),
             }))
         }
         (None, Some(stream)) => {
@@ -229,14 +225,15 @@ fn stream_of(
 }
 
 /// Whether the stream has messages of the subject.
-fn holds_subject(name: &str, subjects: &StreamSubjects, subject: &str) -> Finding {
+fn holds_subject(stream: &FoundStream, subject: &str) -> Finding {
+    let FoundStream { name, subjects, .. } = stream;
     match subjects.moved_to(subject) {
         _ if subjects.has_some_of(subject) => {
             Finding::Good(format!("the stream {name} holds {subject}"))
         }
         Some(stored) => {
             let error = NatsError::StoredElsewhere {
-                stream: name.to_owned(),
+                stream: name.clone(),
                 subject: subject.to_owned(),
                 stored: stored.to_owned(),
             };
@@ -310,35 +307,7 @@ pub(super) struct AccountRoom {
     consumers: HashMap<String, u64>,
 }
 
-/// The facts about a stream that a start needs.
-#[derive(Deserialize)]
-pub(super) struct CheckedStream {
-    pub(super) config: CheckedConfig,
-    state: StreamCounts,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct CheckedConfig {
-    pub(super) retention: Retention,
-    max_consumers: i64,
-    consumer_limits: Option<PermittedLimits>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct StreamCounts {
-    #[serde(default)]
-    consumer_count: u64,
-    #[serde(default)]
-    last_seq: u64,
-}
-
-impl CheckedStream {
-    /// What the stream permits its consumers.
-    fn permitted(&self) -> PermittedLimits {
-        self.config.consumer_limits.unwrap_or_default()
-    }
-
+impl StreamRoom {
     /// A warning if the server deletes an idle consumer of this stream, even a durable one.
     fn ends_idle_durable(&self, name: &str, durable: &str) -> Option<Finding> {
         let seconds = self.permitted().idle_max_ms()?.div_ceil(1_000);
@@ -367,12 +336,6 @@ impl AccountRoom {
             streams: 0,
             consumers: HashMap::new(),
         })
-    }
-
-    /// Asks about a stream.
-    fn stream(link: &mut Requester, name: &str) -> Result<CheckedStream, ApiError> {
-        let answer = link.request(&Action::StreamInfo.subject_about(name), b"")?;
-        Ok(Json::read(&answer)?.parse()?)
     }
 
     /// Counts a missing stream. Returns why a start cannot make it, as far as limits tell.
@@ -428,7 +391,7 @@ impl AccountRoom {
     pub(super) fn smaller_limits(
         &self,
         name: &str,
-        stream: &CheckedStream,
+        stream: &StreamRoom,
         wanted: ConsumerLimits,
     ) -> Option<Finding> {
         let of_account = self.account().map(|it| it.limits().max_ack_pending);
@@ -450,7 +413,7 @@ impl AccountRoom {
     pub(super) fn missing_for_consumer(
         &mut self,
         name: &str,
-        stream: &CheckedStream,
+        stream: &StreamRoom,
     ) -> Option<Finding> {
         if stream.config.retention == Retention::WorkQueue {
             return Some(Finding::Error(format!(
@@ -483,6 +446,8 @@ impl AccountRoom {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
     fn read<T: for<'de> Deserialize<'de>>(json: &str) -> T {
@@ -504,7 +469,7 @@ mod tests {
             let config = format!(r#"{{"config":{{"consumer_limits":{limits}}},"state":{{}}}}"#);
             let account = format!(r#"{{"limits":{{"max_ack_pending":{of_account}}}}}"#);
             let (stream, room) = (
-                read::<CheckedStream>(&config),
+                read::<StreamRoom>(&config),
                 AccountRoom {
                     processes: 1,
                     account: Some(read(&account)),

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::api::{JetStream, request_failed};
-use super::check::{AccountRoom, CheckedStream, on_a_server, permission};
+use super::check::{AccountRoom, on_a_server, permission};
+use super::consumer_limits::StreamRoom;
 use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::{Named, Requester};
@@ -144,7 +145,7 @@ fn check_stream(
         answer => answer.map_err(failed)?,
     };
     let answer = Json::read(&answer).map_err(|error| failed(error.into()))?;
-    let info: CheckedStream = answer.parse().map_err(|error| failed(error.into()))?;
+    let info: StreamRoom = answer.parse().map_err(|error| failed(error.into()))?;
     if info.config.retention == Retention::WorkQueue {
         return Err(NatsError::WorkQueue(stream.to_owned()));
     }

@@ -2,6 +2,7 @@
 
 use super::account::limit;
 use super::api::ApiError;
+use super::stream_info::Retention;
 
 const MS_NS: u64 = 1_000_000;
 
@@ -54,6 +55,35 @@ impl PermittedLimits {
     /// The time after which the server deletes an idle consumer, at least a millisecond; `None`: any.
     pub(super) fn idle_max_ms(self) -> Option<u64> {
         limit(self.inactive_threshold).map(|ns| (ns / MS_NS).max(1))
+    }
+}
+
+/// What an answer about a stream says of the room for consumers.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct StreamRoom {
+    pub(super) config: StreamRoomConfig,
+    pub(super) state: StreamCounts,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct StreamRoomConfig {
+    pub(super) retention: Retention,
+    pub(super) max_consumers: i64,
+    consumer_limits: Option<PermittedLimits>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct StreamCounts {
+    pub(super) consumer_count: u64,
+    pub(super) last_seq: u64,
+}
+
+impl StreamRoom {
+    /// What the stream permits its consumers.
+    pub(super) fn permitted(&self) -> PermittedLimits {
+        self.config.consumer_limits.unwrap_or_default()
     }
 }
 

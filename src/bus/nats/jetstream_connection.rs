@@ -57,7 +57,17 @@ impl JetStreamConnection {
         settings: &NatsSettings,
         payload_bytes_max: usize,
     ) -> Result<Self, NatsError> {
-        let (mut waiter, wake) = waiter("the connection to NATS")?;
+        let waiter = waiter("the connection to NATS")?;
+        Self::open_with(waiter, endpoint, settings, payload_bytes_max)
+    }
+
+    /// As [`Self::open`], with this waiter.
+    pub(super) fn open_with(
+        (mut waiter, wake): (Waiter, Wake),
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        payload_bytes_max: usize,
+    ) -> Result<Self, NatsError> {
         let (limits, patience) = (PayloadLimits::of_all(payload_bytes_max), Patience::USUAL);
         let mut connection = Connection::open(&mut waiter, endpoint, settings, limits, patience)?;
         let inbox = inbox();

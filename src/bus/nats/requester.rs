@@ -1,5 +1,7 @@
 //! A connection for the checks before a start, and for commands in a terminal. Every method waits.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream, request_failed};
@@ -10,7 +12,10 @@ use super::login::Info;
 use super::needs::{Action, Need};
 use super::protocol;
 use super::refusals::{INBOXES, Refusal, Refusals};
+use super::servers::waiter;
 use super::settings::NatsSettings;
+use crate::socket::Waiter;
+use weirgate_runtime::Wake;
 use weirgate_wire::base::Finding;
 
 /// Bytes kept of an answer: a long list of streams is cut, and cannot be read.
@@ -55,7 +60,30 @@ impl Requester {
         settings: &NatsSettings,
         answer_timeout: Duration,
     ) -> Result<Self, NatsError> {
-        let mut jetstream = JetStreamConnection::open(server, settings, ANSWER_BYTES_MAX)?;
+        let waiter = waiter("the connection to NATS")?;
+        Self::open_with(waiter, server, settings, answer_timeout)
+    }
+
+    /// As [`Self::open`]; soon after `is_stopped` is set, every wait ends with an error.
+    pub(super) fn open_until_stop(
+        server: &Endpoint,
+        settings: &NatsSettings,
+        answer_timeout: Duration,
+        is_stopped: &Arc<AtomicBool>,
+    ) -> Result<Self, NatsError> {
+        let (mut waiter, wake) = waiter("weirgate publish")?;
+        waiter.end_at_stop(Arc::clone(is_stopped));
+        Self::open_with((waiter, wake), server, settings, answer_timeout)
+    }
+
+    fn open_with(
+        waiter: (Waiter, Wake),
+        server: &Endpoint,
+        settings: &NatsSettings,
+        answer_timeout: Duration,
+    ) -> Result<Self, NatsError> {
+        let opened = JetStreamConnection::open_with(waiter, server, settings, ANSWER_BYTES_MAX);
+        let mut jetstream = opened?;
         jetstream.answer_timeout = answer_timeout;
         jetstream.refusals = Refusals::unlogged();
         Ok(Self { jetstream })

@@ -1,5 +1,7 @@
 //! Publishes for a command in a terminal.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::api::{ANSWER_TIMEOUT, ApiError, JetStream};
@@ -20,16 +22,21 @@ const UNCONFIRMED_MAX: u32 = 1_000;
 pub struct NatsSender {
     requester: Requester,
     url: String,
+    /// Messages that were sent since the server has confirmed the ones before.
     unconfirmed: u32,
 }
 
 impl NatsSender {
-    /// Connects to the first server that accepts.
+    /// Connects to the first server that accepts. Soon after `is_stopped` is set, every wait ends with an error.
     ///
     /// # Errors
     /// No server is reached, or none accepts.
-    pub fn connect(settings: &NatsSettings) -> Result<Self, NatsError> {
-        let open = |server: &_| Requester::open(server, settings, ANSWER_TIMEOUT);
+    pub fn connect(
+        settings: &NatsSettings,
+        is_stopped: &Arc<AtomicBool>,
+    ) -> Result<Self, NatsError> {
+        let open =
+            |server: &_| Requester::open_until_stop(server, settings, ANSWER_TIMEOUT, is_stopped);
         Ok(Self {
             requester: NatsServers::default().connect(settings, open)?,
             url: redacted(&settings.urls.expose()),
@@ -65,16 +72,19 @@ impl NatsSender {
         })
     }
 
+    /// How many messages were published that the server has not confirmed.
+    pub fn unconfirmed(&self) -> u32 {
+        self.unconfirmed
+    }
+
     /// Waits until the server has taken everything.
     ///
     /// # Errors
     /// The connection is lost, or this user may not publish on the subject.
     pub fn wait_until_taken(&mut self, subject: &str) -> Result<(), NatsError> {
+        let confirmed = (self.requester).confirm_published(subject, CONFIRMED_WITHIN)?;
         self.unconfirmed = 0;
-        match self
-            .requester
-            .confirm_published(subject, CONFIRMED_WITHIN)?
-        {
+        match confirmed {
             true => Ok(()),
             false => Err(NatsError::not_permitted("publish", subject)),
         }

@@ -314,6 +314,12 @@ impl<'a> ConsumersSession<'a> {
             WatchdogAnswer::State(info) => {
                 let stream = &subscription.target.stream;
                 self.standstills.note_info(stream, Ok(&info), now);
+                // A transform was added to the stream: the attempt says so, and later ones notice its end.
+                if subscription.attached.is_some()
+                    && subscription.check_subject(&info.subjects).is_err()
+                {
+                    self.attach_again(index)?;
+                }
             }
             // About a consumer no longer in use, or a stream still missing.
             WatchdogAnswer::Other

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nats::jetstream::StreamConfig;
 
 use super::api::{ApiError, JetStream, StreamAnswer, request_failed};
+use super::consumer_limits::StreamRoom;
 use super::error::NatsError;
 use super::settings::{StreamSpec, SubscriptionSpec};
 use weirgate_wire::auth::StreamSubjects;
@@ -136,10 +137,16 @@ pub(super) struct FoundStream {
     pub(super) head: StreamHead,
     /// The subjects of its messages.
     pub(super) subjects: StreamSubjects,
+    pub(super) room: StreamRoom,
 }
 
 impl FoundStream {
-    fn new(name: String, StreamAnswer { info, subjects }: StreamAnswer) -> Self {
+    fn new(name: String, answer: StreamAnswer) -> Self {
+        let StreamAnswer {
+            info,
+            subjects,
+            room,
+        } = answer;
         let head = StreamHead {
             created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
             last_sequence: info.state.last_seq,
@@ -148,6 +155,7 @@ impl FoundStream {
             name,
             head,
             subjects,
+            room,
         }
     }
 }

@@ -17,11 +17,12 @@ use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::standstill::Standstills;
-use super::streams::{self, FoundStream, Presence, StreamHead};
+use super::streams::{self, Presence, StreamHead};
 use crate::outage::Attempts;
 use crate::relay::Relay;
 use weirgate_core::{BusEvent, BusMessage, StreamPosition};
 use weirgate_runtime::SourceLink;
+use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::base::Now;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
@@ -264,17 +265,18 @@ impl Subscription {
             }
         };
         let Some(found) = found else { return Ok(None) };
-        self.target.stream.clone_from(&found.name);
-        self.check_subject(&found)?;
+        self.target.stream = found.name;
+        self.check_subject(&found.subjects)?;
         Ok(Some(found.head))
     }
 
-    /// Refuses a subject that the stream stores under another one: no message of it would ever come.
-    fn check_subject(&self, found: &FoundStream) -> Result<(), NatsError> {
-        match found.subjects.moved_to(&self.spec.subject) {
+    /// Refuses a subject that the stream, which has these subjects, stores under another one: no message of it would ever
+    /// come.
+    pub(super) fn check_subject(&self, subjects: &StreamSubjects) -> Result<(), NatsError> {
+        match subjects.moved_to(&self.spec.subject) {
             None => Ok(()),
             Some(stored) => Err(NatsError::StoredElsewhere {
-                stream: found.name.clone(),
+                stream: self.target.stream.clone(),
                 subject: self.spec.subject.clone(),
                 stored: stored.to_owned(),
             }),

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -183,29 +183,23 @@ impl PublishSession<'_, '_> {
 
 /// The time for the answer to a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the wait for an answer looks whether the user stops.
-const TICK: Duration = Duration::from_millis(100);
 
 /// Connects to Redis for `weirgate publish`, one connection after the other.
 pub struct RedisSenders {
     servers: RedisServers,
     waiter: Waiter,
-    is_stopped: Arc<AtomicBool>,
 }
 
 impl RedisSenders {
-    /// Reads the certificates to trust. Does not connect. Once `is_stopped` is set, no answer is waited for.
+    /// Reads the certificates to trust. Does not connect. Soon after `is_stopped` is set, every wait ends.
     ///
     /// # Errors
     /// The certificates cannot be read, or the system has no descriptor left.
     pub fn new(settings: RedisSettings, is_stopped: Arc<AtomicBool>) -> Result<Self, RedisError> {
         let servers = RedisServers::new(settings)?;
-        let (waiter, _) = waiter("weirgate publish")?;
-        Ok(Self {
-            servers,
-            waiter,
-            is_stopped,
-        })
+        let (mut waiter, _) = waiter("weirgate publish")?;
+        waiter.end_at_stop(is_stopped);
+        Ok(Self { servers, waiter })
     }
 
     /// Connects.
@@ -214,10 +208,7 @@ impl RedisSenders {
     /// Redis is away or refuses the login.
     pub fn connect(&mut self) -> Result<RedisSender<'_>, RedisError> {
         let connection = self.servers.connect(&mut self.waiter)?;
-        Ok(RedisSender {
-            connection,
-            is_stopped: &self.is_stopped,
-        })
+        Ok(RedisSender { connection })
     }
 }
 
@@ -225,7 +216,6 @@ impl RedisSenders {
 /// error, and nothing is tried again.
 pub struct RedisSender<'w> {
     connection: Connection<'w>,
-    is_stopped: &'w AtomicBool,
 }
 
 impl RedisSender<'_> {
@@ -257,16 +247,10 @@ impl RedisSender<'_> {
     /// Sends a command and waits. A refusal is an error, and so is a stop.
     fn ask(&mut self, command: &'static str, words: &[&[u8]]) -> Result<Value, RedisError> {
         self.connection.queue(words);
-        let asked = Instant::now();
-        loop {
-            match self.connection.next_answer(None, Instant::now(), TICK) {
-                Ok(Value::Error(words)) => return Err(self.connection.refused(command, &words)),
-                Err(RedisError::Silent(_)) => {}
-                answer => return answer,
-            }
-            if asked.elapsed() >= ANSWER_TIMEOUT || self.is_stopped.load(Relaxed) {
-                return Err(RedisError::Silent(asked.elapsed().as_millis() as u64));
-            }
+        let answer = (self.connection).next_answer(None, Instant::now(), ANSWER_TIMEOUT);
+        match answer? {
+            Value::Error(words) => Err(self.connection.refused(command, &words)),
+            answer => Ok(answer),
         }
     }
 }

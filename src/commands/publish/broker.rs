@@ -1,5 +1,8 @@
 //! The broker that gets the messages: NATS with or without JetStream, a Redis channel or a Redis stream.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::{BrokerUrl, PublishCommand, PublishError, Stop};
 use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
@@ -10,6 +13,7 @@ pub(super) enum Brokers {
         settings: Box<NatsSettings>,
         /// Whether a stream has to store each message.
         jetstream: bool,
+        is_stopped: Arc<AtomicBool>,
     },
     Redis {
         senders: Box<RedisSenders>,
@@ -30,6 +34,7 @@ impl Brokers {
                 Self::Nats {
                     settings: Box::new(NatsSettings::plain(url, credentials.clone(), tls)),
                     jetstream: command.jetstream,
+                    is_stopped: stop.flag(),
                 }
             }
             BrokerUrl::Redis(endpoint) => {
@@ -50,7 +55,11 @@ impl Brokers {
             Self::Nats {
                 settings,
                 jetstream,
-            } => Broker::Nats(Box::new(NatsSender::connect(settings)?), *jetstream),
+                is_stopped,
+            } => {
+                let sender = NatsSender::connect(settings, is_stopped)?;
+                Broker::Nats(Box::new(sender), *jetstream)
+            }
             Self::Redis { senders, stream } => {
                 Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
             }
@@ -92,6 +101,14 @@ impl Broker<'_> {
             Self::Nats(sender, _) => Ok(sender.wait_until_taken(name)?),
             // Each command has waited for its response.
             Self::Redis(..) => Ok(()),
+        }
+    }
+
+    /// How many messages were published that the broker has not confirmed.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        match self {
+            Self::Nats(sender, _) => sender.unconfirmed().into(),
+            Self::Redis(..) => 0,
         }
     }
 }

@@ -3,14 +3,16 @@
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
 mod broker;
+mod input;
 pub(super) mod line;
 mod template;
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use self::broker::{Broker, Brokers, Receipt};
+use self::input::StandardInput;
 use self::template::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
@@ -20,6 +22,9 @@ use weirgate_runtime::Clock;
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How much of standard input is read at once.
+const INPUT_BYTES: usize = 64 * 1024;
 
 /// `weirgate publish`, ready to run.
 #[derive(Clone, Debug)]
@@ -106,6 +111,8 @@ impl PublishError {
 /// The progress over all connections.
 struct Progress {
     published: u64,
+    /// How many of these no broker has confirmed.
+    unconfirmed: u64,
     receipt: Receipt,
     /// The message that the broker did not take.
     held: Option<Vec<u8>>,
@@ -123,9 +130,10 @@ impl PublishCommand {
         let stop =
             stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
         let mut brokers = Brokers::of(&self, &stop)?;
-        let mut input = io::stdin().lock();
+        let mut input = BufReader::with_capacity(INPUT_BYTES, StandardInput::until(&stop));
         let mut progress = Progress {
             published: 0,
+            unconfirmed: 0,
             receipt: Receipt::Nothing,
             held: None,
             is_well: false,
@@ -134,13 +142,17 @@ impl PublishCommand {
         loop {
             progress.is_well = false;
             let error = match brokers.connect() {
-                Ok(mut broker) => match self.send(&mut broker, &mut input, &mut progress, &stop) {
-                    Ok(()) => break,
-                    // The user ends a wait for a broker that does not answer.
-                    Err(_) if stop.is_asked() => break,
-                    Err(error) if error.may_pass(progress.published) => error,
-                    Err(error) => return Err(error),
-                },
+                Ok(mut broker) => {
+                    let sent = self.send(&mut broker, &mut input, &mut progress, &stop);
+                    progress.unconfirmed += broker.unconfirmed();
+                    match sent {
+                        Ok(()) => break,
+                        // The user ends a wait for a broker that does not answer.
+                        Err(_) if stop.is_asked() => break,
+                        Err(error) if error.may_pass(progress.published) => error,
+                        Err(error) => return Err(error),
+                    }
+                }
                 Err(_) if stop.is_asked() => break,
                 // If a message was published before, the login and the names are right.
                 Err(error) if progress.published > 0 || error.may_pass(0) => error,
@@ -158,7 +170,7 @@ impl PublishCommand {
             }
             delay = (delay * 2).min(RECONNECT_DELAY_MAX);
         }
-        Ok(summary(&self.name, progress.published, &progress.receipt))
+        Ok(progress.summary(&self.name))
     }
 
     /// Publishes the remaining messages on a connection.
@@ -190,7 +202,7 @@ impl PublishCommand {
                     break;
                 }
             }
-            let Some(message) = self.next_message(input, progress)? else {
+            let Some(message) = self.next_message(input, progress, stop)? else {
                 break;
             };
             match broker.publish(&self.name, &message) {
@@ -214,6 +226,7 @@ impl PublishCommand {
         &mut self,
         input: &mut impl BufRead,
         progress: &mut Progress,
+        stop: &Stop,
     ) -> Result<Option<Vec<u8>>, PublishError> {
         if let Some(held) = progress.held.take() {
             return Ok(Some(held));
@@ -221,28 +234,40 @@ impl PublishCommand {
         Ok(match &mut self.messages {
             Messages::Made(template) => Some(template.next(Clock::start().now().unix_ms())),
             Messages::File(bytes) => Some(bytes.clone()),
-            Messages::Lines => next_line(input, progress.published + 1)?,
+            Messages::Lines => {
+                let line = next_line(input, progress.published + 1)?;
+                // A stop ends the input, perhaps in the middle of a line.
+                line.filter(|_| !stop.is_asked())
+            }
         })
     }
 }
 
-/// The text at the end.
-fn summary(name: &str, published: u64, receipt: &Receipt) -> String {
-    let messages = match published {
-        1 => "1 message".to_owned(),
-        n => format!("{n} messages"),
-    };
-    let receipt = match receipt {
-        Receipt::Nothing => String::new(),
-        Receipt::Stored { stream, sequence } => {
-            format!(": stored in stream {stream}, up to sequence {sequence}")
-        }
-        Receipt::Added { stream, id } => format!(": stored in stream {stream}, up to {id}"),
-        Receipt::Receivers(0) => ": no receiver; nobody is subscribed to this channel".to_owned(),
-        Receipt::Receivers(1) => ": 1 receiver".to_owned(),
-        Receipt::Receivers(n) => format!(": {n} receivers"),
-    };
-    format!("published {messages} on {name}{receipt}")
+impl Progress {
+    /// The text at the end. A message counts as published if the broker has confirmed it.
+    fn summary(&self, name: &str) -> String {
+        let messages = match self.published - self.unconfirmed {
+            1 => "1 message".to_owned(),
+            n => format!("{n} messages"),
+        };
+        let receipt = match &self.receipt {
+            Receipt::Nothing => String::new(),
+            Receipt::Stored { stream, sequence } => {
+                format!(": stored in stream {stream}, up to sequence {sequence}")
+            }
+            Receipt::Added { stream, id } => format!(": stored in stream {stream}, up to {id}"),
+            Receipt::Receivers(0) => {
+                ": no receiver; nobody is subscribed to this channel".to_owned()
+            }
+            Receipt::Receivers(1) => ": 1 receiver".to_owned(),
+            Receipt::Receivers(n) => format!(": {n} receivers"),
+        };
+        let more = match self.unconfirmed + u64::from(self.held.is_some()) {
+            0 => String::new(),
+            n => format!("; not confirmed, and perhaps published: {n} more"),
+        };
+        format!("published {messages} on {name}{receipt}{more}")
+    }
 }
 
 /// Reads the next line, without its line break. Returns `None` at the end of the input.
@@ -322,7 +347,35 @@ mod tests {
                 "published 3 messages on n: 2 receivers",
             ),
         ] {
-            assert_eq!(summary("n", published, &receipt), want);
+            assert_eq!(progress(published, 0, receipt).summary("n"), want);
+        }
+    }
+
+    fn progress(published: u64, unconfirmed: u64, receipt: Receipt) -> Progress {
+        Progress {
+            published,
+            unconfirmed,
+            receipt,
+            held: None,
+            is_well: true,
+        }
+    }
+
+    #[test]
+    fn the_summary_says_what_is_not_confirmed() {
+        let held = Some(Vec::new());
+        let redis = progress(1, 0, Receipt::Receivers(1));
+        for (progress, want) in [
+            (
+                progress(9, 4, Receipt::Nothing),
+                "published 5 messages on n; not confirmed, and perhaps published: 4 more",
+            ),
+            (
+                Progress { held, ..redis },
+                "published 1 message on n: 1 receiver; not confirmed, and perhaps published: 1 more",
+            ),
+        ] {
+            assert_eq!(progress.summary("n"), want);
         }
     }
 }

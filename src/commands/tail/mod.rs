@@ -481,11 +481,9 @@ fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailEr
             }
         }
     })?;
-    let writes = stream.socket().set_write_timeout(Some(CONNECT_TIMEOUT));
-    writes.map_err(|error| TailError::system(&error))?;
-    let link = shake_hands(command, stream)?;
-    let ticks = link.get_ref().socket().set_read_timeout(Some(TICK));
-    ticks.map_err(|error| TailError::system(&error))?;
+    let mut link = shake_hands(command, stream)?;
+    let timeouts = link.get_mut().set_timeouts(TICK, CONNECT_TIMEOUT);
+    timeouts.map_err(|error| TailError::system(&error))?;
     Ok(link)
 }
 

@@ -557,9 +557,9 @@ impl Shared {
     }
 
     /// Cuts clients off. What is refused is noted before the processes are asked: a process that starts meanwhile either
-    /// gets it with the list of refusals, or is asked. What is refused with a session is known only from the answer of
-    /// its process, and is noted then. If the request is for one process, `only`, the others get what it refuses
-    /// afterwards, because the client could come back to any.
+    /// gets the note, or is asked. The refusal of a session is known only once its process has answered; it is noted
+    /// then. The others that are there after the note get what is refused, if they were not asked or could not know it: the
+    /// client could come back to any. Their turns are taken with the first ones, so that no later change comes between.
     async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let now = self.clock.now().unix_ms();
         let cut = match read_cut(&admin_request.body, |cut| cut.check_request(now)) {
@@ -574,35 +574,60 @@ impl Shared {
         let turns = self.turns().into_iter();
         // `held`: the turns of the others, taken now so that no later change comes before what they get.
         let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
+        let asked: Vec<Living> = named.iter().map(|(one, _)| one.clone()).collect();
+        if cut.session.is_some() {
+            held.extend(self.turns().into_iter().filter(|(one, _)| is_named(one)));
+        }
         let all = self.change(named, admin_request).await;
-        if refused.is_none() {
+        let knew = refused.is_some();
+        if !knew {
             refused = all.iter().find_map(|(_, said)| refused_in(said.as_ref()?));
             let noted = refused.as_ref().map(|refused| self.note_refusal(refused));
             own_ends = noted.unwrap_or(Ok(0));
         }
         let mut answer = only_answer(&all, only).unwrap_or_else(|| join_answers(&all));
-        if let Some(refused) = refused.filter(|_| only.is_some()) {
-            let admin_request = AdminRequest {
+        if let Some(refused) = refused.filter(|_| only.is_some() || !knew) {
+            let has_said = |number| {
+                let mut said = all.iter().filter(|(of, _)| *of == number);
+                said.any(|(_, said)| said.as_ref().and_then(refused_in).is_some())
+            };
+            // A process that has ended meanwhile has another one of its number.
+            let has_it = |one: &Living| {
+                let mut asked = asked.iter();
+                asked.any(|asked| asked.channel.is(&one.channel)) && (knew || has_said(one.number))
+            };
+            let request = AdminRequest {
                 body: sonic_rs::to_string(&refused).unwrap_or_default().into(),
                 ..admin_request.clone()
             };
             let mut others = self.living();
-            others.retain(|one| !is_named(one));
-            let others = others.into_iter().map(|one| {
-                let of_this = held
-                    .iter()
-                    .position(|(known, _)| known.channel.is(&one.channel));
-                let turn = of_this.map(|at| held.swap_remove(at).1);
-                let turn = turn.unwrap_or_else(|| one.channel.next_turn());
-                (one, turn)
-            });
-            let told = self.change(others.collect(), &admin_request).await;
+            others.retain(|one| !has_it(one));
+            let told = self.change_others(others, held, &request).await;
             if let Some(mut value) = value_of(&answer.body) {
                 set_missing(&mut value, &missing_numbers(&told));
                 answer.body = value.to_string().into();
             }
         }
         with_own(answer, own_ends)
+    }
+
+    /// Has each of these make a change in the turn that is held for it, or in its next one.
+    async fn change_others(
+        &self,
+        others: Vec<Living>,
+        mut held: Vec<(Living, Turn)>,
+        change: &AdminRequest,
+    ) -> Vec<(Number, Option<AdminAnswer>)> {
+        let others = others.into_iter().map(|one| {
+            let mut known = held.iter();
+            let of_this = known.position(|(known, _)| known.channel.is(&one.channel));
+            let turn = of_this.map(|at| held.swap_remove(at).1);
+            let turn = turn.unwrap_or_else(|| one.channel.next_turn());
+            (one, turn)
+        });
+        let others = others.collect();
+        drop(held);
+        self.change(others, change).await
     }
 
     /// Takes a refusal back.

@@ -20,7 +20,7 @@ pub(crate) fn check_reports(
         match events {
             KeptEvent::Lost | KeptEvent::Hole => (next, newest, caught_up_at) = (None, None, None),
             KeptEvent::CaughtUp => has_caught_up = true,
-            KeptEvent::Lag { .. } | KeptEvent::Subjects(_) => {}
+            KeptEvent::Lag { .. } | KeptEvent::Subjects(_) | KeptEvent::InDoubt(_) => {}
             KeptEvent::Head(id) => newest = Some(*id),
             KeptEvent::Bad { why, .. } => panic!("{why}"),
             KeptEvent::Message {

@@ -16,8 +16,9 @@
 //! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
 //!
 //! Before an entry was read, there is nothing to compare. On a connection that has seen the stream empty, the counters show
-//! how many entries were removed since. The server also counts the commands that can add entries, to any stream: if it has
-//! executed none since the stream was empty, or no more than there are entries, nothing was lost.
+//! how many entries were removed since, if no stream was deleted meanwhile. The server counts the commands that can add
+//! entries to any stream, and those that can delete one: if it has executed no more of the former since the stream was empty
+//! than there are entries, or none of the latter and the counters agree, nothing was lost.
 //!
 //! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
 //! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice. A master
@@ -34,7 +35,8 @@ mod known;
 
 pub(in crate::redis) use self::answers::StreamProof;
 use self::answers::{
-    Counters, LastEntry, Replication, WrittenTo, additions, info_line, next_id, stream_entries,
+    Counters, ExecutedCommands, LastEntry, Replication, WrittenTo, info_line, next_id,
+    stream_entries,
 };
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 use self::known::{EntryPrint, KnownEntries};
@@ -120,11 +122,11 @@ pub struct RedisStreamReader {
     counted: Option<Counted>,
     /// While no entry was read: how many entries had been removed from the stream when it was last seen.
     removed: u64,
-    /// While no entry was read: how many commands that can add entries the server had executed before it said that there is
-    /// none.
-    additions: Option<u64>,
-    /// Whether the next answers begin with this number.
-    asks_additions: bool,
+    /// While no entry was read: the commands that the server had executed before it said that there is none, and that none has
+    /// come and gone.
+    executed: Option<ExecutedCommands>,
+    /// Whether the next answers begin with these numbers.
+    asks_executed: bool,
     /// The `run_id` of the server.
     server: Option<String>,
     /// Whether this connection has inspected the server, and it is the same as before.
@@ -215,7 +217,7 @@ impl RedisStreamReader {
         self.is_caught_up = false;
         self.asks_written = false;
         self.may_ask_written = false;
-        self.asks_additions = false;
+        self.asks_executed = false;
     }
 
     /// The newest entry that was read, or that the loop knows of; `None` if there is none.
@@ -264,8 +266,12 @@ impl RedisStreamReader {
                 commands
             }
         };
-        self.asks_additions = !was_read && !matches!(self.step, ReadStep::CatchUp { .. });
-        if self.asks_additions {
+        self.asks_executed = match self.step {
+            ReadStep::Inspect => true,
+            ReadStep::CatchUp { .. } => false,
+            ReadStep::Wait => !was_read,
+        };
+        if self.asks_executed {
             commands.insert(0, words(&["INFO", "commandstats"]));
         }
         if asks_state && self.may_ask_state {
@@ -318,8 +324,10 @@ impl RedisStreamReader {
             return Ok(());
         }
         let mut answers = std::mem::take(&mut self.answers).into_iter();
-        let additions = match self.asks_additions {
-            true => answers.next().and_then(|(stats, _)| additions(&stats)),
+        let executed = match self.asks_executed {
+            true => answers
+                .next()
+                .and_then(|(stats, _)| ExecutedCommands::read(&stats)),
             false => None,
         };
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
@@ -342,8 +350,8 @@ impl RedisStreamReader {
                     self.counted = counted;
                     return Err(behind);
                 }
-                let added_nothing = self.added_nothing(server.as_ref(), additions);
-                self.additions = additions;
+                let added_nothing = self.added_nothing(server.as_ref(), executed);
+                self.executed = executed;
                 self.inspected((newest, added_nothing), server, state, now_ms, out);
                 self.note_written(replication, now_ms);
                 Ok(())
@@ -355,22 +363,21 @@ impl RedisStreamReader {
             }
             ReadStep::Wait => {
                 let entries = stream_entries(first)?;
-                match entries.is_empty() {
-                    true => self.additions = additions,
-                    false => self.measure(bytes / entries.len()),
+                if !entries.is_empty() {
+                    self.measure(bytes / entries.len());
                 }
                 let replication = match self.asks_written {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
                     false => None,
                 };
-                let additions_then = match self.asks_additions {
+                let executed_then = match self.asks_executed {
                     true => answers
                         .next()
-                        .and_then(|(stats, _)| answers::additions(&stats)),
+                        .and_then(|(stats, _)| ExecutedCommands::read(&stats)),
                     false => None,
                 };
                 let state = self.state(answers.next(), false)?;
-                self.read(entries, state, additions_then, out)?;
+                self.read(entries, state, [executed, executed_then], out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
                     None => self.plan_written(now_ms),
@@ -485,12 +492,13 @@ impl RedisStreamReader {
     }
 
     /// Whether nothing was added to the empty stream since the last answer.
-    fn added_nothing(&self, server: Option<&String>, additions: Option<u64>) -> bool {
+    fn added_nothing(&self, server: Option<&String>, executed: Option<ExecutedCommands>) -> bool {
         let is_same_server = server.is_some() && server == self.server.as_ref();
-        self.last_read.is_none()
-            && is_same_server
-            && additions.is_some()
-            && additions == self.additions
+        let since = executed
+            .zip(self.executed)
+            .map(|(now, then)| now.since(then));
+        let has_added = since.is_none_or(|since| since.additions > 0);
+        self.last_read.is_none() && is_same_server && !has_added
     }
 
     /// Handles the answers of [`ReadStep::Inspect`]: begins, or continues after the last read entry, with or without a loss.
@@ -713,24 +721,35 @@ impl RedisStreamReader {
     }
 
     /// While no entry was read: whether entries may have been removed since the stream was last seen, in addition to these
-    /// `entries`, the first ones. `additions`: how many entries were added to any stream before the state was asked for.
+    /// `entries`, the first ones. `executed`: the commands that the server had executed before the entries were asked for, and
+    /// before the state was.
     fn may_lack_first(
         &mut self,
         entries: &[StreamEntry],
         state: StreamProof,
-        additions: Option<u64>,
+        [before, then]: [Option<ExecutedCommands>; 2],
     ) -> bool {
-        let Some(counters) = state.counters else {
-            self.removed = 0;
-            let added = additions.zip(self.additions);
-            let added = added.map(|(then, before)| then.saturating_sub(before));
-            let has_all = added.is_some_and(|added| added <= entries.len() as u64);
-            return !entries.is_empty() && !has_all;
+        let since = then.zip(self.executed).map(|(then, seen)| then.since(seen));
+        let has_all = since.is_some_and(|since| since.additions <= entries.len() as u64);
+        // The counters of a stream that was made anew say nothing of the one before.
+        let is_same = since.is_some_and(|since| since.removals == 0);
+        let removed = state.counters.map_or(0, Counters::removed);
+        let removed_before = std::mem::replace(&mut self.removed, removed);
+        let gone = state.counters.map_or(0, |counters| counters.gone(entries));
+        let was_trimmed = removed != removed_before + gone && removed != gone;
+        let is_whole = match state.counters {
+            Some(_) => !was_trimmed && (has_all || is_same),
+            // A stream without an entry may not be there at all.
+            None => has_all || is_same && self.may_ask_state && entries.is_empty(),
         };
-        let removed_before = std::mem::replace(&mut self.removed, counters.removed());
-        let gone = counters.gone(entries);
-        // It is the same stream, or one that was made anew.
-        self.removed != removed_before + gone && self.removed != gone
+        if !entries.is_empty() {
+            return !is_whole;
+        }
+        // While the stream is empty, what was added may be of another stream. The next entry decides.
+        if is_whole || was_trimmed || self.executed.is_none() {
+            self.executed = before;
+        }
+        was_trimmed
     }
 
     /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.
@@ -738,7 +757,7 @@ impl RedisStreamReader {
         &mut self,
         entries: Vec<Value>,
         state: StreamProof,
-        additions: Option<u64>,
+        executed: [Option<ExecutedCommands>; 2],
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
@@ -760,7 +779,7 @@ impl RedisStreamReader {
             out.push(KeptEvent::Lost);
             self.counted = None;
         }
-        if !was_read && self.may_lack_first(&entries, state, additions) {
+        if !was_read && self.may_lack_first(&entries, state, executed) {
             out.push(KeptEvent::Lost);
         }
         self.counted = self.counted.filter(|_| was_read);

@@ -250,7 +250,10 @@ proptest! {
 
 /// Whether this says nothing of messages.
 fn is_no_message(events: &KeptEvent) -> bool {
-    matches!(events, KeptEvent::CaughtUp | KeptEvent::Lag { .. })
+    matches!(
+        events,
+        KeptEvent::CaughtUp | KeptEvent::Lag { .. } | KeptEvent::InDoubt(_)
+    )
 }
 
 /// Without [`KeptEvent::Lag`].
@@ -268,6 +271,8 @@ fn names(events: &[KeptEvent]) -> Vec<&'static str> {
         KeptEvent::CaughtUp => "caught up",
         KeptEvent::Lag { .. } => "behind",
         KeptEvent::Subjects(_) => "subjects",
+        KeptEvent::InDoubt(true) => "doubt",
+        KeptEvent::InDoubt(false) => "no doubt",
     };
     events.map(name).collect()
 }
@@ -955,8 +960,39 @@ fn what_a_mirror_removes_before_it_is_read_is_a_loss() {
             bench.settle();
             let is_told = bench.events.contains(&KeptEvent::Lost);
             assert_eq!(is_told, is_behind, "{limits} {:?}", bench.events);
+            // No client can resume between the message behind the hole and the report.
+            let names = names(&bench.events);
+            if let Some(lost) = names.iter().position(|name| *name == "lost") {
+                let doubt = names.iter().position(|name| *name == "doubt");
+                let doubt = doubt.expect("a doubt");
+                assert_eq!(names[doubt + 1], "message");
+                assert!(
+                    doubt < lost && names[lost..].contains(&"no doubt"),
+                    "{names:?}"
+                );
+                assert!(!names[doubt..lost].contains(&"no doubt"), "{names:?}");
+            }
         }
     }
+}
+
+/// Under load, a message often waits behind the last one. If that ended resumes, nobody could resume from a mirror in use.
+#[test]
+fn a_purge_that_is_only_possible_keeps_nobody_from_resuming() {
+    let mut bench = ReaderRig::of(|server| {
+        server.mirror = Some(false);
+        server.event(&Event::Add(3));
+    });
+    bench.settle();
+    bench.event(&Event::Hold(true));
+    for _ in 0..4 {
+        bench.server.leave_out();
+        bench.event(&Event::Add(1));
+    }
+    bench.event(&Event::Hold(false));
+    bench.read(1_000);
+    assert!(bench.reader.progress.is_in_doubt());
+    assert!(!names(&bench.events).contains(&"doubt"));
 }
 
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.

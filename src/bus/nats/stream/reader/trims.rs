@@ -23,6 +23,9 @@ struct Doubt {
     before: u64,
     /// The message behind the last of them.
     until: u64,
+    /// The message behind the last of those that the limits of the stream may have removed; `None`: only a purge may have. A
+    /// purge is possible with every message that waits, and hardly ever comes.
+    limits_until: Option<u64>,
 }
 
 impl Trims {
@@ -41,21 +44,23 @@ impl Trims {
         waiting: u64,
         unseen_max: Option<Duration>,
     ) {
-        if self.may_be_trimmed(info, waiting, unseen_max) {
-            let before = self.doubt.map_or(before, |doubt| doubt.before);
-            self.doubt = Some(Doubt { before, until });
+        let is_by_limits = Self::may_be_trimmed(info, waiting, unseen_max);
+        if is_by_limits || !info.denies_purge && self.waiting > 0 {
+            let earlier = self.doubt;
+            self.doubt = Some(Doubt {
+                before: earlier.map_or(before, |doubt| doubt.before),
+                until,
+                limits_until: match is_by_limits {
+                    true => Some(until),
+                    false => earlier.and_then(|doubt| doubt.limits_until),
+                },
+            });
         }
     }
 
-    /// Whether messages that were not read may have been removed: from a full stream, which then has nearly all of its
-    /// messages behind the missing ones; because of their age; or by a purge, if messages waited behind the last one
-    /// that was read.
-    fn may_be_trimmed(
-        &self,
-        info: &StreamInfo,
-        waiting: u64,
-        unseen_max: Option<Duration>,
-    ) -> bool {
+    /// Whether the limits may have removed messages that were not read: a full stream has its other messages behind the one
+    /// that comes after those.
+    fn may_be_trimmed(info: &StreamInfo, waiting: u64, unseen_max: Option<Duration>) -> bool {
         let limits = &info.limits;
         let trims = |max: Option<u64>| max.filter(|_| !limits.refuses_new);
         let bytes_max = limits.message_bytes_max.unwrap_or(MESSAGE_BYTES_MAX);
@@ -65,12 +70,17 @@ impl Trims {
             || trims(limits.bytes_max)
                 .is_some_and(|max| (waiting + 2).saturating_mul(bytes_max) >= max)
             || limits.age_max.is_some_and(has_expired)
-            || !info.denies_purge && self.waiting > 0
     }
 
     /// Whether the leader is to be asked which message is the first one.
     pub(super) const fn is_in_doubt(&self) -> bool {
         self.doubt.is_some()
+    }
+
+    /// Whether the limits of the stream may have removed messages before they were read.
+    pub(super) fn is_in_doubt_by_limits(&self) -> bool {
+        let limits_until = self.doubt.and_then(|doubt| doubt.limits_until);
+        limits_until.is_some()
     }
 
     /// Takes the number of the stream's first message. When the leader was asked for it, the message `read` had been read.
@@ -81,6 +91,7 @@ impl Trims {
         // What came after the question is in doubt until the next answer.
         let later = Doubt {
             before: read,
+            limits_until: doubt.limits_until.filter(|until| *until > read),
             ..doubt
         };
         self.doubt = Some(later).filter(|_| doubt.until > read && !is_lost);

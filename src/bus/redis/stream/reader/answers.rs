@@ -76,25 +76,70 @@ const ADDING: [&str; 8] = [
     "swapdb",
 ];
 
-/// How many commands that can add entries to a stream the server has executed: the answer to `INFO commandstats`. `None` of a
-/// refusal, or if the answer is not whole.
-pub(super) fn additions(stats: &Value) -> Option<u64> {
-    let Value::Bulk(stats) = stats else {
-        return None;
-    };
-    let stats = str::from_utf8(stats).ok()?;
-    let mut calls = 0_u64;
-    for line in stats.lines() {
-        if let Some((name, rest)) = line
-            .strip_prefix("cmdstat_")
-            .and_then(|line| line.split_once(":calls="))
-            && ADDING.contains(&name)
-        {
-            let number = rest.split(',').next().unwrap_or_default();
-            calls = calls.checked_add(number.parse().ok()?)?;
+/// The commands that can delete a stream, or replace it by another one.
+const REMOVING: [&str; 19] = [
+    "del",
+    "unlink",
+    "flushdb",
+    "flushall",
+    "expire",
+    "pexpire",
+    "expireat",
+    "pexpireat",
+    "set",
+    "setex",
+    "psetex",
+    "mset",
+    "rename",
+    "renamenx",
+    "move",
+    "copy",
+    "restore",
+    "restore-asking",
+    "swapdb",
+];
+
+/// How many commands the server has executed that concern which entries a stream has, of any key: the answer to `INFO
+/// commandstats`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ExecutedCommands {
+    /// Those that can add entries to a stream.
+    pub(super) additions: u64,
+    /// Those that can delete a stream, or replace it.
+    pub(super) removals: u64,
+}
+
+impl ExecutedCommands {
+    /// Reads the answer; `None` of a refusal, or if the answer is not whole.
+    pub(super) fn read(stats: &Value) -> Option<Self> {
+        let Value::Bulk(stats) = stats else {
+            return None;
+        };
+        let stats = str::from_utf8(stats).ok()?;
+        let mut executed = Self::default();
+        for line in stats.lines() {
+            if let Some((name, rest)) = line
+                .strip_prefix("cmdstat_")
+                .and_then(|line| line.split_once(":calls="))
+                && (ADDING.contains(&name) || REMOVING.contains(&name))
+            {
+                let number = rest.split(',').next().unwrap_or_default();
+                let calls: u64 = number.parse().ok()?;
+                let of = |names: &[&str]| if names.contains(&name) { calls } else { 0 };
+                executed.additions = executed.additions.checked_add(of(&ADDING))?;
+                executed.removals = executed.removals.checked_add(of(&REMOVING))?;
+            }
+        }
+        stats.starts_with('#').then_some(executed)
+    }
+
+    /// Those since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            additions: self.additions.saturating_sub(before.additions),
+            removals: self.removals.saturating_sub(before.removals),
         }
     }
-    stats.starts_with('#').then_some(calls)
 }
 
 /// A place in the history of all writes, which a master and its replicas have in common.

@@ -142,12 +142,14 @@ proptest! {
                 _ => {}
             }
         }
+        // What came and went in an empty stream shows at the latest with the next entry.
+        server.step(&ModelStep::Add(1));
         for _ in 0..200 {
             log.take(&mut reader, &mut server);
         }
-        // `None`: until it has read an entry, the reader cannot see that the stream was made anew; only a reconnection
-        // counts that as a loss.
-        check_reports(&log.events, &log.unreadable, None, server.next_serial);
+        // Nobody knows what was in a stream before the reader has seen it empty or has read an entry.
+        let caught_up_at = (before == 0).then_some(0);
+        check_reports(&log.events, &log.unreadable, caught_up_at, server.next_serial);
         // Not even after a loss.
         let mut serials = serials(&log.events);
         serials.sort_unstable();
@@ -434,6 +436,61 @@ fn what_was_trimmed_before_the_first_entry_was_read_is_a_loss() {
             "{case}"
         );
     }
+}
+
+/// A stream that was made anew has the counters of one that has lost nothing. Other streams of the server get entries, too.
+#[test]
+fn a_stream_made_anew_before_its_first_entry_was_read_is_a_loss() {
+    for variant in 0..16 {
+        let [has_counters, had_entries, is_seen_empty, is_other] =
+            [1, 2, 4, 8].map(|bit| variant & bit > 0);
+        let case = format!("{has_counters} {had_entries} {is_seen_empty} {is_other}");
+        let mut server = StreamServer {
+            has_counters,
+            ..StreamServer::new()
+        };
+        if had_entries {
+            server.step(&ModelStep::Add(5));
+            server.step(&ModelStep::Trim(5));
+        }
+        let mut reader = reading(1_000);
+        assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+        let added = if is_other { 0 } else { 2 };
+        server.step(&ModelStep::Add(added));
+        server.step(&ModelStep::Anew);
+        let mut events = Vec::new();
+        if is_seen_empty {
+            events.extend(read(&mut reader, &mut server));
+        }
+        server.step(&ModelStep::Add(3));
+        events.extend(read(&mut reader, &mut server));
+        // A deletion alone loses nothing.
+        let lost = usize::from(!is_other);
+        assert_eq!(
+            events
+                .iter()
+                .filter(|event| **event == KeptEvent::Lost)
+                .count(),
+            lost,
+            "{case}"
+        );
+        assert_eq!(serials(&events).len(), 3, "{case}");
+    }
+}
+
+/// On a server with other streams, only a deletion makes the counters doubtful.
+#[test]
+fn entries_of_other_streams_are_no_loss_of_an_empty_one() {
+    let mut server = StreamServer::new();
+    let mut reader = reading(1_000);
+    assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+    for _ in 0..3 {
+        server.next_serial += 100;
+        assert_eq!(read(&mut reader, &mut server), []);
+    }
+    server.next_serial += 100;
+    server.step(&ModelStep::Add(1));
+    assert_eq!(serials(&read(&mut reader, &mut server)), [400]);
 }
 
 /// The stream is emptied again before it was read, and what follows is whole.

@@ -17,6 +17,8 @@ pub(super) struct StreamServer {
     pub(super) added: u64,
     /// The highest id that was deleted since the stream was made.
     pub(super) last_deleted: StoredId,
+    /// How often the stream was deleted.
+    pub(super) deletions: u64,
     /// The number of failovers so far.
     pub(super) process: u64,
     /// Whether it is a replica without its master.
@@ -66,6 +68,7 @@ impl StreamServer {
             next_serial: 0,
             added: 0,
             last_deleted: StoredId::default(),
+            deletions: 0,
             process: 0,
             is_cut_off: false,
             written_to: None,
@@ -114,6 +117,7 @@ impl StreamServer {
             }
             ModelStep::Anew => {
                 self.entries.clear();
+                self.deletions += 1;
                 self.added = 0;
                 self.last_deleted = StoredId::default();
                 self.last.major -= 1_000;
@@ -163,7 +167,8 @@ impl StreamServer {
             ["INFO", "commandstats"] => {
                 let stats = "# Commandstats\r\ncmdstat_info:calls=9,usec=1\r\n";
                 let adds = format!("cmdstat_xadd:calls={},usec=1\r\n", self.next_serial);
-                Value::Bulk(format!("{stats}{adds}").into_bytes())
+                let dels = format!("cmdstat_unlink:calls={},usec=1\r\n", self.deletions);
+                Value::Bulk(format!("{stats}{adds}{dels}").into_bytes())
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,

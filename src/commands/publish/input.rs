@@ -1,0 +1,37 @@
+//! Standard input, which also ends when the user stops the command: a blocked read would go on until the next line.
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::super::tail::TICK;
+use super::Stop;
+
+/// Standard input until a stop.
+pub(super) struct StandardInput<'s> {
+    stop: &'s Stop,
+}
+
+impl<'s> StandardInput<'s> {
+    pub(super) const fn until(stop: &'s Stop) -> Self {
+        Self { stop }
+    }
+}
+
+impl Read for StandardInput<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let tick = Timespec::try_from(TICK).ok();
+        while !self.stop.is_asked() {
+            let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+            match poll(&mut fds, tick.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(rustix::io::read(stdin.as_fd(), buffer)?),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(0)
+    }
+}
