@@ -187,3 +187,17 @@ async def test_a_transform_that_is_added_to_the_stream_of_a_relay_is_told_at_onc
             await until(lambda: weirgate.ready_status() == 503, 20, "not ready")
             await send(bus, "depth.ES", 2)
             assert await got(client) == {"news": 1, "depth": 2}, "the other relays go on"
+
+
+async def test_a_subject_that_moves_to_another_stream_is_read_from_there(nats, start_weirgate):
+    async with publisher(nats) as bus:
+        stream = bus.connection.jetstream()
+        await stream.add_stream(name="A", subjects=["news.*", "x.*"])
+        weirgate = start_weirgate("levels", "--market", "off", "--relay", "news.flash=news", nats=nats).wait_ready()
+        async with connected(weirgate, PATHS[:1]) as (client,):
+            await send(bus, "news.flash", 1)
+            assert await got(client) == {"news": 1}
+            await stream.update_stream(name="A", subjects=["x.*"])
+            await stream.add_stream(name="B", subjects=["news.*"])
+            await send(bus, "news.flash", 2)
+            assert await got(client, 20) == {"news": 2}

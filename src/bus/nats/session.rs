@@ -314,10 +314,9 @@ impl<'a> ConsumersSession<'a> {
             WatchdogAnswer::State(info) => {
                 let stream = &subscription.target.stream;
                 self.standstills.note_info(stream, Ok(&info), now);
-                // A transform was added to the stream: the attempt says so, and later ones notice its end.
-                if subscription.attached.is_some()
-                    && subscription.check_subject(&info.subjects).is_err()
-                {
+                // The attempt finds the stream that has the subject now. Of a transform, it says so, and later ones notice its
+                // end.
+                if subscription.has_left_stream(&info.subjects) {
                     self.attach_again(index)?;
                 }
             }

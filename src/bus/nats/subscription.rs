@@ -270,9 +270,17 @@ impl Subscription {
         Ok(Some(found.head))
     }
 
+    /// Whether the stream that is read, which has these subjects now, stores no more messages under the subject: it stores
+    /// them under another one (a transform), or it no longer has the subject and was not chosen by its name.
+    pub(super) fn has_left_stream(&self, subjects: &StreamSubjects) -> bool {
+        let is_chosen = self.spec.stream.is_some();
+        let has_left = !subjects.stored().is_empty() && !subjects.has_some_of(&self.spec.subject);
+        self.attached.is_some() && (self.check_subject(subjects).is_err() || !is_chosen && has_left)
+    }
+
     /// Refuses a subject that the stream, which has these subjects, stores under another one: no message of it would ever
     /// come.
-    pub(super) fn check_subject(&self, subjects: &StreamSubjects) -> Result<(), NatsError> {
+    fn check_subject(&self, subjects: &StreamSubjects) -> Result<(), NatsError> {
         match subjects.moved_to(&self.spec.subject) {
             None => Ok(()),
             Some(stored) => Err(NatsError::StoredElsewhere {
