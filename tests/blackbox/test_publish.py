@@ -303,6 +303,20 @@ async def test_nats_with_and_without_a_stream(nats):
     await connection.close()
 
 
+async def test_pings_are_answered_while_nothing_is_published(start_nats, started):
+    """A default nats-server ends a connection after six minutes without an answer, this one after three seconds."""
+    nats = start_nats(config='ping_interval: "1s"\nping_max: 2')
+    slow = Process([weirgate_binary(), "publish", nats.url, "a.b", "x", "--rate", "0.2", "--count", "2"])
+    started.append(slow)
+    lines = subprocess.Popen([weirgate_binary(), "publish", nats.url, "a.b", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    lines.stdin.write("1\n")
+    lines.stdin.flush()
+    await asyncio.sleep(6)
+    said, _ = await asyncio.to_thread(lines.communicate, "2\n", 20)
+    assert (lines.returncode, said) == (0, "published 2 messages on a.b\n")
+    assert await asyncio.to_thread(slow.wait, 20) == 0, slow.log()
+
+
 async def test_what_nats_refuses_ends_with_1(start_nats):
     server = start_nats(config='authorization { users: [{user: u, password: secret, permissions: {publish: ["ok", "_INBOX.>"]}}] }')
     good, bad = (f"nats://u:{password}@127.0.0.1:{server.port}" for password in ("secret", "wrong-secret"))

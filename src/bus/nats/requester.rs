@@ -185,6 +185,16 @@ impl Requester {
         Ok(())
     }
 
+    /// Answers what the server has asked, a ping above all, without a wait. A caller that sends nothing for minutes calls it
+    /// meanwhile: nats-server ends a connection that leaves pings unanswered.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn serve(&mut self) -> Result<(), NatsError> {
+        while self.jetstream.step(Instant::now())? {}
+        Ok(())
+    }
+
     /// Waits until the server has taken all messages. Returns whether it has refused none on `subject` since the last
     /// call.
     ///

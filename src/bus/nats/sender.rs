@@ -72,6 +72,14 @@ impl NatsSender {
         })
     }
 
+    /// Answers the pings of the server, without a wait; to be called while no message is to be published.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn serve(&mut self) -> Result<(), NatsError> {
+        self.requester.serve()
+    }
+
     /// How many messages were published that the server has not confirmed.
     pub fn unconfirmed(&self) -> u32 {
         self.unconfirmed

@@ -104,6 +104,14 @@ impl Broker<'_> {
         }
     }
 
+    /// Keeps the connection alive while no message is to be published: answers the pings of NATS. Redis sends none.
+    pub(super) fn serve(&mut self) -> Result<(), PublishError> {
+        match self {
+            Self::Nats(sender, _) => Ok(sender.serve()?),
+            Self::Redis(..) => Ok(()),
+        }
+    }
+
     /// How many messages were published that the broker has not confirmed.
     pub(super) fn unconfirmed(&self) -> u64 {
         match self {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -18,20 +19,31 @@ impl<'s> StandardInput<'s> {
     pub(super) const fn until(stop: &'s Stop) -> Self {
         Self { stop }
     }
-}
 
-impl Read for StandardInput<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Waits until a read returns at once: there is something to read, or the input has ended, or the user stops. Returns
+    /// false if that is not so by `until`.
+    pub(super) fn is_ready(&self, until: Instant) -> io::Result<bool> {
         let stdin = io::stdin();
         let tick = Timespec::try_from(TICK).ok();
         while !self.stop.is_asked() {
             let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
             match poll(&mut fds, tick.as_ref()) {
+                Ok(0) | Err(Errno::INTR) if Instant::now() >= until => return Ok(false),
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(rustix::io::read(stdin.as_fd(), buffer)?),
+                Ok(_) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(0)
+        Ok(true)
+    }
+}
+
+impl Read for StandardInput<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.is_ready(Instant::now() + TICK)? {}
+        match self.stop.is_asked() {
+            true => Ok(0),
+            false => Ok(rustix::io::read(io::stdin().as_fd(), buffer)?),
+        }
     }
 }

@@ -23,6 +23,10 @@ use weirgate_runtime::Clock;
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// How often the connection is served while nothing is published. nats-server ends a connection that answers no ping for some
+/// minutes.
+const SERVED_EVERY: Duration = Duration::from_secs(1);
+
 /// How much of standard input is read at once.
 const INPUT_BYTES: usize = 64 * 1024;
 
@@ -177,7 +181,7 @@ impl PublishCommand {
     fn send(
         &mut self,
         broker: &mut Broker<'_>,
-        input: &mut impl BufRead,
+        input: &mut BufReader<StandardInput<'_>>,
         progress: &mut Progress,
         stop: &Stop,
     ) -> Result<(), PublishError> {
@@ -198,9 +202,12 @@ impl PublishCommand {
             }
             if let Some(rate) = self.rate {
                 let due_s = (progress.published - before) as f64 / rate;
-                if !stop.sleep_until(begun + Duration::from_secs_f64(due_s)) {
+                if !sleep_until(begun + Duration::from_secs_f64(due_s), broker, stop)? {
                     break;
                 }
+            }
+            if matches!(self.messages, Messages::Lines) {
+                wait_for_input(input, broker)?;
             }
             let Some(message) = self.next_message(input, progress, stop)? else {
                 break;
@@ -270,14 +277,43 @@ impl Progress {
     }
 }
 
+/// Sleeps until `until`, and serves the connection meanwhile. Returns false if the user stops.
+fn sleep_until(until: Instant, broker: &mut Broker<'_>, stop: &Stop) -> Result<bool, PublishError> {
+    loop {
+        let next = until.min(Instant::now() + SERVED_EVERY);
+        if !stop.sleep_until(next) {
+            return Ok(false);
+        }
+        if next == until {
+            return Ok(true);
+        }
+        broker.serve()?;
+    }
+}
+
+/// Waits for something to read or the end of the input, and serves the connection meanwhile.
+fn wait_for_input(
+    input: &BufReader<StandardInput<'_>>,
+    broker: &mut Broker<'_>,
+) -> Result<(), PublishError> {
+    let is_ready = || input.get_ref().is_ready(Instant::now() + SERVED_EVERY);
+    while input.buffer().is_empty() && !is_ready().map_err(cannot_read)? {
+        broker.serve()?;
+    }
+    Ok(())
+}
+
+fn cannot_read(error: io::Error) -> PublishError {
+    PublishError::Other(format!("cannot read standard input: {error}"))
+}
+
 /// Reads the next line, without its line break. Returns `None` at the end of the input.
 fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, PublishError> {
     let mut line = Vec::new();
     // Two more bytes for the line break.
     let mut limited = io::Read::take(input, LINE_BYTES_MAX as u64 + 2);
     let bytes = limited.read_until(b'\n', &mut line);
-    let input = |error| PublishError::Other(format!("cannot read standard input: {error}"));
-    if bytes.map_err(input)? == 0 {
+    if bytes.map_err(cannot_read)? == 0 {
         return Ok(None);
     }
     if line.last() == Some(&b'\n') {
