@@ -84,9 +84,12 @@ impl BusAway {
         detached("bus-away", watch)
     }
 
-    /// Whether the lost bus is the reason for the stop.
-    pub(super) fn stops(&self) -> bool {
-        self.0.load(Relaxed)
+    /// Returns the error after a stop whose reason was a bus that was away for `limit_s` seconds.
+    pub(super) fn outcome(&self, limit_s: Option<u64>) -> Result<(), RunError> {
+        match limit_s {
+            Some(limit_s) if self.0.load(Relaxed) => Err(RunError::BusAway { limit_s }),
+            _ => Ok(()),
+        }
     }
 }
 
