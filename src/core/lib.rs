@@ -129,9 +129,9 @@ pub use shell::{
 };
 pub use slow::waits::SlowSnapshot;
 pub use slow::{Sample, Why};
-pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind, SendError};
+use stats::SendError;
+pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind};
 pub use survey::Survey;
 pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicSnapshot};
-pub use turn::TurnClock;
 use weirgate_wire::base::Now;

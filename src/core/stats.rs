@@ -7,7 +7,7 @@ use super::{CloseReason, NameRefusal, NotRecovered, Short, Why};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// The client has gone: reset, or closed during the write.
     PeerGone,
     /// The kernel gave up sending again.
@@ -20,7 +20,7 @@ pub enum SendError {
 
 impl SendError {
     /// Metric labels, in the order of the numbers.
-    pub const LABELS: [&'static str; 4] = ["peer_gone", "timed_out", "unreachable", "other"];
+    const LABELS: [&'static str; 4] = ["peer_gone", "timed_out", "unreachable", "other"];
 
     /// The kind of an error of a write.
     pub(super) fn of(error: &io::Error) -> Self {
@@ -86,8 +86,8 @@ pub struct HubStats {
     pub bytes_sent: u64,
     /// Writes taken by the kernel only in part or not at all.
     pub writes_short: u64,
-    /// Writes that failed, in the order of [`SendError::LABELS`].
-    pub send_errors: [u64; SendError::LABELS.len()],
+    /// Writes that failed, by kind ([`send_errors`](Self::send_errors)).
+    pub(crate) send_errors: [u64; SendError::LABELS.len()],
     /// Bytes of the largest send queue since [`super::Hub::take_send_queue_peak`].
     pub send_queue_peak_bytes: u64,
     /// Frames deflated, once for each encoding.
@@ -160,6 +160,11 @@ impl SlowStats {
 }
 
 impl HubStats {
+    /// Failed writes, by kind: the labels of a metric.
+    pub fn send_errors(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        SendError::LABELS.into_iter().zip(self.send_errors)
+    }
+
     /// Names that clients did not get or lost, by reason: the labels of a metric.
     pub fn names_refused(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let labels = NameRefusal::ALL.map(NameRefusal::label);

@@ -211,7 +211,8 @@ impl<G: Gateway<Out: Output>> World<G> {
         let core = Core::new(limits, frame_bytes.clone(), seed);
         let time = Steps::default();
         let mut hub = Hub::new(core, gateway);
-        hub.set_turn_clock(Box::new(time.clone()));
+        let clock = time.clone();
+        hub.set_turn_clock(move || clock.mono_us());
         Self {
             hub,
             net: Net::new(time.clone()),

@@ -327,20 +327,11 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
     assert_eq!(bench.missed(&["a"], last), Err(NotRecovered::Window));
 }
 
-/// A clock that advances by a microsecond each time that it is read.
-#[derive(Debug, Default)]
-struct Steps(std::sync::atomic::AtomicU64);
-
-impl crate::TurnClock for Steps {
-    fn mono_us(&self) -> u64 {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-/// A turn with time for so many steps.
+/// A turn with time for so many steps: its clock advances by a microsecond each time that it is read.
 fn turn_of(steps: u64) -> Turn {
     let mut turn = Turn::default();
-    turn.set_clock(Box::new(Steps::default()));
+    let clock = std::sync::atomic::AtomicU64::new(0);
+    turn.set_clock(move || clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     turn.begin(steps);
     turn
 }

@@ -13,7 +13,7 @@ use super::Retained;
 use super::client::RetainedClient;
 use super::questions::LeftMembers;
 use weirgate_core::{RetainedCut, SessionKey, TopicName};
-use weirgate_wire::base::{ExtendibleMap, ExtendibleMapIntoIter};
+use weirgate_wire::base::ExtendibleMap;
 
 /// The first pause before a name is asked for again, and the longest, microseconds; each is twice the one before.
 const PAUSE_MIN_US: u64 = 5_000_000;
@@ -44,7 +44,7 @@ pub(super) struct Unanswered {
 /// Names that are forgotten all at once, until they are dropped.
 #[derive(Debug)]
 pub(in crate::gateways::channels) struct ClearedNames {
-    names: ExtendibleMapIntoIter<TopicName, UnansweredName>,
+    names: <ExtendibleMap<TopicName, UnansweredName> as IntoIterator>::IntoIter,
     dues: btree_set::IntoIter<(u64, TopicName)>,
 }
 
