@@ -29,8 +29,8 @@ use super::stats::HubStats;
 use super::tables::SlotSet;
 use super::turn::Turn;
 use super::{
-    Class, CloseReason, Effect, Encoded, Frame, FrameBytes, Limits, SendError, SessionKey,
-    SocketEnd,
+    Class, CloseReason, Effect, Encoded, Frame, FrameBytes, LARGE_BYTES, Limits, SendError,
+    SessionKey, SocketEnd,
 };
 
 /// The most sessions in one batch.
@@ -133,9 +133,6 @@ struct BatchEncoder<'a> {
     /// Whether only a part of the encoding that was asked for last is made.
     is_waiting: bool,
 }
-
-/// Of frames with a larger payload the time and the memory of each encoding are looked at.
-const LARGE_BYTES: usize = 128 * 1024;
 
 impl BatchEncoder<'_> {
     /// Makes the encoding of a frame for a client and appends its plan. Returns false if the time is over.

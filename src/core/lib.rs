@@ -98,7 +98,7 @@ pub use bus_event::{
 pub use deadlines::earliest;
 use encodings::Encoded;
 pub use ends::DrainPlan;
-use frame::Class;
+use frame::{Class, LARGE_BYTES};
 pub use frame::{ConflationKey, Content, Frame, FrameBuilder, Prefix};
 pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;

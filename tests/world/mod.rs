@@ -81,7 +81,7 @@ impl Output for ChannelsOutput {
     fn keep(self, kept: &mut Interests) {
         let change = match self {
             Self::Interest(change) => change,
-            Self::GapTold { clients } => return kept.told.push(clients),
+            Self::GapNotified { clients } => return kept.told.push(clients),
             Self::OldTable(acl) => return kept.old_tables.push(acl.to_json()),
             Self::Retained(RetainedRequest::Ask {
                 name,

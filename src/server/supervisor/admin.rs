@@ -590,9 +590,9 @@ impl Shared {
                 let turn = turn.unwrap_or_else(|| one.channel.next_turn());
                 (one, turn)
             });
-            let told = self.change(others.collect(), &admin_request).await;
+            let answers = self.change(others.collect(), &admin_request).await;
             if let Some(mut value) = value_of(&answer.body) {
-                set_missing(&mut value, &missing_numbers(&told));
+                set_missing(&mut value, &missing_numbers(&answers));
                 answer.body = value.to_string().into();
             }
         }

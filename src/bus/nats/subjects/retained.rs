@@ -1367,11 +1367,11 @@ impl Retained {
         };
         // Another question goes on: the end of this one would tell only of the refusal.
         let lacks_some = pending.reading.last_cursor().cut.is_some();
-        let is_told = pending.question.after.cut.is_some();
+        let has_cut = pending.question.after.cut.is_some();
         if let Some(NatsCut::Refused(_)) = cut
             && pending.reading.all.is_some()
             && lacks_some
-            && !is_told
+            && !has_cut
         {
             return self.events.push(pending.page(false));
         }
