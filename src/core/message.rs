@@ -37,7 +37,7 @@ pub struct Message {
     counted: Counted,
 }
 
-/// What of a message goes into a frame.
+/// The part of a message that goes into a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The payload.
@@ -220,7 +220,7 @@ impl Drop for Message {
     }
 }
 
-/// What a publication brings.
+/// The content of a publication.
 #[derive(Clone, Debug)]
 pub enum Body {
     /// The frame for all members.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::session::{Pause, Pauses};
-use super::{CloseReason, NameRefusal, NotRecovered, Short, Why};
+use super::{CloseReason, NameRefusal, NotRecovered, ShortHistory, SlowReason};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,13 +127,13 @@ pub struct OverloadStats {
     pub states_replaced: u64,
 }
 
-/// Slow clients by cause, in the order of [`Why::ALL`].
+/// Slow clients by cause, in the order of [`SlowReason::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlowStats {
     /// Gauge: clients that are slow.
-    pub clients: [u64; Why::ALL.len()],
+    pub clients: [u64; SlowReason::ALL.len()],
     /// Time for which clients were slow, all together, microseconds.
-    pub slow_us: [u64; Why::ALL.len()],
+    pub slow_us: [u64; SlowReason::ALL.len()],
     /// Calls of the kernel for its numbers.
     pub calls: u64,
 }
@@ -142,20 +142,26 @@ impl SlowStats {
     /// Counts the end of a gate that lasted for `gated_us`, if there was a gate.
     pub(super) fn count_gate(&mut self, gated_us: Option<u64>) {
         if let Some(us) = gated_us {
-            self.clients[Why::Buffered as usize] -= 1;
-            self.slow_us[Why::Buffered as usize] += us;
+            self.clients[SlowReason::Buffered as usize] -= 1;
+            self.slow_us[SlowReason::Buffered as usize] += us;
         }
     }
 
     /// Clients that are slow, by cause: the labels of a metric.
     pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        Why::ALL.map(Why::label).into_iter().zip(self.clients)
+        SlowReason::ALL
+            .map(SlowReason::label)
+            .into_iter()
+            .zip(self.clients)
     }
 
     /// Seconds for which clients were slow, by cause.
     pub fn seconds(&self) -> impl Iterator<Item = (&'static str, f64)> + use<> {
         let seconds = self.slow_us.map(|us| us as f64 / 1e6);
-        Why::ALL.map(Why::label).into_iter().zip(seconds)
+        SlowReason::ALL
+            .map(SlowReason::label)
+            .into_iter()
+            .zip(seconds)
     }
 }
 
@@ -186,7 +192,7 @@ pub struct HistoryStats {
     /// No message since this time is missing, Unix microseconds; `None` while messages have no position.
     pub since_unix_us: Option<i64>,
     /// Why nothing older is there, if that is younger than [`Self::keep_us`].
-    pub short: Short,
+    pub short: ShortHistory,
 }
 
 impl HubStats {

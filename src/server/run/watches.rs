@@ -17,7 +17,7 @@ use signal_hook::low_level::raise;
 use super::common::CommonSettings;
 use super::{RunError, freed_memory, systemd, watchdog};
 use crate::telemetry::Telemetry;
-use weirgate_core::Short;
+use weirgate_core::ShortHistory;
 use weirgate_runtime::{Clock, detached};
 
 /// Starts the threads that watch the running loop; called by the thread of the loop.
@@ -108,7 +108,7 @@ fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
                 // No kept message has a position yet.
                 continue;
             };
-            let is_short = reach.short == Some(Short::Bytes) && reach.us < stats.keep_us / 2;
+            let is_short = reach.short == Some(ShortHistory::Bytes) && reach.us < stats.keep_us / 2;
             if is_short && !is_warned {
                 tracing::warn!(
                     holds_ms = reach.us / 1_000,

@@ -47,7 +47,7 @@ struct Inner {
     state: Mutex<QuotaState>,
 }
 
-/// The counts of a [`Quota`].
+/// The counts of a [`Quota`], for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The label in metrics and in the documents.

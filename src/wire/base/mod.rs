@@ -15,4 +15,4 @@ pub use finding::Finding;
 pub use in_chunks::{ChunkedQueue, ChunkedSlab};
 pub use pure::{LogBudget, Now, SplitMix64, allocated_bytes};
 pub use secret::Secret;
-pub use settings_text::{is_host, unix_socket_url, without_mark};
+pub use settings_text::{is_host, unix_socket_url, without_bom};

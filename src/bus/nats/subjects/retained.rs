@@ -1270,7 +1270,7 @@ impl Retained {
         }
     }
 
-    /// Requests a consumer of a stream, as soon as there is a place.
+    /// Requests a consumer of a stream, as soon as there is a slot.
     fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = QuestionStep::InLine(part);
