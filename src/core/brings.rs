@@ -36,7 +36,7 @@ impl NameSource {
     }
 }
 
-/// The bus's word on the subscription to a name.
+/// Whether the bus has confirmed the subscription to a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBus {
     /// Messages come.
@@ -49,7 +49,7 @@ pub enum OnBus {
 
 /// Why the history of a name is shorter than `--history-ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Short {
+pub enum ShortHistory {
     /// Nothing from before is known here: a start, or a loss of the bus.
     #[default]
     Start,
@@ -59,7 +59,7 @@ pub enum Short {
     LeftOut,
 }
 
-impl Short {
+impl ShortHistory {
     /// The word for clients and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ pub struct Reach {
     /// The age of the oldest time from which on no message is missing, microseconds.
     pub us: u64,
     /// Why this is less than `--history-ms`; `None` if it is not.
-    pub short: Option<Short>,
+    pub short: Option<ShortHistory>,
 }
 
 /// Why the last values of a name, or all of its messages, are not whole: the `cut` of the contract.
@@ -127,7 +127,7 @@ impl RetainedCut {
     }
 }
 
-/// What the subscription to a name brings.
+/// What a client gets of a name that it subscribes to: messages from where, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brings {
     /// Where the messages come from.

@@ -10,7 +10,7 @@ use super::resume::REPLAYED_BYTES_MAX;
 use super::send_queue::Pushed;
 use super::session::{Delivered, NextPostponed, Pause, Session};
 use super::tables::{SlabRoom, SlotSet};
-use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Why};
+use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, SlowReason};
 use weirgate_wire::base::ChunkedQueue;
 
 /// If too many messages are postponed for a client, so many of them go out with each further one.
@@ -228,7 +228,7 @@ impl Clients {
     pub(super) fn set_gate(&mut self, now: Now, key: SessionKey) {
         if let Some(session) = self.session_mut(key) {
             session.set_gate(now);
-            self.stats.slow.clients[Why::Buffered as usize] += 1;
+            self.stats.slow.clients[SlowReason::Buffered as usize] += 1;
         }
     }
 

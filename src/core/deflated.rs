@@ -12,12 +12,8 @@ use std::sync::Arc;
 use super::encodings::{Key, Kind};
 use super::protocol::websocket;
 use super::window::{FrameId, NextPayload, WindowId, Windows};
-use super::{Frame, HubStats, Limits, Now};
+use super::{Frame, HubStats, LARGE_BYTES, Limits, Now};
 use weirgate_wire::deflate::{DeflateParams, Deflater};
-
-/// Larger payloads get the small window for all clients, and refer to no other frame: text that hardly
-/// shrinks takes twice as long with the large window, and the loop waits.
-const LARGE_BYTES: usize = 128 * 1024;
 
 /// A larger payload is compressed only if several clients may share the encoding: for one client alone, the loop waits too
 /// long.

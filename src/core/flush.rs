@@ -29,8 +29,8 @@ use super::stats::HubStats;
 use super::tables::SlotSet;
 use super::turn::Turn;
 use super::{
-    Class, CloseReason, Effect, Encoded, Frame, FrameBytes, Limits, SendError, SessionKey,
-    SocketEnd,
+    Class, CloseReason, Effect, Encoded, Frame, FrameBytes, LARGE_BYTES, Limits, SendError,
+    SessionKey, SocketEnd,
 };
 
 /// The most sessions in one batch.
@@ -134,10 +134,6 @@ struct BatchEncoder<'a> {
     /// later flush.
     is_waiting: bool,
 }
-
-/// Encodings of a frame with a larger payload are made in steps, and only if there is memory for them
-/// ([`LargeEncoder`]).
-const LARGE_BYTES: usize = 128 * 1024;
 
 impl BatchEncoder<'_> {
     /// Makes the encoding of a frame for a client and appends its plan. Returns false if the time is over.

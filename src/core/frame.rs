@@ -16,6 +16,15 @@ use super::window::FrameId;
 use super::{CopyPosition, CopyRank, Now, Position};
 use weirgate_wire::base::allocated_bytes;
 
+/// A payload of more bytes is *large*: each MiB of it takes the loop a millisecond or more, and every client waits meanwhile.
+///
+/// - Its encodings are made in steps, and only while there is memory for them (`flush.rs`, `large_encoding.rs`).
+/// - It is compressed with the small window for all clients, and refers to no other frame (`deflated.rs`): text that hardly
+///   shrinks takes twice as long with the large window.
+/// - It stays in its message, and the frames for names, patterns and kinds of clients share it (`message.rs`): copies would
+///   take as much memory each. So no shared payload is in a compression window.
+pub(crate) const LARGE_BYTES: usize = 128 * 1024;
+
 /// The kind of a payload, and the kind of frames in which a client gets the messages of the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Content {

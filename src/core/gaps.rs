@@ -8,7 +8,7 @@ const GAPS_KEPT: u64 = 64;
 /// Before so many gaps, of ten messages, none is usual.
 const GAPS_MIN: u8 = 9;
 
-/// The gaps between the messages of a topic or subject.
+/// The usual time between the messages of a source, and from when on a silence is longer than usual.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
     /// The longest gap of late, microseconds. A longer gap counts at once; with shorter ones it is forgotten by and by.

@@ -44,7 +44,7 @@ impl<C> Closed<C> {
     }
 }
 
-/// The kind of a path.
+/// Who may send requests to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance<'a> {
     /// Clients, for pages of these origins; requests from other origins are refused with 403.

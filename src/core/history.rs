@@ -41,7 +41,7 @@ use super::message::payload_alone;
 use super::turn::Turn;
 use super::{
     Body, Content, CopyFor, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats,
-    NotRecovered, Point, Position, Render, Short, StoredId, TopicName,
+    NotRecovered, Point, Position, Render, ShortHistory, StoredId, TopicName,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::{MatchBudget, NamePatterns};
@@ -239,7 +239,7 @@ pub(super) struct History {
     memory: Memory,
     /// No message since this time is missing, Unix microseconds; `None` before the first position. With it, why nothing
     /// older is there.
-    since: Option<(i64, Short)>,
+    since: Option<(i64, ShortHistory)>,
     /// When the newest message was left out, Unix microseconds; 0: none was.
     left_out_us: i64,
     /// The newest loss of messages.
@@ -308,7 +308,7 @@ impl History {
             // Positions go on: nothing is missing.
             FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.numbers.newest().is_some() => {}
             // Nothing from before is known, or messages are missing before the next position.
-            _ => self.since = Some((now.unix_us, Short::Start)),
+            _ => self.since = Some((now.unix_us, ShortHistory::Start)),
         }
         match notice {
             FeedNotice::Mark {
@@ -366,7 +366,7 @@ impl History {
             return;
         };
         let unix_us = body.and_then(time_of).unwrap_or(now.unix_us);
-        self.since.get_or_insert((unix_us, Short::Start));
+        self.since.get_or_insert((unix_us, ShortHistory::Start));
         let topic = self.known_topics.add(topic, unix_us);
         match body {
             Some(body) => {
@@ -657,7 +657,7 @@ impl History {
             }
         }
         while self.entries.front().is_some_and(is_old) {
-            self.forget_oldest(Short::Start);
+            self.forget_oldest(ShortHistory::Start);
             if !turn.has_time() {
                 break;
             }
@@ -672,7 +672,7 @@ impl History {
             bytes_max: self.limits.bytes_max as u64,
             keep_us: self.limits.keep_us,
             since_unix_us: self.since.map(|(since, _)| since),
-            short: self.since.map_or(Short::Start, |(_, short)| short),
+            short: self.since.map_or(ShortHistory::Start, |(_, short)| short),
         }
     }
 
@@ -683,7 +683,7 @@ impl History {
         let left_out_us = known.map_or(self.left_out_us, |known| known.left_out_us);
         let mut stats = self.stats();
         if stats.since_unix_us.is_some_and(|since| since < left_out_us) {
-            (stats.since_unix_us, stats.short) = (Some(left_out_us), Short::LeftOut);
+            (stats.since_unix_us, stats.short) = (Some(left_out_us), ShortHistory::LeftOut);
         }
         stats.reach(unix_us)
     }
@@ -736,7 +736,7 @@ impl History {
         }
         match self.newest_only.over() {
             Some(topic) => self.forget_newest_only(topic),
-            None => return self.forget_oldest(Short::Bytes),
+            None => return self.forget_oldest(ShortHistory::Bytes),
         }
         true
     }
@@ -759,7 +759,7 @@ impl History {
     /// Takes the oldest message off the list. A message that goes for its memory, and is the only one of its topic,
     /// stays as its newest if there is room. Returns false if the list is empty. `short`: why nothing older is there
     /// from here on.
-    fn forget_oldest(&mut self, short: Short) -> bool {
+    fn forget_oldest(&mut self, short: ShortHistory) -> bool {
         let (Some(mut entry), Some(topic)) = (self.entries.pop_front(), self.topics.pop_front())
         else {
             return false;
@@ -770,7 +770,7 @@ impl History {
             let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        let is_kept = short == Short::Bytes
+        let is_kept = short == ShortHistory::Bytes
             && entry.body.is_some()
             && self.known_topics.has_only_newest(topic);
         let name = self.known_topics.topic(topic);

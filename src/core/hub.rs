@@ -16,7 +16,7 @@ use super::session::{Due, Pause, Session};
 use super::shell::{Effect, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, PhaseKind, Publication,
-    SessionKey, SocketEnd, TurnClock, tables,
+    SessionKey, SocketEnd, tables,
 };
 use weirgate_wire::admission::{ConnectionPermit, Peer, Transport};
 
@@ -244,9 +244,10 @@ impl<G: Gateway> Hub<G> {
         self.core.set_refusal(key, refusal);
     }
 
-    /// Sets the clock by which the hub ends its work in time. Without one, there is always time.
-    pub fn set_turn_clock(&mut self, clock: Box<dyn TurnClock>) {
-        self.core.turn.set_clock(clock);
+    /// Sets the clock by which the hub ends its work in time: microseconds of a monotonic clock. Nothing else depends on it.
+    /// Without one, there is always time.
+    pub fn set_turn_clock(&mut self, mono_us: impl Fn() -> u64 + Send + 'static) {
+        self.core.turn.set_clock(mono_us);
     }
 
     /// Begins a turn of the loop at this time of the turn's clock, microseconds.

@@ -90,7 +90,7 @@ mod window;
 pub use self::core::Core;
 pub use self::hub::Hub;
 pub use addresses::AddressLimits;
-pub use brings::{Brings, NameSource, OnBus, RetainedCut, Short};
+pub use brings::{Brings, NameSource, OnBus, RetainedCut, ShortHistory};
 pub use bus_event::{
     BusEvent, BusMessage, PageCursor, PayloadText, ReadPart, SkippedMessage, StreamPosition,
     Subscription,
@@ -98,7 +98,7 @@ pub use bus_event::{
 pub use deadlines::earliest;
 use encodings::Encoded;
 pub use ends::DrainPlan;
-use frame::Class;
+use frame::{Class, LARGE_BYTES};
 pub use frame::{ConflationKey, Content, Frame, FrameBuilder, Prefix};
 pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
@@ -120,7 +120,7 @@ pub use publication::{
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};
 pub use resume::Recipient;
-pub use revoked::{Connected, Cut, Full, Revoked, WasConnected};
+pub use revoked::{Connected, Cut, Revoked, RevokedFull, WasConnected};
 pub use search::{FoundClient, FoundName, Search, SearchOutcome};
 pub use session::{Accepted, ClientSnapshot, ClientState};
 pub use shell::{
@@ -128,10 +128,10 @@ pub use shell::{
     Whom, Write,
 };
 pub use slow::waits::SlowSnapshot;
-pub use slow::{Sample, Why};
-pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind, SendError};
+pub use slow::{SlowReason, TcpSample};
+use stats::SendError;
+pub use stats::{HistoryStats, HubStats, OverloadStats, PhaseKind};
 pub use survey::Survey;
 pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicSnapshot};
-pub use turn::TurnClock;
 use weirgate_wire::base::Now;

@@ -27,7 +27,7 @@ pub(super) struct Losses {
     pub(super) copies_skipped: u64,
 }
 
-/// How long the bus delivers the messages of a topic.
+/// Whether the bus delivers the messages of a topic now, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Active {
     /// Not yet, or not at all.

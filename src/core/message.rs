@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::frame::Counted;
 use super::frame_bytes::{Account, Keeper};
-use super::{ConflationKey, Content, Frame, FrameBytes, Now, Position, TopicName};
+use super::{ConflationKey, Content, Frame, FrameBytes, LARGE_BYTES, Now, Position, TopicName};
 use weirgate_wire::base::allocated_bytes;
 
 /// A message as the bus has sent it, and what the feed knows of it.
@@ -37,7 +37,7 @@ pub struct Message {
     counted: Counted,
 }
 
-/// What of a message goes into a frame.
+/// The part of a message that goes into a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The payload.
@@ -45,11 +45,6 @@ pub enum Part {
     /// The text of [`Message::text_with`], which was made before.
     Text,
 }
-
-/// A payload that is larger stays in its message, and the frames for names, patterns and kinds of clients refer to it:
-/// copies of many megabytes would take as much memory each, and a turn of the loop a millisecond for each megabyte. It is
-/// more than what compression windows keep.
-const COPIED_BYTES_MAX: usize = 128 * 1024;
 
 /// The payload of a large message, within the payload of a frame.
 #[derive(Debug)]
@@ -178,7 +173,7 @@ impl Message {
     /// Whether frames share a part, because it is large.
     #[inline]
     pub(super) fn is_shared(&self, part: Part) -> bool {
-        self.part(part).len() > COPIED_BYTES_MAX
+        self.part(part).len() > LARGE_BYTES
     }
 
     /// How many frames that share the payload a walk over the queues has met.
@@ -225,7 +220,7 @@ impl Drop for Message {
     }
 }
 
-/// What a publication brings.
+/// The content of a publication.
 #[derive(Clone, Debug)]
 pub enum Body {
     /// The frame for all members.

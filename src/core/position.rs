@@ -45,7 +45,7 @@ impl StoredId {
     }
 }
 
-/// The place of a message in a kept feed.
+/// The position of a message in a kept feed, which clients get as a text: the feed, and the message within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The hash of the list of kept names, or of the stream's name: another feed has other messages.
@@ -54,7 +54,7 @@ pub struct Position {
     pub point: Point,
 }
 
-/// A message within a kept feed.
+/// The part of a [`Position`] that names the message within its feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// A message of a bus without ids.

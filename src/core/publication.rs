@@ -406,7 +406,7 @@ impl Default for FeedSettings {
     }
 }
 
-/// Reads an event before the loop gets it ([`Feed::reader`]).
+/// The function of a feed that reads an event on the thread of the source, before the loop gets it ([`Feed::reader`]).
 pub type EventReader<E> = Arc<dyn Fn(&mut E) + Send + Sync>;
 
 /// Turns bus events into publications. A process has one feed. Pure: no clock, no socket, no thread.

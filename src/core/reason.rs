@@ -172,7 +172,7 @@ impl CloseCode {
     }
 }
 
-/// The data that the client still gets before the close frame.
+/// How to close a client: which frames it still gets before the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
     /// The close frame goes out after the bytes that the kernel takes in this turn, or at the next frame boundary;

@@ -23,7 +23,7 @@ const RESUMED_MESSAGE_BYTES: usize = 16;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;
 
-/// A client for which messages are found.
+/// A client that gets missed messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipient {
     /// The client.

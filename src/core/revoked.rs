@@ -126,7 +126,7 @@ impl Refusals {
 /// The list is full: nothing was added. A list that forgot its oldest entry would accept a refused user again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the list of refused users and tokens is full: {0} entries")]
-pub struct Full(pub usize);
+pub struct RevokedFull(pub usize);
 
 /// What [`Revoked::lift`] has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,13 +166,13 @@ impl Lists {
     ///
     /// # Errors
     /// There is no room.
-    fn add(&mut self, refused: &Cut, max: usize, now_unix_ms: i64) -> Result<Cut, Full> {
+    fn add(&mut self, refused: &Cut, max: usize, now_unix_ms: i64) -> Result<Cut, RevokedFull> {
         if !self.of_calls.has(refused) {
             if self.len() >= max {
                 self.prune(now_unix_ms);
             }
             if self.len() >= max {
-                return Err(Full(max));
+                return Err(RevokedFull(max));
             }
         }
         let ends = Ends::of_call(refused, now_unix_ms);
@@ -207,7 +207,7 @@ impl Revoked {
     ///
     /// # Errors
     /// There is no room.
-    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Cut, Full> {
+    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Cut, RevokedFull> {
         self.write().add(refused, self.max, now_unix_ms)
     }
 
@@ -246,7 +246,7 @@ impl Revoked {
     ///
     /// # Errors
     /// There is no room.
-    pub fn replace_file(&self, cuts: &[Cut], now_unix_ms: i64) -> Result<(), Full> {
+    pub fn replace_file(&self, cuts: &[Cut], now_unix_ms: i64) -> Result<(), RevokedFull> {
         let mut refusals = Refusals::default();
         for cut in cuts {
             refusals.add(cut, Ends::of_line(cut, now_unix_ms));
@@ -257,7 +257,7 @@ impl Revoked {
             lists.prune(now_unix_ms);
         }
         if refusals.len() + lists.of_calls.len() > self.max {
-            return Err(Full(self.max));
+            return Err(RevokedFull(self.max));
         }
         lists.of_file = refusals;
         Ok(())

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::{fmt, io};
 
-use super::{CloseReason, Cut, Full, Sample, SessionKey, Why};
+use super::{CloseReason, Cut, RevokedFull, SessionKey, SlowReason, TcpSample};
 use weirgate_wire::admission::{ClientAddr, ConnectionPermit, HeldBytes, Peer};
 
 /// A request to close clients.
@@ -31,7 +31,7 @@ pub enum Whom {
     },
 }
 
-/// The outcome of a request.
+/// The outcome of a [`CutRequest`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CutDone {
     /// Closed clients.
@@ -41,7 +41,7 @@ pub struct CutDone {
     /// The token that is refused from now on, if the request named a single connection.
     pub refused: Option<Cut>,
     /// The list of refusals had no room for this token.
-    pub full: Option<Full>,
+    pub full: Option<RevokedFull>,
 }
 
 impl fmt::Debug for CutRequest {
@@ -79,7 +79,7 @@ pub enum SocketEnd {
     Reset,
 }
 
-/// Work on a socket.
+/// Work on a socket that the hub leaves to the shell.
 #[derive(Debug)]
 pub enum Effect {
     /// The socket's sending side is done: shut down that side, and read on until the peer ends.
@@ -111,7 +111,7 @@ pub enum Effect {
     ReadLast(SessionKey),
 }
 
-/// The traffic of a connection.
+/// Counts of the bytes and messages of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes from the client, the request head included.
@@ -164,7 +164,7 @@ pub struct Dropped {
     /// How long the kernel had taken no byte, microseconds; 0 if nothing waited.
     pub untaken_us: u64,
     /// Why the client was slow; `None` if it was not.
-    pub why: Option<Why>,
+    pub why: Option<SlowReason>,
     /// The cause in words for people, with figures; empty if there are no figures.
     pub say: Box<str>,
 }
@@ -172,11 +172,11 @@ pub struct Dropped {
 impl Ended {
     /// Adds the last verdict on a slow client, if weirgate dropped the client or its socket failed. For any other end,
     /// removes [`dropped`](Self::dropped).
-    pub(super) fn note_slow(&mut self, reported: Option<(Why, Box<str>)>) {
+    pub(super) fn note_slow(&mut self, reported: Option<(SlowReason, Box<str>)>) {
         let reason = self.reason;
         let is_reported = reported
             .as_ref()
-            .is_some_and(|(why, _)| *why != Why::Unclear);
+            .is_some_and(|(why, _)| *why != SlowReason::Unclear);
         let failed = reason == CloseReason::SocketError && is_reported;
         self.dropped.take_if(|_| !reason.is_drop() && !failed);
         if let (Some(dropped), Some((why, say))) = (&mut self.dropped, reported) {
@@ -220,7 +220,7 @@ pub trait Transmit {
 
     /// The numbers of the kernel about a connection; `None` if it has none, as by default. The caller sets the time of
     /// the sample.
-    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+    fn sample(&mut self, key: SessionKey) -> Option<TcpSample> {
         let _ = key;
         None
     }

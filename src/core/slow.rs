@@ -9,7 +9,7 @@ use super::reason::labelled;
 
 labelled! {
     /// The cause for which a client is slow.
-    pub enum Why {
+    pub enum SlowReason {
         /// The client's program reads slowly or not at all.
         Client = "client",
         /// The client's receive window is too small for the distance.
@@ -33,7 +33,7 @@ labelled! {
 
 /// Numbers of the kernel about one connection at a moment (`TCP_INFO`); counters count from the connection's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sample {
+pub struct TcpSample {
     /// The moment, microseconds of the monotonic clock.
     pub at_us: u64,
     /// Retransmissions of the oldest segment without an acknowledgement.
@@ -64,7 +64,7 @@ pub struct Sample {
     pub window_limited_us: u64,
 }
 
-impl Sample {
+impl TcpSample {
     /// Bytes in flight: sent and not acknowledged.
     pub fn in_flight_bytes(&self) -> u64 {
         let once = self.sent_bytes.saturating_sub(self.resent_bytes);
@@ -81,8 +81,8 @@ impl Sample {
 /// Two samples of a connection, about a second apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {
-    before: Sample,
-    after: Sample,
+    before: TcpSample,
+    after: TcpSample,
 }
 
 /// What two samples of a waiting client show.
@@ -117,11 +117,11 @@ const LOSS_PERCENT: f64 = 2.0;
 
 impl Pair {
     /// Two samples in their order; `None` for two of the same moment.
-    pub(super) fn new(before: Sample, after: Sample) -> Option<Self> {
+    pub(super) fn new(before: TcpSample, after: TcpSample) -> Option<Self> {
         (after.at_us > before.at_us).then_some(Self { before, after })
     }
 
-    fn grown(&self, counter: fn(&Sample) -> u64) -> u64 {
+    fn grown(&self, counter: fn(&TcpSample) -> u64) -> u64 {
         counter(&self.after).saturating_sub(counter(&self.before))
     }
 
@@ -225,14 +225,14 @@ impl Pair {
 
 impl Cause {
     /// The word for this cause; `None` if the previous verdict still holds.
-    pub(super) fn why(self) -> Option<Why> {
+    pub(super) fn why(self) -> Option<SlowReason> {
         match self {
             Self::Idle => None,
-            Self::Late => Some(Why::Gateway),
-            Self::Silent => Some(Why::Silent),
-            Self::Window => Some(Why::Window),
-            Self::Closed | Self::Reads => Some(Why::Client),
-            Self::Queued | Self::Path => Some(Why::Network),
+            Self::Late => Some(SlowReason::Gateway),
+            Self::Silent => Some(SlowReason::Silent),
+            Self::Window => Some(SlowReason::Window),
+            Self::Closed | Self::Reads => Some(SlowReason::Client),
+            Self::Queued | Self::Path => Some(SlowReason::Network),
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::io;
 
 use super::session::{Pause, Pauses};
-use super::{CloseReason, NameRefusal, NotRecovered, Short, Why};
+use super::{CloseReason, NameRefusal, NotRecovered, ShortHistory, SlowReason};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// The client has gone: reset, or closed during the write.
     PeerGone,
     /// The kernel gave up sending again.
@@ -20,7 +20,7 @@ pub enum SendError {
 
 impl SendError {
     /// Metric labels, in the order of the numbers.
-    pub const LABELS: [&'static str; 4] = ["peer_gone", "timed_out", "unreachable", "other"];
+    const LABELS: [&'static str; 4] = ["peer_gone", "timed_out", "unreachable", "other"];
 
     /// The kind of an error of a write.
     pub(super) fn of(error: &io::Error) -> Self {
@@ -86,8 +86,8 @@ pub struct HubStats {
     pub bytes_sent: u64,
     /// Writes taken by the kernel only in part or not at all.
     pub writes_short: u64,
-    /// Writes that failed, in the order of [`SendError::LABELS`].
-    pub send_errors: [u64; SendError::LABELS.len()],
+    /// Writes that failed, by kind ([`send_errors`](Self::send_errors)).
+    pub(crate) send_errors: [u64; SendError::LABELS.len()],
     /// Bytes of the largest send queue since [`super::Hub::take_send_queue_peak`].
     pub send_queue_peak_bytes: u64,
     /// Frames deflated, once for each encoding.
@@ -127,13 +127,13 @@ pub struct OverloadStats {
     pub states_replaced: u64,
 }
 
-/// Slow clients by cause, in the order of [`Why::ALL`].
+/// Slow clients by cause, in the order of [`SlowReason::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlowStats {
     /// Gauge: clients that are slow.
-    pub clients: [u64; Why::ALL.len()],
+    pub clients: [u64; SlowReason::ALL.len()],
     /// Time for which clients were slow, all together, microseconds.
-    pub slow_us: [u64; Why::ALL.len()],
+    pub slow_us: [u64; SlowReason::ALL.len()],
     /// Calls of the kernel for its numbers.
     pub calls: u64,
 }
@@ -142,24 +142,35 @@ impl SlowStats {
     /// Counts the end of a gate that lasted for `gated_us`, if there was a gate.
     pub(super) fn count_gate(&mut self, gated_us: Option<u64>) {
         if let Some(us) = gated_us {
-            self.clients[Why::Buffered as usize] -= 1;
-            self.slow_us[Why::Buffered as usize] += us;
+            self.clients[SlowReason::Buffered as usize] -= 1;
+            self.slow_us[SlowReason::Buffered as usize] += us;
         }
     }
 
     /// Clients that are slow, by cause: the labels of a metric.
     pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        Why::ALL.map(Why::label).into_iter().zip(self.clients)
+        SlowReason::ALL
+            .map(SlowReason::label)
+            .into_iter()
+            .zip(self.clients)
     }
 
     /// Seconds for which clients were slow, by cause.
     pub fn seconds(&self) -> impl Iterator<Item = (&'static str, f64)> + use<> {
         let seconds = self.slow_us.map(|us| us as f64 / 1e6);
-        Why::ALL.map(Why::label).into_iter().zip(seconds)
+        SlowReason::ALL
+            .map(SlowReason::label)
+            .into_iter()
+            .zip(seconds)
     }
 }
 
 impl HubStats {
+    /// Failed writes, by kind: the labels of a metric.
+    pub fn send_errors(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        SendError::LABELS.into_iter().zip(self.send_errors)
+    }
+
     /// Names that clients did not get or lost, by reason: the labels of a metric.
     pub fn names_refused(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let labels = NameRefusal::ALL.map(NameRefusal::label);
@@ -181,7 +192,7 @@ pub struct HistoryStats {
     /// No message since this time is missing, Unix microseconds; `None` while messages have no position.
     pub since_unix_us: Option<i64>,
     /// Why nothing older is there, if that is younger than [`Self::keep_us`].
-    pub short: Short,
+    pub short: ShortHistory,
 }
 
 impl HubStats {

@@ -17,19 +17,18 @@ use super::{ByClient, SessionKey};
 /// A turn that has taken so much is long, microseconds.
 const LONG_TURN_US: u64 = 3_000;
 
-/// The clock of the shell. The core reads it only to end its work in time: nothing else depends on it.
-pub trait TurnClock: fmt::Debug + Send {
-    /// Microseconds of a monotonic clock.
-    fn mono_us(&self) -> u64;
+/// The clock of the shell, microseconds. The core reads it only to end its work in time: nothing else depends on it.
+struct TurnClock(Box<dyn Fn() -> u64 + Send>);
+
+impl TurnClock {
+    fn mono_us(&self) -> u64 {
+        self.0()
+    }
 }
 
-/// A clock that never advances, for a core without a shell: there is always time.
-#[derive(Debug)]
-struct Still;
-
-impl TurnClock for Still {
-    fn mono_us(&self) -> u64 {
-        0
+impl fmt::Debug for TurnClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TurnClock").finish_non_exhaustive()
     }
 }
 
@@ -37,7 +36,7 @@ impl TurnClock for Still {
 /// whose frames are encoded.
 #[derive(Debug)]
 pub(super) struct Turn {
-    clock: Box<dyn TurnClock>,
+    clock: TurnClock,
     /// From when on the turn under way is long.
     long_from_us: u64,
     part: Span,
@@ -81,7 +80,8 @@ impl Span {
 impl Default for Turn {
     fn default() -> Self {
         Self {
-            clock: Box::new(Still),
+            // For a core without a shell: there is always time.
+            clock: TurnClock(Box::new(|| 0)),
             long_from_us: u64::MAX,
             part: Span::of(u64::MAX),
             share: None,
@@ -91,8 +91,8 @@ impl Default for Turn {
 }
 
 impl Turn {
-    pub(super) fn set_clock(&mut self, clock: Box<dyn TurnClock>) {
-        self.clock = clock;
+    pub(super) fn set_clock(&mut self, mono_us: impl Fn() -> u64 + Send + 'static) {
+        self.clock = TurnClock(Box::new(mono_us));
     }
 
     /// Begins a turn.
@@ -197,20 +197,12 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug)]
-    struct Set(Arc<AtomicU64>);
-
-    impl TurnClock for Set {
-        fn mono_us(&self) -> u64 {
-            self.0.load(Ordering::Relaxed)
-        }
-    }
-
     #[test]
     fn in_a_long_turn_the_parts_after_the_flush_have_half_of_their_time() {
         let clock = Arc::new(AtomicU64::new(10));
         let mut turn = Turn::default();
-        turn.set_clock(Box::new(Set(Arc::clone(&clock))));
+        let mono_us = Arc::clone(&clock);
+        turn.set_clock(move || mono_us.load(Ordering::Relaxed));
         let mut lasts = |begin: fn(&mut Turn, u64), from_us: u64| {
             clock.store(from_us, Ordering::Relaxed);
             begin(&mut turn, 1_000);

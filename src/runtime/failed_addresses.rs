@@ -26,15 +26,6 @@ pub struct FailedAddress {
     pub why: String,
 }
 
-/// How a connection has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// It was lost, as any connection may be.
-    Lost,
-    /// It ended with any other error: the server was of no use.
-    Useless,
-}
-
 impl FailedAddresses {
     /// Notes that an address has failed at `at`: no connection was made, or the connection was of no use.
     pub fn note_failure(&mut self, address: SocketAddr, at: Instant, why: String) {
@@ -50,19 +41,12 @@ impl FailedAddresses {
         self.0.retain(|failed| failed.address != address);
     }
 
-    /// Notes the end of a connection that lasted from `since` to `at`. If it was lost after it had lasted long enough, its
-    /// address does not count as failed.
-    pub fn note_end(
-        &mut self,
-        address: SocketAddr,
-        [since, at]: [Instant; 2],
-        end: ConnectionEnd,
-        why: String,
-    ) {
-        let was_steady = at.saturating_duration_since(since) >= STEADY_AFTER;
-        match end {
-            ConnectionEnd::Lost if was_steady => self.forget(address),
-            ConnectionEnd::Lost | ConnectionEnd::Useless => self.note_failure(address, at, why),
+    /// Notes the loss of a connection that lasted from `since` to `at`. If it had lasted long enough, its address does not
+    /// count as failed.
+    pub fn note_loss(&mut self, address: SocketAddr, [since, at]: [Instant; 2], why: String) {
+        match at.saturating_duration_since(since) >= STEADY_AFTER {
+            true => self.forget(address),
+            false => self.note_failure(address, at, why),
         }
     }
 

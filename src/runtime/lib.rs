@@ -24,9 +24,9 @@ pub mod tls_roots;
 mod wake;
 
 pub use durations::{DurationCounts, Durations};
-pub use failed_addresses::{ConnectionEnd, FailedAddresses};
+pub use failed_addresses::FailedAddresses;
 pub use queue_bytes::{QueueBytes, TakenBytes};
-pub use source::{LoopGone, Source, SourceLink, Stopping, WithBeside};
+pub use source::{LoopGone, Source, SourceLink, Stopping};
 pub use status::{BusStatus, ConsumerStatus, Stall, StreamReport};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};
 

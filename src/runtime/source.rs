@@ -11,14 +11,25 @@ use crossbeam_channel::{Sender, TrySendError};
 use weirgate_core::{BusEvent, EventReader};
 use weirgate_wire::base::Now;
 
-use self::beside::OneOfTwo;
-pub use self::beside::WithBeside;
+use self::beside::{OneOfTwo, WithBeside};
 use crate::{Clock, QueueBytes, Wake};
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
     /// Connects, subscribes and sends events until the other end of `link` is gone.
     fn run(self: Box<Self>, link: SourceLink);
+
+    /// Returns one source for a stream, which this is, and the names beside it, which `beside` reads on a thread of its own.
+    /// [`BusStatus::with_beside`](crate::BusStatus::with_beside) joins their states.
+    fn with_beside(self, beside: impl Source + 'static) -> Box<dyn Source>
+    where
+        Self: Sized + 'static,
+    {
+        Box::new(WithBeside {
+            stream: Box::new(self),
+            beside: Box::new(beside),
+        })
+    }
 }
 
 /// The channel from a source's thread to the loop, bounded in messages and bytes. Each event that is sent also wakes
@@ -103,7 +114,7 @@ impl SourceLink {
     }
 
     /// A second link to the same channel, for events that need no side (`one_of_two`): those about stored messages, or those
-    /// whose side [`WithBeside`] sets.
+    /// whose side [`Source::with_beside`] sets.
     #[must_use]
     pub fn another(&self) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! The version of this build. The commit, the target and the compiler come from `src/server/build.rs`.
 
-/// What a build is.
+/// The version, the commit and the compiler of a build.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInfo {
     /// The version of weirgate.

@@ -11,12 +11,12 @@
 //! | `connect` | a new connection |
 //! | `activity` | when bytes moved on a connection |
 //! | `pool` | the connections to a service, kept for reuse |
-//! | `places` | permits for requests to use a connection |
+//! | `permits` | permits for requests to use a connection |
 
 mod activity;
 mod connect;
 pub(crate) mod fetch;
-mod places;
+mod permits;
 mod pool;
 pub(crate) mod redirects;
 
@@ -36,7 +36,7 @@ use weirgate_wire::base::LogBudget;
 use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::activity::Activity;
-pub(crate) use self::places::{CONNECTION_BYTES, ConnectionPlace, NoPlace, Places};
+pub(crate) use self::permits::{CONNECTION_BYTES, NoPermit, ServicePermit, ServicePermits};
 pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
 
 /// The name of this program in requests.

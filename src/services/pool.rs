@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::activity::Activity;
 use super::connect::{self, Connected};
-use super::places::ConnectionPlace;
+use super::permits::ServicePermit;
 use super::{Service, SharedFailedAddresses, lock};
 use weirgate_server::http::BoxError;
 
@@ -107,7 +107,7 @@ pub(crate) struct Lease<B> {
     kept: KeptConnections<B>,
     failed_addresses: SharedFailedAddresses,
     /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
-    place: Option<Arc<ConnectionPlace>>,
+    permit: Option<Arc<ServicePermit>>,
 }
 
 impl<B> Lease<B> {
@@ -128,15 +128,15 @@ impl<B> Lease<B> {
         );
     }
 
-    /// The place of the request, if counted here.
-    pub(crate) fn place(&self) -> Option<&ConnectionPlace> {
-        self.place.as_deref()
+    /// The permit of the request, if counted here.
+    pub(crate) fn permit(&self) -> Option<&ServicePermit> {
+        self.permit.as_deref()
     }
 
-    /// A weak reference to the place of the request, if it is counted here: valid for as long as the request has the
-    /// place.
-    pub(crate) fn place_kept(&self) -> Weak<ConnectionPlace> {
-        self.place.as_ref().map(Arc::downgrade).unwrap_or_default()
+    /// A weak reference to the permit of the request, if it is counted here: valid for as long as the request has the
+    /// permit.
+    pub(crate) fn permit_kept(&self) -> Weak<ServicePermit> {
+        self.permit.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// The activity of the connection.
@@ -226,11 +226,11 @@ impl<B: RepeatableBody> Pool<B> {
     /// There is no answer.
     pub(crate) async fn send(
         &self,
-        place: Option<Arc<ConnectionPlace>>,
+        permit: Option<Arc<ServicePermit>>,
         request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
-        let sent = self.send_on_some(place, request, excused).await;
+        let sent = self.send_on_some(permit, request, excused).await;
         let answering = &self.service.answering;
         match &sent {
             Err(failure) if failure.is_silence() => answering.failed(&failure.cause),
@@ -244,7 +244,7 @@ impl<B: RepeatableBody> Pool<B> {
     /// policy permits it, sends the request again on the next connection.
     async fn send_on_some(
         &self,
-        mut place: Option<Arc<ConnectionPlace>>,
+        mut permit: Option<Arc<ServicePermit>>,
         mut request: Request<B>,
         excused: impl Fn() -> bool,
     ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
@@ -259,13 +259,13 @@ impl<B: RepeatableBody> Pool<B> {
                 connection,
                 kept: Arc::clone(&self.kept),
                 failed_addresses: self.service.failed_addresses.clone(),
-                place,
+                permit,
             };
             let answer = self.exchange(&mut lease.connection, request, &excused);
             let failure = match answer.await {
                 Ok(answer) => return Ok((answer, lease)),
                 Err(Fault::Stale(again)) if !is_new => {
-                    (request, place) = (*again, lease.place);
+                    (request, permit) = (*again, lease.permit);
                     continue;
                 }
                 Err(Fault::Stale(_)) => {

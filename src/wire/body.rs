@@ -29,7 +29,7 @@ pub enum BodyError {
     TooLarge,
 }
 
-/// Finds the end of one body that arrives in pieces.
+/// Finds the end of the body of an HTTP request that arrives in pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyScanner {
     state: BodyState,

@@ -25,10 +25,10 @@ pub(crate) const OPCODE_PONG: u8 = 0xa;
 /// Longest payload of a control frame (§5.5).
 pub(crate) const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
-/// A ping of the server without a payload.
+/// The frame of a ping of the server without a payload.
 pub const EMPTY_PING: [u8; 2] = [FIN | OPCODE_PING, 0];
 
-/// A whole message of the server.
+/// What the header of a frame says of a message of the server, which is always in one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataFrame {
     /// Whether the payload is text; otherwise bytes.

@@ -20,7 +20,7 @@ const HEAD_BYTES_MAX: usize = 14;
 const RSV2_AND_RSV3: u8 = 0x30;
 const MASKED: u8 = 0x80;
 
-/// Why a connection is not read any further: always the client's fault.
+/// Why the frames of a client are not read any further: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A message over the limit, on the wire or inflated.

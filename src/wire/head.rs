@@ -15,7 +15,7 @@ use url::form_urlencoded;
 pub use self::trace::Trace;
 use super::space;
 
-/// Finds the end of a head that arrives in pieces; looks at each byte once.
+/// Finds the end of an HTTP request head that arrives in pieces; looks at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScanner {
     scanned: u32,

@@ -73,7 +73,7 @@ fn what_clients_send_ahead_has_one_sum_of_which_an_address_has_its_share() {
     let of_other = wait_for(other.2, 30_000);
     assert!(of_other < 60_000 && rig.held.held() < 200_000, "{of_other}");
     drop((many, other));
-    rig.wait_for_places(0);
+    rig.wait_for_permits(0);
     assert_eq!(rig.held.held(), 0);
 }
 

@@ -76,7 +76,7 @@ fn a_service_that_breaks_off_breaks_the_answer_off() {
             rest.escape_ascii()
         );
     }
-    rig.wait_for_places(0);
+    rig.wait_for_permits(0);
 }
 
 fn text_to_the_end(client: &mut Client) -> String {
@@ -131,7 +131,7 @@ fn a_head_that_a_service_has_sent_arrives_whatever_follows() {
             }
         }
     }
-    rig.wait_for_places(0);
+    rig.wait_for_permits(0);
 }
 
 /// The first answer is whole, the second breaks off, and nobody gets the third.
@@ -241,7 +241,7 @@ fn a_client_that_goes_takes_its_request_with_it() {
         leave(client);
         assert_ends(&mut service);
     }
-    rig.wait_for_places(0);
+    rig.wait_for_permits(0);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn requests_beyond_the_connections_of_a_service_wait_for_one() {
     let mut clients: Vec<_> = (0..3).map(connect).collect();
     let mut first = rig.accept();
     let mut second = rig.accept();
-    // The other service has places of its own.
+    // The other service has permits of its own.
     let mut other = rig.connect(get("/v1/simulation/x"));
     let mut simulation = accept(&rig.simulation);
     simulation.head_text();
@@ -370,7 +370,7 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
         left.elapsed() < patient(Duration::from_secs(3)),
         "seen late"
     );
-    rig.wait_for_places(0);
+    rig.wait_for_permits(0);
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn wait_with_uploads() {
         .map(|n| {
             let mut client = rig.connect(&head);
             if n == 0 {
-                rig.wait_for_places(1);
+                rig.wait_for_permits(1);
                 before = resident_bytes();
             }
             client.stream.set_nonblocking(true).unwrap();

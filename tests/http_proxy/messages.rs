@@ -217,7 +217,7 @@ fn a_service_may_refuse_a_body_without_reading_it() {
         let reply = client.reply();
         assert_eq!((reply.status, reply.text()), (413, "large"), "{framing}");
     }
-    rig.wait_for_places(0);
+    rig.wait_for_permits(0);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use weirgate_wire::base::Now;
 pub(crate) struct Rig {
     handle: HttpHandle,
     listener: TcpListener,
-    pub(crate) places: Quota,
+    pub(crate) permits: Quota,
     pub(crate) measurement: TcpListener,
     pub(crate) simulation: TcpListener,
     /// Connections that asked for a WebSocket.
@@ -121,7 +121,7 @@ impl Rig {
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),
             listener: service(),
-            places: Quota::new("connections", 1 << 20),
+            permits: Quota::new("connections", 1 << 20),
             measurement,
             simulation,
             returned,
@@ -153,7 +153,7 @@ impl Rig {
             ),
             peer: peer.into(),
             permit: ConnectionPermit::new(
-                &self.places,
+                &self.permits,
                 Peer::from(peer).client(),
                 Transport::Plain,
                 0,
@@ -198,10 +198,10 @@ impl Rig {
         }
     }
 
-    pub(crate) fn wait_for_places(&self, taken: usize) {
+    pub(crate) fn wait_for_permits(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(30);
-        while self.places.holders() != taken {
-            assert!(Instant::now() < end, "places stay taken");
+        while self.permits.holders() != taken {
+            assert!(Instant::now() < end, "permits stay taken");
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -1,6 +1,6 @@
 //! A client behind buffers that take everything at once and carry little: its state stays young, by the pongs alone.
 
-use weirgate_core::{Limits, SessionKey, Why};
+use weirgate_core::{Limits, SessionKey, SlowReason};
 
 use super::{SECOND, small_queue, state};
 use crate::world::World;
@@ -102,7 +102,7 @@ fn oldest(
 }
 
 fn gates(world: &World<State>) -> u64 {
-    world.hub.stats().slow.clients[Why::Buffered as usize]
+    world.hub.stats().slow.clients[SlowReason::Buffered as usize]
 }
 
 #[test]
@@ -126,10 +126,13 @@ fn a_line_behind_deep_buffers_carries_young_states() {
         );
         assert_eq!(gates(&world), 1);
         let look = world.hub.core().snapshot_of(line.key).expect("it is there");
-        assert_eq!(look.slow.and_then(|slow| slow.why), Some(Why::Buffered));
+        assert_eq!(
+            look.slow.and_then(|slow| slow.why),
+            Some(SlowReason::Buffered)
+        );
         world.end(line.key, true);
         assert_eq!(gates(&world), 0);
-        assert!(world.hub.stats().slow.slow_us[Why::Buffered as usize] > 100 * SECOND);
+        assert!(world.hub.stats().slow.slow_us[SlowReason::Buffered as usize] > 100 * SECOND);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate_core::{Effect, Limits, PeerEnd, Sample, SessionKey, SlowSnapshot, Why};
+use weirgate_core::{Effect, Limits, PeerEnd, SessionKey, SlowReason, SlowSnapshot, TcpSample};
 use weirgate_wire::admission::TrustedProxies;
 
 use super::deadlines::pinged;
@@ -26,26 +26,31 @@ fn limits() -> Limits {
 }
 
 /// A connection of which the kernel is busy all the time, and whose window is closed.
-fn frozen(now_us: u64) -> Sample {
-    Sample {
+fn frozen(now_us: u64) -> TcpSample {
+    TcpSample {
         mss_bytes: 1_448,
         cwnd_segments: 10,
         busy_us: now_us,
         window_limited_us: now_us,
-        ..Sample::default()
+        ..TcpSample::default()
     }
 }
 
 trait Looks {
     /// Passes so many quarters of a second, each with a look.
-    fn looks(&mut self, looks: u64, late_us: u64, sample: impl Fn(u64) -> Option<Sample>);
+    fn looks(&mut self, looks: u64, late_us: u64, sample: impl Fn(u64) -> Option<TcpSample>);
     fn slow(&self, key: SessionKey) -> Option<SlowSnapshot>;
 }
 
 macro_rules! looks {
     ($gateway:ty) => {
         impl Looks for World<$gateway> {
-            fn looks(&mut self, looks: u64, late_us: u64, sample: impl Fn(u64) -> Option<Sample>) {
+            fn looks(
+                &mut self,
+                looks: u64,
+                late_us: u64,
+                sample: impl Fn(u64) -> Option<TcpSample>,
+            ) {
                 for _ in 0..looks {
                     self.advance(LOOK);
                     for socket in self.net.sockets.values_mut() {
@@ -66,7 +71,7 @@ macro_rules! looks {
 looks!(Symbols);
 looks!(State);
 
-fn some_frozen(now_us: u64) -> Option<Sample> {
+fn some_frozen(now_us: u64) -> Option<TcpSample> {
     Some(frozen(now_us))
 }
 
@@ -87,7 +92,7 @@ fn a_client_that_reads_nothing_is_named_within_a_second_and_a_half() {
     );
     world.looks(1, 0, some_frozen);
     let slow = world.slow(frozen).expect("slow");
-    assert_eq!(slow.why, Some(Why::Client));
+    assert_eq!(slow.why, Some(SlowReason::Client));
     assert_eq!(&*slow.say, "takes nothing for 1.2 s: its window is closed");
     world.looks(20, 0, some_frozen);
     assert_eq!(
@@ -96,14 +101,14 @@ fn a_client_that_reads_nothing_is_named_within_a_second_and_a_half() {
     );
     let stats = world.hub.stats().slow;
     assert_eq!((stats.clients.iter().sum::<u64>(), stats.calls), (1, 7));
-    assert_eq!(stats.slow_us[Why::Client as usize], 21 * LOOK);
+    assert_eq!(stats.slow_us[SlowReason::Client as usize], 21 * LOOK);
 
     world.open_window(frozen, usize::MAX);
     world.looks(12, 0, some_frozen);
     assert!(world.slow(frozen).is_some(), "three seconds count");
     world.looks(3, 0, some_frozen);
     assert!(world.slow(frozen).is_none() && world.hub.slow_due().is_some());
-    assert_eq!(world.hub.stats().slow.clients, [0; Why::ALL.len()]);
+    assert_eq!(world.hub.stats().slow.clients, [0; SlowReason::ALL.len()]);
     world.looks(41, 0, some_frozen);
     assert_eq!(world.hub.slow_due(), None, "nobody is looked at");
 }
@@ -128,10 +133,13 @@ fn a_wait_ends_with_the_queue_whatever_empties_it() {
     let key = world.viewer(0);
     world.publish("levels/1", "a state");
     world.looks(5, 0, some_frozen);
-    assert_eq!(world.slow(key).and_then(|slow| slow.why), Some(Why::Client));
+    assert_eq!(
+        world.slow(key).and_then(|slow| slow.why),
+        Some(SlowReason::Client)
+    );
     world.hub.handle_ended(world.now, key, PeerEnd::Failed);
     world.settle();
-    assert_eq!(world.hub.stats().slow.clients, [0; Why::ALL.len()]);
+    assert_eq!(world.hub.stats().slow.clients, [0; SlowReason::ALL.len()]);
     assert_eq!(world.hub.slow_due(), None);
 }
 
@@ -147,7 +155,7 @@ fn a_late_loop_is_not_the_fault_of_the_client() {
         world.net.sockets.get_mut(&key).expect("a socket").room = 0;
     }
     let slow = world.slow(key).expect("it waited");
-    assert_eq!(slow.why, Some(Why::Gateway));
+    assert_eq!(slow.why, Some(SlowReason::Gateway));
     assert_eq!(&*slow.say, "our loop was late: 300 ms in the last second");
 }
 
@@ -178,9 +186,12 @@ fn a_loop_that_is_a_little_late_hides_no_cause() {
     for look in 1..=8 {
         world.looks(1, 100_000, some_frozen);
         let why = world.slow(key).and_then(|slow| slow.why);
-        assert_ne!(why, Some(Why::Gateway), "at look {look}");
+        assert_ne!(why, Some(SlowReason::Gateway), "at look {look}");
     }
-    assert_eq!(world.slow(key).and_then(|slow| slow.why), Some(Why::Client));
+    assert_eq!(
+        world.slow(key).and_then(|slow| slow.why),
+        Some(SlowReason::Client)
+    );
 }
 
 #[test]
@@ -191,7 +202,7 @@ fn without_numbers_of_the_kernel_nothing_is_guessed() {
     world.looks(2, 0, |_| None);
     assert_eq!(
         world.slow(key).and_then(|slow| slow.why),
-        Some(Why::Unclear)
+        Some(SlowReason::Unclear)
     );
     world.looks(20, 0, |_| None);
     assert_eq!(world.net.samples.len(), 1, "not asked again");
@@ -200,7 +211,10 @@ fn without_numbers_of_the_kernel_nothing_is_guessed() {
     idle.publish(100);
     let stopped = |_| Some(frozen(0));
     idle.looks(9, 0, stopped);
-    assert_eq!(idle.slow(key).and_then(|slow| slow.why), Some(Why::Unclear));
+    assert_eq!(
+        idle.slow(key).and_then(|slow| slow.why),
+        Some(SlowReason::Unclear)
+    );
 }
 
 #[test]
@@ -217,14 +231,17 @@ fn thousands_that_wait_share_the_calls_of_a_look_and_few_have_samples() {
     let mut of = [0; 3];
     for key in keys {
         match world.slow(key).and_then(|slow| slow.why) {
-            Some(Why::Client) => of[0] += 1,
-            Some(Why::Unclear) => of[1] += 1,
+            Some(SlowReason::Client) => of[0] += 1,
+            Some(SlowReason::Unclear) => of[1] += 1,
             _ => of[2] += 1,
         }
     }
     assert_eq!(of, [SAMPLED_MAX, 1_200 - SAMPLED_MAX, 0]);
     let clients = world.hub.stats().slow.clients;
-    assert_eq!(clients[Why::Unclear as usize], 1_200 - SAMPLED_MAX as u64);
+    assert_eq!(
+        clients[SlowReason::Unclear as usize],
+        1_200 - SAMPLED_MAX as u64
+    );
 }
 
 #[test]
@@ -246,7 +263,7 @@ fn behind_a_proxy_only_the_proxy_is_seen_and_named_if_half_of_its_clients_are_sl
     world.publish(100);
     world.looks(6, 0, some_frozen);
     let slow = world.slow(first).expect("slow");
-    assert_eq!(slow.why, Some(Why::Proxy));
+    assert_eq!(slow.why, Some(SlowReason::Proxy));
     assert_eq!(&*slow.say, "its proxy takes nothing for 1.2 s");
     for key in &rest[..2] {
         world.net.sockets.get_mut(key).expect("a socket").room = 0;
@@ -278,7 +295,7 @@ fn a_dropped_client_leaves_its_verdict_and_what_waited() {
     assert_eq!((dropped.messages, dropped.bytes), (3, 3_100), "{key:?}");
     assert_eq!(
         (dropped.why, dropped.untaken_us),
-        (Some(Why::Client), 5 * LOOK)
+        (Some(SlowReason::Client), 5 * LOOK)
     );
     assert!(
         dropped.say.starts_with("takes nothing for"),

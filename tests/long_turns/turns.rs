@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 
 use rustix::time::{ClockId, clock_gettime};
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, PeerEnd, Search, SessionKey, Transmit,
-    TurnClock, Write,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, PeerEnd, Search, SessionKey, Transmit, Write,
 };
 use weirgate_server::run::CommonSettings;
 use weirgate_wire::admission::{Bill, Transport};
@@ -28,15 +27,6 @@ pub(crate) const FIRST_POSITION: &str = "FIRST_POSITION";
 pub(crate) fn cpu_us() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
-}
-
-#[derive(Debug)]
-struct CpuTime;
-
-impl TurnClock for CpuTime {
-    fn mono_us(&self) -> u64 {
-        cpu_us()
-    }
 }
 
 /// What a gateway has beside its hub: a feed, a bus, services.
@@ -148,7 +138,7 @@ impl<C: Contract> Turns<C> {
         let frame_bytes = FrameBytes::default();
         let (contract, gateway, limits) = C::new(kind, &frame_bytes);
         let mut hub = Hub::new(Core::new(limits, frame_bytes, 1), gateway);
-        hub.set_turn_clock(Box::new(CpuTime));
+        hub.set_turn_clock(cpu_us);
         Self {
             contract,
             hub,

@@ -81,7 +81,7 @@ impl Output for ChannelsOutput {
     fn keep(self, kept: &mut Interests) {
         let change = match self {
             Self::Interest(change) => change,
-            Self::GapTold { clients } => return kept.told.push(clients),
+            Self::GapNotified { clients } => return kept.told.push(clients),
             Self::OldTable(acl) => return kept.old_tables.push(acl.to_json()),
             Self::Retained(RetainedRequest::Ask {
                 name,
@@ -211,7 +211,8 @@ impl<G: Gateway<Out: Output>> World<G> {
         let core = Core::new(limits, frame_bytes.clone(), seed);
         let time = Steps::default();
         let mut hub = Hub::new(core, gateway);
-        hub.set_turn_clock(Box::new(time.clone()));
+        let clock = time.clone();
+        hub.set_turn_clock(move || clock.mono_us());
         Self {
             hub,
             net: Net::new(time.clone()),

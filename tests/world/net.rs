@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
 
-use weirgate_core::{Sample, SessionKey, SocketEnd, Transmit, Write};
+use weirgate_core::{SessionKey, SocketEnd, TcpSample, Transmit, Write};
 
 use super::client::{Client, Place};
 use super::ledger::Shared;
@@ -33,7 +33,7 @@ pub(crate) struct Socket {
     pub(crate) blocked_at: Option<u64>,
     pub(crate) bytes: u64,
     /// The kernel's numbers about the connection; of the last call for them.
-    pub(crate) sample: Option<Sample>,
+    pub(crate) sample: Option<TcpSample>,
 }
 
 /// Simulated sockets by key.
@@ -75,7 +75,7 @@ impl Transmit for Net {
         }
     }
 
-    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+    fn sample(&mut self, key: SessionKey) -> Option<TcpSample> {
         self.samples.push(key);
         self.sockets.get(&key)?.sample
     }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weirgate_core::TurnClock;
-
 /// Each look takes a microsecond.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Steps(Arc<AtomicU64>);
@@ -14,10 +12,9 @@ impl Steps {
     pub(crate) fn end_part(&self) {
         self.0.fetch_add(1 << 40, Ordering::Relaxed);
     }
-}
 
-impl TurnClock for Steps {
-    fn mono_us(&self) -> u64 {
+    /// Takes a look.
+    pub(crate) fn mono_us(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 }

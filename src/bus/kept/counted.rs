@@ -36,7 +36,7 @@ enum Count {
     Since(Mark, u64),
 }
 
-/// The names of the feed, and the count of their messages on this connection.
+/// The kept feed on a bus without a stream: its names, and the count of their messages on this connection.
 #[derive(Debug)]
 pub struct CountedFeed {
     names: Vec<Name>,

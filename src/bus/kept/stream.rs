@@ -15,7 +15,7 @@ use weirgate_wire::base::{LogBudget, Now};
 /// The most log lines about losses, a second.
 const LINES_PER_SECOND: u32 = 5;
 
-/// The stream of a source.
+/// The settings of the stream of the bus that is the kept feed.
 #[derive(Clone, Debug)]
 pub struct StreamSettings {
     /// The name of the stream, or the key.
@@ -31,7 +31,7 @@ pub struct StreamSettings {
     pub only: Option<NamePatterns>,
 }
 
-/// A result of a reader, in the order of the stream.
+/// A message or a fault that the reader of a stream has found, in the order of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeptEvent {
     /// A message.
@@ -77,7 +77,7 @@ pub enum KeptEvent {
     },
 }
 
-/// Turns the results of a reader into events for the loop.
+/// Turns what the reader of a stream has found ([`KeptEvent`]) into events for the loop.
 #[derive(Debug)]
 pub struct StreamFeed {
     settings: StreamSettings,

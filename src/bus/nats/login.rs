@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use weirgate_runtime::tls_roots;
-use weirgate_wire::base::{Secret, without_mark};
+use weirgate_wire::base::{Secret, without_bom};
 use weirgate_wire::json::{Json, JsonError};
 
 /// The longest version to show, characters.
@@ -231,7 +231,7 @@ fn read(what: &str, path: &Path) -> io::Result<String> {
         let text = format!("{what} {}: {error}", path.display());
         io::Error::new(error.kind(), text)
     };
-    let text = fs::read(path).and_then(without_mark).map_err(named)?;
+    let text = fs::read(path).and_then(without_bom).map_err(named)?;
     String::from_utf8(text).map_err(|error| named(io::Error::new(ErrorKind::InvalidData, error)))
 }
 

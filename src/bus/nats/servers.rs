@@ -9,7 +9,7 @@ use super::protocol::PayloadLimits;
 use super::server_search::ServerSearch;
 use super::settings::NatsSettings;
 use crate::socket::Waiter;
-use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake};
+use weirgate_runtime::{FailedAddresses, Wake};
 
 /// The servers of a source beyond the servers of the URL, and why and when each failed. The newest announcement of a
 /// server stays with its connection, and is added here when the connection ends.
@@ -116,13 +116,13 @@ impl NatsServers {
             &configured,
         );
         if let Stop::Bus(error) = stop {
-            let end = match error {
-                NatsError::Lost | NatsError::Ended(_) => ConnectionEnd::Lost,
-                _ => ConnectionEnd::Useless,
-            };
-            let times = [connection.opened, Instant::now()];
-            let why = error.to_string();
-            self.failed.note_end(connection.peer, times, end, why);
+            let (peer, now, why) = (connection.peer, Instant::now(), error.to_string());
+            match error {
+                NatsError::Lost | NatsError::Ended(_) => {
+                    self.failed.note_loss(peer, [connection.opened, now], why);
+                }
+                _ => self.failed.note_failure(peer, now, why),
+            }
         }
         if let Some(address) = next.as_ref().and_then(|next| next.address) {
             self.failed.forget(address);

@@ -37,7 +37,7 @@ fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A value as the server sends it.
+/// A value of RESP, the protocol of Redis, as the server sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A short text: `OK`, `PONG`.
@@ -56,7 +56,7 @@ pub enum Value {
     Array(Vec<Self>),
 }
 
-/// The limits of the reader.
+/// The limits of a [`RespReader`].
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimits {
     /// The longest string that is kept whole.
@@ -71,7 +71,7 @@ pub struct ReadLimits {
     pub singly: bool,
 }
 
-/// A field that is kept of an entry.
+/// A field that is kept of the entry of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryField {
     /// Its name.

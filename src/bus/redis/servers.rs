@@ -16,7 +16,7 @@ use super::sentinels::NamedMaster;
 use super::settings::{RedisEndpoint, RedisSettings};
 use crate::probe::ProbeResult;
 use crate::socket::{Buffered, Waiter};
-use weirgate_runtime::{ConnectionEnd, FailedAddresses, Wake, tls_roots};
+use weirgate_runtime::{FailedAddresses, Wake, tls_roots};
 
 /// The longest silence during the TLS handshake and the log-in, if nobody has more [patience](RedisServers::with_patience).
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -165,12 +165,11 @@ impl RedisServers {
     /// for a while and was then lost.
     pub(super) fn note_end(&mut self, stop: &Stop) {
         if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
-            let end = match error {
-                RedisError::Lost(_) => ConnectionEnd::Lost,
-                _ => ConnectionEnd::Useless,
-            };
-            let times = [since, Instant::now()];
-            self.failed.note_end(address, times, end, error.to_string());
+            let (now, why) = (Instant::now(), error.to_string());
+            match error {
+                RedisError::Lost(_) => self.failed.note_loss(address, [since, now], why),
+                _ => self.failed.note_failure(address, now, why),
+            }
         }
     }
 

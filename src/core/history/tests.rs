@@ -327,20 +327,11 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
     assert_eq!(bench.missed(&["a"], last), Err(NotRecovered::Window));
 }
 
-/// A clock that advances by a microsecond each time that it is read.
-#[derive(Debug, Default)]
-struct Steps(std::sync::atomic::AtomicU64);
-
-impl crate::TurnClock for Steps {
-    fn mono_us(&self) -> u64 {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-/// A turn with time for so many steps.
+/// A turn with time for so many steps: its clock advances by a microsecond each time that it is read.
 fn turn_of(steps: u64) -> Turn {
     let mut turn = Turn::default();
-    turn.set_clock(Box::new(Steps::default()));
+    let clock = std::sync::atomic::AtomicU64::new(0);
+    turn.set_clock(move || clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     turn.begin(steps);
     turn
 }
@@ -721,7 +712,7 @@ fn how_far_back_it_reaches_is_known() {
     };
     bench.advance(10 * SECOND);
     bench.keep("a", "1");
-    assert_eq!(reach(&bench), Some((10, Some(Short::Start))));
+    assert_eq!(reach(&bench), Some((10, Some(ShortHistory::Start))));
     bench.advance(51 * SECOND);
     bench.keep("a", "2");
     assert_eq!(
@@ -735,9 +726,9 @@ fn how_far_back_it_reaches_is_known() {
         bench.keep("a", &"x".repeat(2_000));
     }
     let (seconds, short) = reach(&bench).expect("a reach");
-    assert!((1..20).contains(&seconds) && short == Some(Short::Bytes));
+    assert!((1..20).contains(&seconds) && short == Some(ShortHistory::Bytes));
     bench.history.note(at(bench.now_us), FeedNotice::Hole);
-    assert_eq!(reach(&bench), Some((0, Some(Short::Start))));
+    assert_eq!(reach(&bench), Some((0, Some(ShortHistory::Start))));
 }
 
 #[test]
@@ -755,9 +746,9 @@ fn nothing_reaches_over_a_message_that_was_left_out() {
     bench.history.keep(at(bench.now_us), left_out, &a, None);
     bench.advance(SECOND);
     bench.keep("a", "2");
-    assert_eq!(reach(&bench, &a), Some((1, Some(Short::LeftOut))));
-    assert_eq!(reach(&bench, &b), Some((3, Some(Short::Start))));
+    assert_eq!(reach(&bench, &a), Some((1, Some(ShortHistory::LeftOut))));
+    assert_eq!(reach(&bench, &b), Some((3, Some(ShortHistory::Start))));
     // It may be a pattern.
     let any = TopicName::fixed("*");
-    assert_eq!(reach(&bench, &any), Some((1, Some(Short::LeftOut))));
+    assert_eq!(reach(&bench, &any), Some((1, Some(ShortHistory::LeftOut))));
 }

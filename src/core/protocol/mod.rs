@@ -143,7 +143,7 @@ impl ClientMessage {
     }
 }
 
-/// A message for a gateway.
+/// A message of a client, for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
     /// Text, checked to be UTF-8.

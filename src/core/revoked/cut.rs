@@ -80,7 +80,7 @@ impl<'a> Connected<'a> {
     }
 }
 
-/// A choice of connections: all conditions that are given have to hold.
+/// Which connections an operator cuts off: those for which all given conditions hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cut {

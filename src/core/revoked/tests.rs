@@ -348,10 +348,10 @@ fn a_full_list_refuses_and_forgets_nobody() {
     list.replace_file(&file, NOW).expect("room");
     let [ann, bob] = ["ann", "bob"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
     list.add(&ann, NOW).expect("room");
-    assert_eq!(list.add(&bob, NOW), Err(Full(2)));
+    assert_eq!(list.add(&bob, NOW), Err(RevokedFull(2)));
     list.add(&ann, NOW + 1).expect("its own entry");
     let two = [file[0].clone(), cut(r#"{"jti":"a"}"#)];
-    assert_eq!(list.replace_file(&two, NOW), Err(Full(2)));
+    assert_eq!(list.replace_file(&two, NOW), Err(RevokedFull(2)));
     let own = marks("a", &[], None);
     assert!(list.refuse(&connected("filed", &own), i64::MAX - 1));
     assert!(!list.refuse(&connected("bob", &own), NOW));
@@ -374,7 +374,7 @@ fn what_has_ended_makes_room_in_both_lists() {
     let list = Revoked::new(2);
     let filed = [until("ann"), until("bob")];
     list.replace_file(&filed, NOW).expect("room");
-    assert_eq!(list.add(&until("cid"), NOW + HOUR - 1), Err(Full(2)));
+    assert_eq!(list.add(&until("cid"), NOW + HOUR - 1), Err(RevokedFull(2)));
     let cid = cut(r#"{"user":"cid"}"#);
     list.add(&cid, NOW + HOUR).expect("room");
     assert!(list.refuse(&connected("cid", &own), NOW + HOUR));
@@ -383,7 +383,10 @@ fn what_has_ended_makes_room_in_both_lists() {
     for ended in &filed {
         list.add(ended, NOW).expect("room");
     }
-    assert_eq!(list.replace_file(&forever, NOW + HOUR - 1), Err(Full(2)));
+    assert_eq!(
+        list.replace_file(&forever, NOW + HOUR - 1),
+        Err(RevokedFull(2))
+    );
     list.replace_file(&forever, NOW + HOUR).expect("room");
     assert!(list.refuse(&connected("filed", &own), NOW + HOUR));
     list.replace_file(&[], NOW + HOUR).expect("room");

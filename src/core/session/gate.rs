@@ -14,7 +14,7 @@
 use super::Session;
 use super::phase::Phase;
 use crate::limits::LATE_PONG_US;
-use crate::{Limits, Now, SlowSnapshot, Why};
+use crate::{Limits, Now, SlowReason, SlowSnapshot};
 
 /// A pong is behind a queue if it takes longer than the shortest pong by more than this, and by more than half of the
 /// shortest.
@@ -206,7 +206,7 @@ impl Session {
     pub(crate) fn gate_snapshot(&self, now: Now) -> Option<SlowSnapshot> {
         let gate = self.gate()?;
         Some(SlowSnapshot {
-            why: Some(Why::Buffered),
+            why: Some(SlowReason::Buffered),
             say: gate.say().into(),
             slow_us: gate.age_us(now),
             kernel: None,

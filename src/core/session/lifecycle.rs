@@ -16,7 +16,7 @@ use weirgate_wire::HeadError;
 use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
 
-/// The details of an accepted upgrade.
+/// What a gateway sets for a client that it accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     /// `Sec-WebSocket-Protocol` of the response: an offered protocol.

@@ -7,7 +7,7 @@ struct Row {
     client: String,
     want: String,
     is_slow: bool,
-    sample: Sample,
+    sample: TcpSample,
 }
 
 fn rows() -> Vec<Row> {
@@ -23,7 +23,7 @@ fn rows() -> Vec<Row> {
             client: format!("{} {}", cell("run"), cell("cause")),
             want: cell("want").to_owned(),
             is_slow: cell("slow") == "1",
-            sample: Sample {
+            sample: TcpSample {
                 at_us: (cell("t").parse::<f64>().expect("a time") * 1e6) as u64,
                 retransmits: number("retransmits") as u8,
                 mss_bytes: small("mss"),
@@ -62,11 +62,11 @@ fn recorded_clients_are_slow_for_their_known_cause() {
             continue;
         }
         let cause = pair.cause(0);
-        let why = cause.why().or(before).unwrap_or(Why::Unclear);
+        let why = cause.why().or(before).unwrap_or(SlowReason::Unclear);
         before = Some(why);
         verdicts += 1;
         let is_right = match why {
-            Why::Silent => second.want == "network",
+            SlowReason::Silent => second.want == "network",
             why => why.label() == second.want,
         };
         let say = pair.say(cause, 0, 0);
@@ -84,15 +84,15 @@ fn recorded_clients_are_slow_for_their_known_cause() {
 
 /// A client that reads slowly: a second in which the window was the limit all the time.
 fn pair() -> Pair {
-    let before = Sample {
+    let before = TcpSample {
         mss_bytes: 1_000,
         rtt_us: 1_000,
         min_rtt_us: 1_000,
         cwnd_segments: 100,
         window_bytes: 50_000,
-        ..Sample::default()
+        ..TcpSample::default()
     };
-    let after = Sample {
+    let after = TcpSample {
         at_us: 1_000_000,
         busy_us: 1_000_000,
         window_limited_us: 1_000_000,
@@ -103,7 +103,7 @@ fn pair() -> Pair {
     Pair { before, after }
 }
 
-fn cause(change: impl FnOnce(&mut Sample)) -> Cause {
+fn cause(change: impl FnOnce(&mut TcpSample)) -> Cause {
     let mut pair = pair();
     change(&mut pair.after);
     pair.cause(0)
@@ -200,13 +200,13 @@ fn each_rule_has_its_edges() {
 fn equal_samples_and_jumps_of_counters_give_no_cause_and_no_panic() {
     let now = pair().after;
     assert!(Pair::new(now, now).is_none());
-    let back = Sample {
+    let back = TcpSample {
         at_us: now.at_us + 1,
-        ..Sample::default()
+        ..TcpSample::default()
     };
     let pair = Pair::new(now, back).expect("later");
     assert_eq!(pair.cause(0).why(), None);
-    let most = Sample {
+    let most = TcpSample {
         at_us: u64::MAX,
         retransmits: u8::MAX,
         mss_bytes: u32::MAX,

@@ -10,7 +10,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use foldhash::quality::RandomState;
 
-use super::{Cause, Pair, Sample, Why, late};
+use super::{Cause, Pair, SlowReason, TcpSample, late};
 use crate::clients::Clients;
 use crate::session::Session;
 use crate::shell::Transmit;
@@ -30,11 +30,11 @@ const SAMPLE_FROM_US: u64 = EVERY_US / 2;
 const APART_US: u64 = 900_000;
 /// The most calls of the kernel in one poll; the next poll continues with the clients after.
 const CALLS_MAX: u32 = 64;
-/// The most clients with samples; the others are [`Why::Unclear`].
+/// The most clients with samples; the others are [`SlowReason::Unclear`].
 const SAMPLED_MAX: usize = 1_024;
 /// The most clients that one turn polls.
 const SLICE: usize = 2_048;
-/// A client that has no second sample after this time is [`Why::Unclear`].
+/// A client that has no second sample after this time is [`SlowReason::Unclear`].
 const PENDING_US: u64 = 2_000_000;
 /// A client stops being slow after this time in which no poll found it slow.
 const SLOW_ENDS_US: u64 = 3_000_000;
@@ -58,7 +58,7 @@ struct Wait {
     /// The last poll in which the client was slow.
     slow_at_us: u64,
     /// The verdict, and the line for a person.
-    why: Option<Why>,
+    why: Option<SlowReason>,
     say: Box<str>,
     sampled: Option<Box<Sampled>>,
 }
@@ -66,7 +66,7 @@ struct Wait {
 #[derive(Debug, Default)]
 struct Sampled {
     /// The newest sample, unless the client has stopped waiting since.
-    newest: Option<Sample>,
+    newest: Option<TcpSample>,
     lost_permille: u32,
     /// The kernel has no numbers about this socket.
     has_none: bool,
@@ -76,13 +76,13 @@ struct Sampled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlowSnapshot {
     /// The cause; `None` before the second sample.
-    pub why: Option<Why>,
+    pub why: Option<SlowReason>,
     /// The cause in words for people, with figures.
     pub say: Box<str>,
     /// For how long the client has been slow, microseconds.
     pub slow_us: u64,
     /// The kernel's last numbers.
-    pub kernel: Option<Sample>,
+    pub kernel: Option<TcpSample>,
     /// Of a thousand bytes, the number that was sent again.
     pub lost_permille: u32,
 }
@@ -163,19 +163,19 @@ impl Waits {
     }
 
     /// Forgets a client that ends. Returns its verdict, if recent; for a client that waits without a verdict,
-    /// [`Why::Unclear`].
+    /// [`SlowReason::Unclear`].
     pub(crate) fn remove(
         &mut self,
         now: Now,
         key: SessionKey,
         stats: &mut SlowStats,
-    ) -> Option<(Why, Box<str>)> {
+    ) -> Option<(SlowReason, Box<str>)> {
         let mut wait = self.by_client.remove(&key)?;
         self.sampled -= usize::from(wait.sampled.is_some());
         let is_young = now.mono_us <= wait.slow_at_us + VERDICT_KEPT_US;
         let reported = match wait.why.filter(|_| is_young) {
             Some(why) => Some((why, wait.say.clone())),
-            None => wait.since_us.map(|_| (Why::Unclear, Box::default())),
+            None => wait.since_us.map(|_| (SlowReason::Unclear, Box::default())),
         };
         wait.end_slowness(stats);
         reported
@@ -251,7 +251,7 @@ impl Waits {
             let found = self.judge(poll, key, wait, session, trusted, tx);
             wait.set(poll, found, &mut clients.stats.slow);
             if wait.slow_since_us.is_some()
-                && wait.why == Some(Why::Proxy)
+                && wait.why == Some(SlowReason::Proxy)
                 && let Some(clients) = self.by_proxy.get_mut(&peer.client())
             {
                 clients.slow_so_far += 1;
@@ -332,12 +332,15 @@ impl Waits {
             // Without the lateness of the loop the client would not be slow. But a wait that has just begun may become
             // long, so the second sample decides.
             return match pair.is_some() || has_none {
-                true => Some(Judged::new(Why::Gateway, late(poll.late_us))),
+                true => Some(Judged::new(SlowReason::Gateway, late(poll.late_us))),
                 false => wait.slow_since_us.map(|_| Judged::AsBefore),
             };
         }
         if session.is_paced() {
-            return Some(Judged::new(Why::Paced, "the demo holds its bytes back"));
+            return Some(Judged::new(
+                SlowReason::Paced,
+                "the demo holds its bytes back",
+            ));
         }
         match pair {
             Some(pair) => Some(self.judge_samples(poll, pair, wait, session, trusted)),
@@ -364,7 +367,7 @@ impl Waits {
         match (cause.why(), wait.slow_since_us.and(wait.why)) {
             (Some(why), _) => Judged::new(why, say()),
             (None, Some(_)) => Judged::AsBefore,
-            (None, None) => Judged::new(Why::Unclear, say()),
+            (None, None) => Judged::new(SlowReason::Unclear, say()),
         }
     }
 
@@ -383,14 +386,15 @@ impl Waits {
                 self.proxy(&peer, String::new())
             }
             Some(sampled) if sampled.has_none => {
-                Judged::new(Why::Unclear, "the kernel has no numbers of it")
+                Judged::new(SlowReason::Unclear, "the kernel has no numbers of it")
             }
-            None if self.sampled >= SAMPLED_MAX => {
-                Judged::new(Why::Unclear, "too many clients are slow to look at each")
-            }
+            None if self.sampled >= SAMPLED_MAX => Judged::new(
+                SlowReason::Unclear,
+                "too many clients are slow to look at each",
+            ),
             _ if wait.slow_since_us.and(wait.why).is_some() => Judged::AsBefore,
             _ if wait.slow_since_us.is_none_or(is_pending) => Judged::AsBefore,
-            _ => Judged::new(Why::Unclear, "not looked at twice yet"),
+            _ => Judged::new(SlowReason::Unclear, "not looked at twice yet"),
         }
     }
 
@@ -413,7 +417,7 @@ impl Waits {
             self.sampled += 1;
         }
         let sampled = wait.sampled.get_or_insert_default();
-        let is_young = |sample: Sample| poll.now_us < sample.at_us + APART_US;
+        let is_young = |sample: TcpSample| poll.now_us < sample.at_us + APART_US;
         if sampled.has_none || sampled.newest.is_some_and(is_young) {
             return None;
         }
@@ -421,7 +425,7 @@ impl Waits {
         if self.calls == CALLS_MAX {
             self.called = Some(key);
         }
-        let newest = tx.sample(key).map(|sample| Sample {
+        let newest = tx.sample(key).map(|sample| TcpSample {
             at_us: poll.now_us,
             ..sample
         });
@@ -436,14 +440,14 @@ impl Waits {
     fn proxy(&self, peer: &Peer, say: String) -> Judged {
         let addr = peer.client();
         let Some(ProxyClients { open, slow, .. }) = self.by_proxy.get(&addr).copied() else {
-            return Judged::new(Why::Proxy, say);
+            return Judged::new(SlowReason::Proxy, say);
         };
         match slow >= PROXY_ITSELF_MIN && slow * 2 >= open {
             true => Judged::new(
-                Why::Proxy,
+                SlowReason::Proxy,
                 format!("the proxy itself: {slow} of {open} clients behind {addr} are slow"),
             ),
-            false => Judged::new(Why::Proxy, say),
+            false => Judged::new(SlowReason::Proxy, say),
         }
     }
 }
@@ -456,11 +460,11 @@ pub(crate) fn is_proxy(peer: &Peer, trusted: &TrustedProxies) -> bool {
 /// The outcome of the poll of a slow client.
 enum Judged {
     AsBefore,
-    New(Why, Box<str>),
+    New(SlowReason, Box<str>),
 }
 
 impl Judged {
-    fn new(why: Why, say: impl Into<Box<str>>) -> Self {
+    fn new(why: SlowReason, say: impl Into<Box<str>>) -> Self {
         Self::New(why, say.into())
     }
 }

@@ -10,7 +10,7 @@ use weirgate_server::telemetry::GatewayMetric;
 metric_names! {
     SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
         "Bytes of the different names and patterns that clients are subscribed to.";
-    GAPS_TOLD = Counter "weirgate_gaps_told_total" []
+    GAPS_NOTIFIED = Counter "weirgate_gaps_told_total" []
         "Notices to clients that messages were lost between the bus and weirgate, counted once per client.";
     RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
         "New tokens that clients sent on open connections; outcome limited: too many from one client, one address or \
@@ -51,7 +51,7 @@ pub(super) fn gateway_metrics(
             s.limited().collect()
         }),
         number(&TOKENS_WITHOUT_ROLE, |s| s.access.without_role.get()),
-        number(&GAPS_TOLD, |s| s.gaps_notified.get()),
+        number(&GAPS_NOTIFIED, |s| s.gaps_notified.get()),
         by_label(&RENEWALS, |s| s.renewals().collect()),
         GatewayMetric::ByLabel(
             &SUBSCRIPTION_CHANGES,

@@ -203,7 +203,7 @@ pub enum ChannelsOutput {
     /// Asks the bus for the last values of a name or pattern.
     Retained(RetainedRequest),
     /// Logs how many clients were notified of a loss of the bus.
-    GapTold {
+    GapNotified {
         /// At least 1.
         clients: u64,
     },
@@ -510,7 +510,7 @@ impl Gateway for ChannelsGateway {
     ) {
         let answer = match client.requests.take(core.now(), &self.stats.access) {
             Rated::Dropped => None,
-            Rated::DroppedAndTold => {
+            Rated::DroppedWithError => {
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
                 Some((answer, FollowUp::default()))
             }
@@ -762,6 +762,6 @@ impl Gateway for ChannelsGateway {
             return Some(ChannelsOutput::OldTable(old_table));
         }
         let clients = self.gap_notified.take()?;
-        Some(ChannelsOutput::GapTold { clients })
+        Some(ChannelsOutput::GapNotified { clients })
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn carry_out(
 ) {
     let ask = |name: &TopicName| subscription_of(syntax, name);
     match (output, interest) {
-        (ChannelsOutput::GapTold { clients }, _) => {
+        (ChannelsOutput::GapNotified { clients }, _) => {
             tracing::warn!(
                 clients,
                 "bus messages were lost: each affected client sees one gap in seq"

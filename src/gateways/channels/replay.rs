@@ -456,7 +456,7 @@ impl Retained {
             count: 0,
             wants_end: false,
             cut: None,
-            is_told: false,
+            is_notified: false,
         });
         let before = waiter.replay.replays.insert(replay.key(), replay);
         self.replaying += usize::from(before.is_none());

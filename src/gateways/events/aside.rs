@@ -7,9 +7,9 @@ use tokio::task::spawn_blocking;
 pub(super) const HERE_BYTES_MAX: usize = 256 * 1024;
 
 /// The most jobs on other threads at the same time; more jobs wait, so that they never take all cores from the loop.
-const PLACES: usize = 2;
+const JOBS_MAX: usize = 2;
 
-static FREE: Semaphore = Semaphore::const_new(PLACES);
+static FREE: Semaphore = Semaphore::const_new(JOBS_MAX);
 
 /// The permit for a job on another thread, and for further jobs after it, one at a time.
 pub(super) struct JobPermit {
@@ -17,7 +17,7 @@ pub(super) struct JobPermit {
 }
 
 impl JobPermit {
-    /// Waits until fewer than [`PLACES`] jobs run. Always returns a permit.
+    /// Waits until fewer than [`JOBS_MAX`] jobs run. Always returns a permit.
     pub(super) async fn acquire() -> Option<Self> {
         // The semaphore is never closed.
         let permit = FREE.acquire().await.ok()?;

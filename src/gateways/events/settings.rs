@@ -269,7 +269,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .limit(
         "as over `--proxy-connections-max`",
         Shows::Metric(metrics::PROXY_WAITS),
-        "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
+        "src/services/permits.rs::the_buffers_of_all_services_are_one_sum",
     ),
     Setting::bytes(
         "broadcast-bytes",

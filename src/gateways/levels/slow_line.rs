@@ -22,7 +22,7 @@ use socket2::SockRef;
 
 use crate::gateways::levels::client::{DemoGateway, pace, tab_name};
 use weirgate_runtime::detached;
-use weirgate_server::http::{Answer, Handover, ReturnToReactor, Route, StatusCode};
+use weirgate_server::http::{Answer, Handover, Route, StatusCode};
 
 /// The response on the path of the slow line to requests that the line did not take.
 pub(super) fn slow_route() -> Route {
@@ -56,7 +56,7 @@ impl SlowLine {
     pub(super) fn take(
         &self,
         mut handover: Handover,
-        back: &ReturnToReactor,
+        back: &dyn Fn(Handover),
         now_us: u64,
     ) -> Option<Handover> {
         let Some((pace, (gateway, relay))) = self.join(&handover.read).zip(pair().ok()) else {
@@ -158,7 +158,7 @@ mod tests {
     /// A slow line, and the connections that it gives to the loop.
     struct Rig {
         line: SlowLine,
-        back: ReturnToReactor,
+        back: Box<dyn Fn(Handover)>,
         returned: Receiver<Handover>,
     }
 
@@ -167,7 +167,7 @@ mod tests {
             let (sender, returned) = channel();
             Self {
                 line: SlowLine::default(),
-                back: Arc::new(move |handover| drop(sender.send(handover))),
+                back: Box::new(move |handover| drop(sender.send(handover))),
                 returned,
             }
         }

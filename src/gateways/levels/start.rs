@@ -160,7 +160,7 @@ fn demo(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let url = "simulated".to_owned();
     plan.parts(DemoGateway::new, source, status, url, clock, pages)
         .take_over(Arc::new(move |handover, back| {
-            line.take(handover, back, clock.mono_us())
+            line.take(handover, &**back, clock.mono_us())
         }))
         .inputs(Inputs::new(inputs, wake))
         .prepare(clock, |listening| {

@@ -96,7 +96,7 @@ pub(in crate::gateways) enum Rated {
     /// The message is within the rate.
     Taken,
     /// The message is dropped, and the client gets an error.
-    DroppedAndTold,
+    DroppedWithError,
     /// The message is dropped; the client got an error a moment ago.
     Dropped,
 }
@@ -122,7 +122,7 @@ impl RequestRate {
             return Rated::Dropped;
         }
         self.reported_us = NonZeroU64::new(now.mono_us.max(1));
-        Rated::DroppedAndTold
+        Rated::DroppedWithError
     }
 
     /// Charges a search for missed messages that found too many, 1/64 of the rate: such a search costs as much as many
@@ -185,10 +185,10 @@ mod tests {
         let stats = AccessStats::default();
         let mut rate = RequestRate::new(1, at(0));
         assert_eq!(rate.take(at(0), &stats), Rated::Taken);
-        assert_eq!(rate.take(at(0), &stats), Rated::DroppedAndTold);
+        assert_eq!(rate.take(at(0), &stats), Rated::DroppedWithError);
         assert_eq!(rate.take(at(999_999), &stats), Rated::Dropped);
         assert_eq!(rate.take(at(1_000_000), &stats), Rated::Taken);
-        assert_eq!(rate.take(at(1_000_001), &stats), Rated::DroppedAndTold);
+        assert_eq!(rate.take(at(1_000_001), &stats), Rated::DroppedWithError);
         assert_eq!(stats.requests_limited.get(), 3);
     }
 

@@ -11,7 +11,7 @@ use weirgate_bus::nats::{
 use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
 use weirgate_bus::{BusInterest, CountedFeed, StreamSettings};
 use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, NameSource, Subscription};
-use weirgate_runtime::{BusStatus, Clock, Source, WithBeside};
+use weirgate_runtime::{BusStatus, Clock, Source};
 use weirgate_server::run::{Parts, RunError, StartQuestion};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{NameError, NameSyntax};
@@ -253,7 +253,7 @@ fn open_stream_and_names(
     let source = stream_source(nats, reading, stream, Arc::clone(&both))?;
     let beside = beside.beside(&source);
     Ok(OpenBus {
-        source: Box::new(WithBeside::new(Box::new(source), Box::new(beside))),
+        source: source.with_beside(beside),
         status: both,
         interest: Some(interest),
         question,

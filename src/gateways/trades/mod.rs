@@ -423,7 +423,7 @@ impl Gateway for TradesGateway {
             Rated::Taken => {}
             // After the last request of an event stream, the requests before it are due, even if it is dropped itself.
             Rated::Dropped => return self.carry_out(core, key, client, None),
-            Rated::DroppedAndTold => {
+            Rated::DroppedWithError => {
                 return self.carry_out(core, key, client, Some(Err(BadRequest::RateLimit)));
             }
         }

@@ -9,16 +9,9 @@ use crate::detached;
 use weirgate_core::BusEvent;
 
 /// A stream, and the source of the names beside it.
-pub struct WithBeside {
-    stream: Box<dyn Source>,
-    beside: Box<dyn Source>,
-}
-
-impl WithBeside {
-    /// Both sources for one loop. [`BusStatus::with_beside`](crate::BusStatus::with_beside) joins their states.
-    pub fn new(stream: Box<dyn Source>, beside: Box<dyn Source>) -> Self {
-        Self { stream, beside }
-    }
+pub(super) struct WithBeside {
+    pub(super) stream: Box<dyn Source>,
+    pub(super) beside: Box<dyn Source>,
 }
 
 impl Source for WithBeside {

@@ -23,4 +23,4 @@ pub struct Handover {
 
 /// Returns a connection with a request for a WebSocket or an event stream to the reactor. Called on the HTTP thread, so
 /// it must not block.
-pub type ReturnToReactor = Arc<dyn Fn(Handover) + Send + Sync>;
+pub(crate) type ReturnToReactor = Arc<dyn Fn(Handover) + Send + Sync>;

@@ -233,7 +233,7 @@ impl Site {
     }
 }
 
-/// An answer with its whole body.
+/// An HTTP response with its whole body.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
@@ -305,7 +305,7 @@ impl Answer {
     }
 }
 
-/// An answer with a body that may come in pieces.
+/// An HTTP response with a body that may come in pieces.
 pub struct LateAnswer {
     /// The status.
     pub status: StatusCode,

@@ -208,7 +208,7 @@ fn stopping_ends_idle_connections_at_once() {
     for client in [&mut idle, &mut fresh, &mut last] {
         assert_eq!(client.end(), b"");
     }
-    assert_eq!(fixture.places.holders(), 0);
+    assert_eq!(fixture.permits.holders(), 0);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn stopping_ends_what_does_not_end_itself_at_the_deadline() {
     assert!(took >= Duration::from_millis(250), "{took:?}");
     assert!(took < patient(Duration::from_secs(2)), "{took:?}");
     stuck.end();
-    assert_eq!(fixture.places.holders(), 0);
+    assert_eq!(fixture.permits.holders(), 0);
 }
 
 #[test]
@@ -243,13 +243,13 @@ fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
         ),
         peer: peer.into(),
         permit: ConnectionPermit::new(
-            &fixture.places,
+            &fixture.permits,
             Peer::from(peer).client(),
             Transport::Plain,
             0,
         ),
     });
-    assert_eq!(fixture.places.holders(), 0);
+    assert_eq!(fixture.permits.holders(), 0);
     assert_eq!(late.read(&mut [0; 8]).unwrap(), 0);
 }
 

@@ -5,7 +5,7 @@
 //! The loop sends a new socket with its key, and gets the socket back, with its TLS. Meanwhile the session exists in
 //! the hub, with its permit and its deadline: the thread drops a socket whose session has ended. A handshake begins
 //! once the client's first message is whole, so a client that is silent, or sends the message byte by byte, takes no
-//! place. Addresses take turns, and each has a limit of handshakes under way. Further sockets wait without a byte of
+//! permit. Addresses take turns, and each has a limit of handshakes under way. Further sockets wait without a byte of
 //! memory for TLS.
 //!
 //! | file | has |
@@ -113,14 +113,14 @@ pub(crate) struct Handshakes {
 }
 
 impl Handshakes {
-    /// Starts the thread. If `tls` is `None`, it only reads headers of proxies. A handshake takes one of `places` once
+    /// Starts the thread. If `tls` is `None`, it only reads headers of proxies. A handshake takes one of `permits` once
     /// the client's first message is whole, and the bytes of the TLS sessions count in `held`. `wake` wakes the loop.
     ///
     /// # Errors
     /// The system refuses a descriptor or a thread.
     pub(crate) fn start(
         tls: Option<ServerTlsInForce>,
-        places: Quota,
+        permits: Quota,
         held: &Quota,
         clock: Clock,
         wake: &Wake,
@@ -141,7 +141,7 @@ impl Handshakes {
             clock,
             held: held.clone(),
             chosen: Chosen::new(own_wake.waker()),
-            sockets: worker::HandshakeSockets::new(places),
+            sockets: worker::HandshakeSockets::new(permits),
         };
         thread::Builder::new()
             .name("handshakes".to_owned())

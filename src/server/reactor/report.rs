@@ -9,7 +9,7 @@ use super::lateness::Lateness;
 use crate::telemetry::{
     Budget, EventLoop, LastMinute, LoopDurations, LoopTimes, ShellStats, Stage,
 };
-use weirgate_core::{FeedStats, Gateway, Hub, HubStats, OverloadStats};
+use weirgate_core::{FeedStats, Gateway, Hub, OverloadStats};
 use weirgate_runtime::SpinCounts;
 use weirgate_wire::base::{LogBudget, Now};
 
@@ -130,10 +130,8 @@ impl LoopReport {
             event_loop.set_caught_up();
         }
         let copied = event_loop.turn_ended(ended, |numbers| {
-            numbers.hub = HubStats {
-                send_queue_peak_bytes,
-                ..*hub.stats()
-            };
+            numbers.hub.clone_from(hub.stats());
+            numbers.hub.send_queue_peak_bytes = send_queue_peak_bytes;
             numbers.feed.update(feed);
             numbers.shell = shell;
             numbers.times = self.times;

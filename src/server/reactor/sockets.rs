@@ -17,7 +17,7 @@ use self::buffers::{Joined, TlsBuffers};
 use super::readiness::{READABLE, Unread, peer_end};
 use super::tcp_info;
 use crate::listening::tls::TlsSession;
-use weirgate_core::{ByClient, PeerEnd, Sample, SessionKey, SocketEnd, Transmit, Write};
+use weirgate_core::{ByClient, PeerEnd, SessionKey, SocketEnd, TcpSample, Transmit, Write};
 use weirgate_runtime::{Clock, Wake};
 use weirgate_wire::admission::{Bill, Chosen, ClientAddr, FairQueue};
 
@@ -477,7 +477,7 @@ impl Transmit for Sockets {
         self.joined = joined;
     }
 
-    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+    fn sample(&mut self, key: SessionKey) -> Option<TcpSample> {
         self.stream(key).and_then(|stream| tcp_info::sample(stream))
     }
 }

@@ -2,23 +2,23 @@
 
 use mio::net::TcpStream;
 
-use weirgate_core::Sample;
+use weirgate_core::TcpSample;
 
 /// The size of the structure up to `tcpi_snd_wnd`, the last member that is read here. This member came with Linux 5.4.
 const INFO_BYTES: usize = 232;
 
 /// Returns the numbers of a connection; `None` for a socket that is not TCP, on an older kernel, and on other
 /// systems. The caller sets the time of the sample.
-pub(super) fn sample(stream: &TcpStream) -> Option<Sample> {
+pub(super) fn sample(stream: &TcpStream) -> Option<TcpSample> {
     read(stream).map(|info| sample_of(&info))
 }
 
 /// Reads the members by their offsets in `struct tcp_info` (linux/tcp.h): the kernel only ever appends members, and the
 /// structure of the C library may be shorter than that of the kernel.
-fn sample_of(info: &[u8; INFO_BYTES]) -> Sample {
+fn sample_of(info: &[u8; INFO_BYTES]) -> TcpSample {
     let small = |at: usize| u32::from_ne_bytes(std::array::from_fn(|n| info[at + n]));
     let large = |at: usize| u64::from_ne_bytes(std::array::from_fn(|n| info[at + n]));
-    Sample {
+    TcpSample {
         at_us: 0,
         retransmits: info[2],
         mss_bytes: small(16),

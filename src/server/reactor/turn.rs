@@ -34,8 +34,7 @@ use super::sockets::{Cost, KeptSent, Sockets};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_core::{
-    CloseReason, Feed, Gateway, Hub, Publication, SessionKey, SocketEnd, Transmit, TurnClock,
-    earliest,
+    CloseReason, Feed, Gateway, Hub, Publication, SessionKey, SocketEnd, Transmit, earliest,
 };
 use weirgate_runtime::{Clock, Spin, Wake};
 use weirgate_wire::admission::ClientAddr;
@@ -75,16 +74,6 @@ pub(crate) enum BindError {
 impl From<io::Error> for BindError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
-    }
-}
-
-/// The clock by which the hub ends its work in time.
-#[derive(Debug)]
-struct TurnTime(Clock);
-
-impl TurnClock for TurnTime {
-    fn mono_us(&self) -> u64 {
-        self.0.mono_us()
     }
 }
 
@@ -153,7 +142,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
         let sockets = Sockets::new(registry, clock, &wake);
-        hub.set_turn_clock(Box::new(TurnTime(clock)));
+        hub.set_turn_clock(move || clock.mono_us());
         Ok(Self {
             poll,
             wake,

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use weirgate_runtime::regular_file;
-use weirgate_wire::base::without_mark;
+use weirgate_wire::base::without_bom;
 
 /// The most bytes of a file in the settings: a larger file is not what a setting asks for.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         true => read_pipe(path, PIPE_TIMEOUT),
         false => regular_file(path),
     };
-    content.and_then(without_mark)
+    content.and_then(without_bom)
 }
 
 /// Reads a pipe to its end on a thread of its own, so that a pipe to which nobody writes makes the start fail. That
@@ -55,7 +55,7 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
 /// The errors of [`read`], and the path is not a regular file any more.
 pub fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     metadata(path)?;
-    regular_file(path).and_then(without_mark)
+    regular_file(path).and_then(without_bom)
 }
 
 /// The metadata of a file; an error for a file that is too large.

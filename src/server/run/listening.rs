@@ -1,11 +1,14 @@
 //! The addresses of a gateway that listens: their URLs for people, and the first line of the log.
 
+use super::common::CommonSettings;
 use super::process::files_max;
 use crate::build_info::BuildInfo;
 use crate::listening::ListenAddr;
+use crate::reactor::Reactor;
 use crate::telemetry::Telemetry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use weirgate_core::{Feed, Gateway};
 
 /// A gateway that listens.
 #[derive(Clone, Debug)]
@@ -21,6 +24,20 @@ pub struct Listening {
 }
 
 impl Listening {
+    /// The addresses of a loop, and the one of the operators' pages.
+    pub(super) fn of<G: Gateway, F: Feed>(
+        reactor: &Reactor<G, F>,
+        admin_addr: Option<ListenAddr>,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        Self {
+            addrs: reactor.local_addrs().to_vec(),
+            tls_addrs: reactor.local_tls_addrs().to_vec(),
+            admin_addr,
+            telemetry,
+        }
+    }
+
     /// Returns the URL for a program on this machine: with the TCP port, or with the unix socket in the syntax of
     /// Node's `ws`. An unspecified or loopback address is shown as `localhost`. The scheme gets an `s` if the gateway
     /// listens for TLS alone.
@@ -72,15 +89,9 @@ fn url(addr: &ListenAddr, scheme: &str, path: &str) -> String {
     }
 }
 
-/// Logs the gateway, its addresses and the limits on connections and memory; a `memory_max` of 0 is no limit. A process that
-/// waits for its supervisor before it listens logs another line then.
-pub(super) fn log_start(
-    gateway: &str,
-    listening: &Listening,
-    connections_max: usize,
-    memory_max: u64,
-    listens: bool,
-) {
+/// Logs the gateway, its addresses and the limits on connections and memory. A process that waits for its supervisor before
+/// it listens logs another line then.
+pub(super) fn log_start(gateway: &str, listening: &Listening, common: &CommonSettings) {
     let joined = |addrs: &[ListenAddr]| {
         let addrs: Vec<_> = addrs.iter().map(ListenAddr::to_string).collect();
         Some(addrs.join(",")).filter(|addrs| !addrs.is_empty())
@@ -94,11 +105,11 @@ pub(super) fn log_start(
         listen = listen.as_ref().map(tracing::field::display),
         tls = tls.as_ref().map(tracing::field::display),
         admin,
-        connections_max,
+        connections_max = common.limits.connections_max,
         files_max = files_max(),
-        memory_max = Some(memory_max).filter(|bytes| *bytes > 0),
+        memory_max = Some(common.memory_max).filter(|bytes| *bytes > 0),
         "{}",
-        match listens {
+        match common.reactor.listen.gate.is_open() {
             true => "weirgate is listening",
             false => "weirgate has started",
         }

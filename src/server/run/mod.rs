@@ -2,7 +2,7 @@
 //!
 //! | file | has |
 //! | --- | --- |
-//! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
+//! | `gateway` | the parts of a gateway, and the order of a start: the same for every gateway |
 //! | `common` | the settings of every gateway |
 //! | `near_limits` | the limits with their present values, for the operator's page |
 //! | `prepared` | a gateway just before listening, its run, and the checks before a start |

@@ -110,6 +110,16 @@ pub(super) enum ReloadsOf {
     Supervisor,
 }
 
+impl ReloadsOf {
+    /// A gateway with these settings.
+    pub(super) fn gateway(common: &CommonSettings) -> Self {
+        match common.has_supervisor {
+            true => Self::Process,
+            false => Self::Gateway,
+        }
+    }
+}
+
 /// The parts of gateways and supervisors. The log filter is last, so that the old filter applies to the log lines about
 /// the other parts.
 pub(super) fn common_parts(common: &CommonSettings) -> Vec<Box<dyn Reload>> {

@@ -17,7 +17,7 @@ use signal_hook::low_level::raise;
 use super::common::CommonSettings;
 use super::{RunError, freed_memory, systemd, watchdog};
 use crate::telemetry::Telemetry;
-use weirgate_core::Short;
+use weirgate_core::ShortHistory;
 use weirgate_runtime::{Clock, detached};
 
 /// Starts the threads that watch the running loop; called by the thread of the loop.
@@ -84,9 +84,12 @@ impl BusAway {
         detached("bus-away", watch)
     }
 
-    /// Whether the lost bus is the reason for the stop.
-    pub(super) fn stops(&self) -> bool {
-        self.0.load(Relaxed)
+    /// Returns the error after a stop whose reason was a bus that was away for `limit_s` seconds.
+    pub(super) fn outcome(&self, limit_s: Option<u64>) -> Result<(), RunError> {
+        match limit_s {
+            Some(limit_s) if self.0.load(Relaxed) => Err(RunError::BusAway { limit_s }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -105,7 +108,7 @@ fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
                 // No kept message has a position yet.
                 continue;
             };
-            let is_short = reach.short == Some(Short::Bytes) && reach.us < stats.keep_us / 2;
+            let is_short = reach.short == Some(ShortHistory::Bytes) && reach.us < stats.keep_us / 2;
             if is_short && !is_warned {
                 tracing::warn!(
                     holds_ms = reach.us / 1_000,

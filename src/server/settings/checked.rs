@@ -48,7 +48,7 @@ pub struct Checked {
     each_process: Option<(NonZeroU32, Box<Self>)>,
 }
 
-/// A value with the source.
+/// The value of a setting, and where it comes from.
 #[derive(Debug)]
 pub struct CheckedValue {
     /// The row of the table.

@@ -72,7 +72,7 @@ impl fmt::Debug for Groups {
     }
 }
 
-/// The field of a row.
+/// The field of a struct of settings that a row of the table writes.
 pub trait Field: Sync {
     /// Writes a value of the row's kind.
     fn write(&self, groups: &mut Groups, value: &Value);

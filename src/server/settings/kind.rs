@@ -136,7 +136,7 @@ pub enum Kind {
     Secret,
 }
 
-/// An allowed value.
+/// An allowed value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Of [`Kind::Number`] and [`Kind::Port`].

@@ -46,7 +46,7 @@ pub use checked::{Check, Checked, CheckedValue};
 pub use env::Env;
 pub(crate) use env::secret_text;
 pub use error::SettingsError;
-pub use field::{At, Field, Group, Groups, Milli, With};
+pub use field::{At, Field, Groups, Milli, With};
 pub use groups::{AuthSettings, NatsAccess, RedisAccess};
 pub(crate) use groups::{BusSettings, ProcessSettings, TlsSettings};
 pub use key_set_url::KeySetUrl;

@@ -13,7 +13,7 @@ use super::error::SettingsError;
 use super::kind::{Kind, Value};
 use super::setting::Setting;
 
-/// The source of a value.
+/// Where the value of a setting comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The command line.

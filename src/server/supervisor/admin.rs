@@ -33,7 +33,7 @@ use crate::http::metrics_format::MetricsFormat;
 use crate::http::operator::{self, Cutter, MEMBERS_PATH, OperatorSettings};
 use crate::http::{Answer, Handler, LateAnswer, RequestBody, RequestParts, Route};
 use crate::telemetry::{GatewayMetric, MetricName, OwnMetrics};
-use weirgate_core::{CloseReason, Cut, Full};
+use weirgate_core::{CloseReason, Cut, RevokedFull};
 use weirgate_runtime::Clock;
 use weirgate_wire::json::{Json, ObjectWriter};
 
@@ -602,9 +602,9 @@ impl Shared {
             };
             let mut others = self.living();
             others.retain(|one| !has_it(one));
-            let told = self.change_others(others, held, &request).await;
+            let answers = self.change_others(others, held, &request).await;
             if let Some(mut value) = value_of(&answer.body) {
-                set_missing(&mut value, &missing_numbers(&told));
+                set_missing(&mut value, &missing_numbers(&answers));
                 answer.body = value.to_string().into();
             }
         }
@@ -677,7 +677,7 @@ impl Shared {
 
     /// Notes a refusal, for the admin address and for processes that start later. Returns how many requests to the admin
     /// address end.
-    fn note_refusal(&self, refused: &Cut) -> Result<u64, Full> {
+    fn note_refusal(&self, refused: &Cut) -> Result<u64, RevokedFull> {
         let now = self.clock.now().unix_ms();
         self.with_refusals(|refusals| refusals.add(refused, now))?;
         Ok(self.cutter.end_requests())
@@ -820,7 +820,7 @@ fn refused_in(said: &AdminAnswer) -> Option<Cut> {
 
 /// The answer of the processes with what the supervisor itself has done: ended `own_ends` requests to the admin
 /// address, or failed to note the refusal, which processes that start later then do not know.
-fn with_own(mut answer: Answer, own_ends: Result<u64, Full>) -> Answer {
+fn with_own(mut answer: Answer, own_ends: Result<u64, RevokedFull>) -> Answer {
     let error = match own_ends {
         Ok(0) => return answer,
         Ok(own) => {

@@ -1,4 +1,4 @@
-//! The pages that are joined from those of the processes at the same time. Client addresses share the places by the rule of
+//! The pages that are joined from those of the processes at the same time. Client addresses share the permits by the rule of
 //! the connections to the admin address ([`Sharing::LargestFirst`]).
 
 use std::future::{Future, poll_fn};
@@ -15,17 +15,17 @@ use weirgate_wire::admission::{ClientAddr, Permit, Quota, Rest, RestKind, Room, 
 /// to `/ready`.
 const JOINED_MAX: usize = 8;
 
-/// The places of the pages. Clones share the places.
+/// The permits of the pages. Clones share the permits.
 #[derive(Clone)]
 pub(super) struct Joins {
     held: Quota,
-    /// Notified when a place becomes free.
+    /// Notified when a permit becomes free.
     freed: Arc<Notify>,
     clock: Clock,
 }
 
-/// The place of a page, given back on drop.
-struct JoinPlace<'j> {
+/// The permit of a page, given back on drop.
+struct JoinPermit<'j> {
     /// `None` while it is being given back.
     permit: Option<Permit>,
     joins: &'j Joins,
@@ -40,7 +40,7 @@ impl Joins {
         }
     }
 
-    /// Makes a page once there is a place for it. If the place has to go to an address with fewer pages, `page` is dropped,
+    /// Makes a page once there is a permit for it. If the permit has to go to an address with fewer pages, `page` is dropped,
     /// and made anew later: it only asks questions.
     pub(super) async fn join<F: Future>(
         &self,
@@ -48,29 +48,29 @@ impl Joins {
         page: impl Fn() -> F,
     ) -> F::Output {
         loop {
-            let place = self.place(client).await;
-            if let Some(made) = place.unless_evicted(page()).await {
+            let permit = self.permit(client).await;
+            if let Some(made) = permit.unless_evicted(page()).await {
                 return made;
             }
         }
     }
 
-    /// Waits for a place, perhaps that of a page of another address.
-    async fn place(&self, client: ClientAddr) -> JoinPlace<'_> {
+    /// Waits for a permit, perhaps that of a page of another address.
+    async fn permit(&self, client: ClientAddr) -> JoinPermit<'_> {
         loop {
             let mut freed = pin!(self.freed.notified());
-            // Before the look, so that a place which becomes free after it is not missed.
+            // Before the look, so that a permit which becomes free after it is not missed.
             freed.as_mut().enable();
             let now_us = self.clock.mono_us();
             if self.held.may_fit(client, JOINED_MAX, now_us) {
-                return self.take_place(client, now_us);
+                return self.take_permit(client, now_us);
             }
             freed.await;
         }
     }
 
-    /// Takes a place. If all are in use, the page of another address has to give way.
-    fn take_place(&self, client: ClientAddr, now_us: u64) -> JoinPlace<'_> {
+    /// Takes a permit. If all are in use, the page of another address has to give way.
+    fn take_permit(&self, client: ClientAddr, now_us: u64) -> JoinPermit<'_> {
         let permit = self.held.hold(client, 1, now_us);
         let room = Room {
             holders_max: JOINED_MAX,
@@ -83,15 +83,15 @@ impl Joins {
             kind: RestKind::Asked,
             since_us: now_us,
         });
-        JoinPlace {
+        JoinPermit {
             permit: Some(permit),
             joins: self,
         }
     }
 }
 
-impl JoinPlace<'_> {
-    /// Makes the page; `None` if the place has to be given back before.
+impl JoinPermit<'_> {
+    /// Makes the page; `None` if the permit has to be given back before.
     async fn unless_evicted<F: Future>(&self, page: F) -> Option<F::Output> {
         let mut page = pin!(page);
         poll_fn(|cx| {
@@ -108,9 +108,9 @@ impl JoinPlace<'_> {
     }
 }
 
-impl Drop for JoinPlace<'_> {
+impl Drop for JoinPermit<'_> {
     fn drop(&mut self) {
-        // The place is free before those that wait look for one.
+        // The permit is free before those that wait look for one.
         self.permit = None;
         self.joins.freed.notify_waiters();
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_ends_gives_its_place_to_one_that_waits() {
+    fn a_request_that_ends_gives_its_permit_to_one_that_waits() {
         run(async {
             let pages = Pages::new();
             let requests: Vec<_> = (0..10).map(|_| pages.request(1)).collect();

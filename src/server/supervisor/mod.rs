@@ -10,7 +10,7 @@
 //! | `refusals` | the list of those whom an operator has cut off, for the admin address and for processes that start later |
 //! | `admin` | the pages of the one admin address |
 //! | `ready` | whether all are ready, from their answers; pure |
-//! | `joins` | the places of pages that are joined from those of the processes, shared by address |
+//! | `joins` | the permits for pages that are joined from those of the processes, shared by address |
 //! | `merge` | JSON answers of several processes as one |
 //! | `level` | which processes have far more clients than others; pure |
 //! | `exposition` | `/metrics` of several processes as one |

@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, Write};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::channel::{Channel, ToSupervisor};
-use weirgate_core::{Cut, Full, Revoked};
+use weirgate_core::{Cut, Revoked, RevokedFull};
 
 /// The list of the supervisor.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Refusals {
     ///
     /// # Errors
     /// There is no room in the list.
-    pub(super) fn add(&mut self, refused: &Cut, now_unix_ms: i64) -> Result<(), Full> {
+    pub(super) fn add(&mut self, refused: &Cut, now_unix_ms: i64) -> Result<(), RevokedFull> {
         self.0.add(refused, now_unix_ms).map(drop)
     }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::last_minute::RecentLatency;
-use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered, SendError};
+use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered};
 use weirgate_runtime::{DurationCounts, Durations, SpinCounts};
 use weirgate_wire::base::Now;
 
@@ -252,7 +252,7 @@ impl LoopNumbers {
 
     /// Returns the failed writes, by kind.
     pub fn send_errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        zip(SendError::LABELS, self.hub.send_errors)
+        self.hub.send_errors()
     }
 }
 

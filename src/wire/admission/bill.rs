@@ -10,7 +10,7 @@ const LITTLE_US_MAX: u64 = 200;
 /// with that of costly clients, because the bill changes only after a read.
 const COSTLY_US_MAX: u64 = 1_000_000;
 
-/// The bill of a client for the time that its reads, and its shares of later turns, take. A single read says little: a
+/// The time that a client costs the loop: its reads, and its shares of later turns. A single read says little: a
 /// hundred addresses that send without a pause have reads as short as those of a client that sends a ping now and then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bill {

@@ -47,7 +47,7 @@ struct Inner {
     state: Mutex<QuotaState>,
 }
 
-/// The counts of a [`Quota`].
+/// The counts of a [`Quota`], for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The label in metrics and in the documents.
@@ -134,6 +134,10 @@ pub struct Permit {
 }
 
 impl Quota {
+    /// A holder without progress for this long, microseconds, is stalled: [`evict`](Self::evict) takes its permit while others
+    /// wait. Long enough for a client far away, and short for those that wait.
+    pub const STALLED_US: u64 = 1_000_000;
+
     /// A limit of `max` bytes or places, of which nothing is held; `name` is the label in metrics and in the documents.
     pub fn new(name: &'static str, max: u64) -> Self {
         let state = Mutex::default();

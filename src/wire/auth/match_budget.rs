@@ -1,11 +1,12 @@
 //! The limit for matching names and patterns: a budget of steps for each request. It counts steps instead of time, so
 //! that a request gets the same answer on every machine.
 
-/// The budget is used up, and the question is not answered.
+/// The error of a [`MatchBudget`] that is used up: whether the names match is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverBudget;
 
-/// The steps of matching that are left. A step checks one place of a pattern, which takes a few nanoseconds.
+/// The steps of matching names and patterns that a request has left. A step checks one place of a pattern, which takes a
+/// few nanoseconds.
 #[derive(Debug)]
 pub struct MatchBudget {
     left: usize,

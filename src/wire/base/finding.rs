@@ -1,6 +1,6 @@
 //! A result of a check, in words for the operator: of `--check`, and with `--connect` of brokers and services.
 
-/// One finding, without secrets.
+/// A finding of `--check`, as a text without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Good.

@@ -25,7 +25,7 @@ const fn entries_of_chunk(chunk_bytes: usize, entry_bytes: usize) -> usize {
     }
 }
 
-/// Entries by the numbers that they get.
+/// A slab: entries by the numbers that they get.
 #[derive(Clone, Debug)]
 pub struct ChunkedSlab<T> {
     chunks: Vec<Slab<T>>,
@@ -182,8 +182,8 @@ impl<T> IndexMut<u32> for ChunkedSlab<T> {
     }
 }
 
-/// First in, first out. Where very many such queues grow with the same message, chunks of fewer bytes than usual keep
-/// that step short.
+/// A queue, first in, first out. Where very many such queues grow with the same message, chunks of fewer bytes than usual
+/// keep that step short.
 #[derive(Clone, Debug)]
 pub struct ChunkedQueue<T, const BYTES: usize = CHUNK_BYTES> {
     /// Grows as an ordinary queue up to a chunk. Has entries if the queue has any.

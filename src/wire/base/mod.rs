@@ -10,9 +10,9 @@ mod secret;
 mod settings_text;
 
 pub use escape::{escaped, escaped_bytes};
-pub use extendible_map::{ExtendibleMap, IntoIter as ExtendibleMapIntoIter};
+pub use extendible_map::ExtendibleMap;
 pub use finding::Finding;
 pub use in_chunks::{ChunkedQueue, ChunkedSlab};
 pub use pure::{LogBudget, Now, SplitMix64, allocated_bytes};
 pub use secret::Secret;
-pub use settings_text::{is_host, unix_socket_url, without_mark};
+pub use settings_text::{is_host, unix_socket_url, without_bom};

@@ -4,11 +4,11 @@ use std::io;
 
 use url::Url;
 
-/// The bytes of a text file without its byte order mark, which editors put there.
+/// The bytes of a text file without its byte order mark (BOM), which editors put there.
 ///
 /// # Errors
 /// The mark is of UTF-16.
-pub fn without_mark(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+pub fn without_bom(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     match bytes[..] {
         [0xef, 0xbb, 0xbf, ..] => Ok(bytes.split_off(3)),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(io::Error::new(

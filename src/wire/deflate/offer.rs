@@ -3,7 +3,7 @@
 use super::Deflater;
 use crate::space;
 
-/// The agreed parameters for messages to a client.
+/// The agreed parameters of permessage-deflate for messages to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflateParams {
     /// The offered value; 0 if the parameter was not offered.
@@ -67,7 +67,7 @@ impl DeflateParams {
     }
 }
 
-/// The parameters that a client and this server agree on.
+/// The parameters of permessage-deflate that a client and this server agree on (RFC 7692 §7.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreed {
     /// Messages to the client.

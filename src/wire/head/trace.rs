@@ -7,7 +7,7 @@ use crate::space;
 /// requires (§3.3.1.5), because each call repeats it.
 const STATE_CHARS_MAX: usize = 512;
 
-/// The trace of a request, as in its headers.
+/// The trace that a request belongs to, as in its headers (W3C Trace Context).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// `traceparent`.

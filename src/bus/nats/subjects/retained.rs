@@ -1276,7 +1276,7 @@ impl Retained {
         }
     }
 
-    /// Requests a consumer of a stream, as soon as there is a place.
+    /// Requests a consumer of a stream, as soon as there is a slot.
     fn create(&mut self, number: u64, part: StreamPart, now: Instant, out: &mut Vec<u8>) {
         if let Some(pending) = self.pending.get_mut(&number) {
             pending.step = QuestionStep::InLine(part);
@@ -1374,11 +1374,11 @@ impl Retained {
         // An end has one reason: that messages are missing, which was not said yet, is said first. The gateway asks
         // another question, and that is refused as this one.
         let lacks_some = pending.reading.last_cursor().cut.is_some();
-        let is_told = pending.question.after.cut.is_some();
+        let has_cut = pending.question.after.cut.is_some();
         if let Some(NatsCut::Refused(_)) = cut
             && pending.reading.all.is_some()
             && lacks_some
-            && !is_told
+            && !has_cut
         {
             return self.events.push(pending.page(false));
         }

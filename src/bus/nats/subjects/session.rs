@@ -56,26 +56,26 @@ struct PendingChange {
     words: Option<String>,
 }
 
-/// Which late changes the operator is told of.
+/// Which late changes the log has a line for.
 #[derive(Debug, Default)]
 struct Lateness {
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Lateness {
     /// Whether to log a line now; `sent` is when the oldest change without an answer was sent.
-    fn is_to_be_told(&mut self, sent: Instant, now: Instant) -> bool {
-        let is_told = self.told.is_some_and(|told| now < told + LATE_LINES);
-        let is_due = now >= sent + LATE && !is_told;
+    fn is_to_be_logged(&mut self, sent: Instant, now: Instant) -> bool {
+        let is_logged = self.logged.is_some_and(|logged| now < logged + LATE_LINES);
+        let is_due = now >= sent + LATE && !is_logged;
         if is_due {
-            self.told = Some(now);
+            self.logged = Some(now);
         }
         is_due
     }
 
-    /// When [`Self::is_to_be_told`] is true next.
+    /// When [`Self::is_to_be_logged`] is true next.
     fn due(&self, sent: Instant) -> Instant {
-        let next_line = self.told.map(|told| told + LATE_LINES);
+        let next_line = self.logged.map(|logged| logged + LATE_LINES);
         (sent + LATE).max(next_line.unwrap_or(sent))
     }
 }
@@ -413,7 +413,7 @@ impl<'a> SubjectsSession<'a> {
             return;
         };
         let now = Instant::now();
-        if !self.lateness.is_to_be_told(oldest.sent, now) {
+        if !self.lateness.is_to_be_logged(oldest.sent, now) {
             return;
         }
         let name = oldest.change.names.front();
@@ -592,19 +592,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_late_change_is_told_once_in_a_while() {
+    fn a_late_change_is_logged_once_in_a_while() {
         let (mut lateness, sent) = (Lateness::default(), Instant::now());
-        let mut told = Vec::new();
+        let mut logged = Vec::new();
         for second in 0..70 {
             let now = sent + Duration::from_secs(second);
             let due = lateness.due(sent);
-            if lateness.is_to_be_told(sent, now) {
+            if lateness.is_to_be_logged(sent, now) {
                 assert!(due <= now);
-                told.push(second);
+                logged.push(second);
             } else {
                 assert!(due > now);
             }
         }
-        assert_eq!(told, [2, 32, 62]);
+        assert_eq!(logged, [2, 32, 62]);
     }
 }

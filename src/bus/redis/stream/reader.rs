@@ -79,7 +79,7 @@ pub(in crate::redis) const STATE: &str = "\
 pub(super) const CHANNEL: &[u8] = b"channel";
 pub(super) const DATA: &[u8] = b"data";
 
-/// The place of this process in a stream.
+/// How far this process has read a stream of Redis, and how it reads on: commands out, answers in.
 #[derive(Debug, Default)]
 pub struct RedisStreamReader {
     pub(super) key: String,

@@ -26,7 +26,7 @@ pub(in super::super) struct WaitedName {
     /// Why some values have not come.
     pub(in super::super) cut: Option<RetainedCut>,
     /// Whether the client knows that the bus did not give the values, and that others may come later.
-    pub(in super::super) is_told: bool,
+    pub(in super::super) is_notified: bool,
 }
 
 impl WaitedName {
@@ -52,7 +52,7 @@ impl WaitedName {
             count: 0,
             wants_end: false,
             cut: None,
-            is_told: false,
+            is_notified: false,
         }
     }
 }

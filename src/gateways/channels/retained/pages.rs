@@ -67,11 +67,11 @@ impl Retained {
         let start = self.questions.start_of(number);
         let read = Arc::clone(cursor);
         let left = self.questions.paged(number, read, false, now_us)?;
-        let told = self.unanswered(left, now_us);
+        let notified = self.unanswered(left, now_us);
         if let Some((name, cursor_id)) = start {
             self.ask_next(&name, cursor_id);
         }
-        Some(told)
+        Some(notified)
     }
 
     /// Handles a message that a question should have brought: it is too large.

@@ -1,4 +1,4 @@
-//! Names whose last values the bus did not give in time, or for now cannot give: their clients are told, and the bus is
+//! Names whose last values the bus did not give in time, or for now cannot give: their clients are notified, and the bus is
 //! asked again until it gives the values.
 //!
 //! The pauses are those of clients that ask again for `last`. Only a few of the names are asked for at the same time, and
@@ -13,7 +13,7 @@ use super::Retained;
 use super::client::RetainedClient;
 use super::questions::LeftMembers;
 use weirgate_core::{RetainedCut, SessionKey, TopicName};
-use weirgate_wire::base::{ExtendibleMap, ExtendibleMapIntoIter};
+use weirgate_wire::base::ExtendibleMap;
 
 /// The first pause before a name is asked for again, and the longest, microseconds; each is twice the one before.
 const PAUSE_MIN_US: u64 = 5_000_000;
@@ -44,7 +44,7 @@ pub(super) struct Unanswered {
 /// Names that are forgotten all at once, until they are dropped.
 #[derive(Debug)]
 pub(in crate::gateways::channels) struct ClearedNames {
-    names: ExtendibleMapIntoIter<TopicName, UnansweredName>,
+    names: <ExtendibleMap<TopicName, UnansweredName> as IntoIterator>::IntoIter,
     dues: btree_set::IntoIter<(u64, TopicName)>,
 }
 
@@ -159,10 +159,10 @@ impl Retained {
         let name = left.0.clone();
         self.unanswered.note(&name, now_us);
         let clients = left.1.iter().copied();
-        let told = clients.filter(|key| self.tell_unanswered(&name, *key));
-        let told = told.collect();
+        let notified = clients.filter(|key| self.tell_unanswered(&name, *key));
+        let notified = notified.collect();
         self.requeue(left);
-        (name, told)
+        (name, notified)
     }
 
     /// Lets a client know that the values of a name have not come; more of them may come later. Returns false if it
@@ -172,10 +172,14 @@ impl Retained {
         let Some(waiter) = waiter.filter(|waiter| waiter.names.contains_key(name)) else {
             return false;
         };
-        let Some(wanted) = waiter.names.get_mut(name).filter(|wanted| !wanted.is_told) else {
+        let Some(wanted) = waiter
+            .names
+            .get_mut(name)
+            .filter(|wanted| !wanted.is_notified)
+        else {
             return false;
         };
-        wanted.is_told = true;
+        wanted.is_notified = true;
         if wanted.wants_end {
             let end = wanted.end(name, Some(RetainedCut::Refused));
             if waiter.push_end(end) {
@@ -196,7 +200,7 @@ impl RetainedClient {
     /// Whether the client knows that the bus does not give the values of a name, and waits for the next question.
     pub(super) fn waits_for_answer(&self, name: &TopicName, unanswered: &Unanswered) -> bool {
         let wanted = self.names.get(name);
-        wanted.is_some_and(|wanted| wanted.is_told) && unanswered.waits(name)
+        wanted.is_some_and(|wanted| wanted.is_notified) && unanswered.waits(name)
     }
 }
 

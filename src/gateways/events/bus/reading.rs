@@ -19,7 +19,7 @@ use crate::gateways::events::to_loop::ToLoop;
 
 /// The most bytes of bodies that wait for the thread, or those of the largest push if that is less. While there are
 /// more, the bus is not read; the body that came last may exceed the limit.
-const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const UNREAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A push of another instance.
 pub(super) struct ReceivedPush {
@@ -86,7 +86,7 @@ impl PushLine {
             to_thread,
             waiting: HashMap::new(),
             waiting_bytes: 0,
-            bytes_max: LINE_BYTES_MAX.min(push_bytes_max),
+            bytes_max: UNREAD_BYTES_MAX.min(push_bytes_max),
         };
         (line, move || read_all(&reader, &pushes))
     }

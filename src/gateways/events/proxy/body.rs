@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{ProxiedRequest, ProxyOutcome, ServiceStats};
 use super::headers;
-use crate::services::{ConnectionPlace, Lease, RepeatableBody};
+use crate::services::{Lease, RepeatableBody, ServicePermit};
 use weirgate_server::http::{BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_wire::admission::Permit;
 
@@ -53,8 +53,8 @@ enum BodyKind {
     Whole { bytes: Bytes, _room: Permit },
     /// A body that is passed on in pieces: it is large, of unknown length, or small while there is no room for another
     /// small body. It is read only once the request has a connection, so the limit of connections bounds its bytes. The
-    /// [`ConnectionPlace`] records the progress of the client.
-    Pieces(RequestBody, Option<Arc<ConnectionPlace>>),
+    /// [`ServicePermit`] records the progress of the client.
+    Pieces(RequestBody, Option<Arc<ServicePermit>>),
 }
 
 impl ToService {
@@ -88,10 +88,10 @@ impl ToService {
         Ok(Self { kind, stats })
     }
 
-    /// Sets the place of the request among the connections, which records the progress of a body in pieces.
-    pub(super) fn set_place(&mut self, place: &Arc<ConnectionPlace>) {
+    /// Sets the permit of the request among the connections, which records the progress of a body in pieces.
+    pub(super) fn set_permit(&mut self, permit: &Arc<ServicePermit>) {
         if let BodyKind::Pieces(_, held) = &mut self.kind {
-            *held = Some(Arc::clone(place));
+            *held = Some(Arc::clone(permit));
         }
     }
 
@@ -126,14 +126,14 @@ impl Body for ToService {
                 self.kind = BodyKind::Nothing;
                 Some(Ok(frame))
             }
-            BodyKind::Pieces(body, place) => {
+            BodyKind::Pieces(body, permit) => {
                 let frame = Pin::new(&mut *body).poll_frame(cx);
                 // How far the client is behind its least speed: not at all if a piece has come.
                 let behind = match frame.is_pending() {
                     true => body.behind(),
                     false => Duration::ZERO,
                 };
-                place.iter().for_each(|place| place.note_behind(behind));
+                permit.iter().for_each(|permit| permit.note_behind(behind));
                 ready!(frame)
             }
         };
@@ -198,8 +198,8 @@ impl ToClient {
     /// Ready, with the reason, if the service was silent for too long while it had to send, or if the request has to
     /// be evicted because its body is too slow.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
-        let place = self.lease.as_ref().and_then(Lease::place);
-        if place.is_some_and(|place| place.is_evicted(cx)) {
+        let permit = self.lease.as_ref().and_then(Lease::permit);
+        if permit.is_some_and(|permit| permit.is_evicted(cx)) {
             self.upload.give_up();
             return Poll::Ready("the request gives way");
         }
@@ -234,18 +234,18 @@ impl Body for ToClient {
                 let bytes = frame
                     .as_ref()
                     .and_then(|frame| frame.as_ref().ok()?.data_ref());
-                let place = self.lease.as_ref().and_then(Lease::place);
-                if let (Some(place), Some(bytes)) = (place, bytes) {
-                    place.note_unread(bytes.len());
+                let permit = self.lease.as_ref().and_then(Lease::permit);
+                if let (Some(permit), Some(bytes)) = (permit, bytes) {
+                    permit.note_unread(bytes.len());
                 }
                 self.ended = frame.is_none() || self.incoming.is_end_stream();
                 frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
             }
             Poll::Pending => {
                 // The client has taken everything that has come.
-                let place = self.lease.as_ref().and_then(Lease::place);
-                if let Some(place) = place.filter(|_| self.waits_since.is_none()) {
-                    place.note_behind(Duration::ZERO);
+                let permit = self.lease.as_ref().and_then(Lease::permit);
+                if let Some(permit) = permit.filter(|_| self.waits_since.is_none()) {
+                    permit.note_behind(Duration::ZERO);
                 }
                 let why = ready!(self.poll_end(cx));
                 Some(Err(io::Error::new(io::ErrorKind::TimedOut, why).into()))

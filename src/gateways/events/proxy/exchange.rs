@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::gateways::events::metrics;
 use crate::services::{
-    ByService, FailureReason, NoPlace, RequestMetrics, RequestStats, Service, numbers,
+    ByService, FailureReason, NoPermit, RequestMetrics, RequestStats, Service, numbers,
 };
 use weirgate_runtime::Clock;
 use weirgate_server::http::Progress;
@@ -253,10 +253,10 @@ impl ServiceStats {
     }
 
     /// Counts a request that has to wait for a connection to the service.
-    pub(super) fn count_wait(&self, reason: NoPlace) {
+    pub(super) fn count_wait(&self, reason: NoPermit) {
         let waits = match reason {
-            NoPlace::AddressShare => &self.address_waits,
-            NoPlace::Full => &self.waits,
+            NoPermit::AddressShare => &self.address_waits,
+            NoPermit::Full => &self.waits,
         };
         waits.fetch_add(1, Relaxed);
     }

@@ -22,8 +22,8 @@ use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
 pub use self::path::{PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
-    CONNECTION_BYTES, ConnectionPlace, Ended, Failure, FailureReason, Lease, Places, Policy, Pool,
-    Service, Upstream,
+    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Policy, Pool, Service, ServicePermit,
+    ServicePermits, Upstream,
 };
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, TRANSFER_ENCODING};
@@ -100,7 +100,7 @@ pub struct Proxy {
 /// A service behind the proxy.
 struct ProxiedService {
     pool: Pool<ToService>,
-    places: Places,
+    permits: ServicePermits,
     watch: Arc<ServiceWatch>,
 }
 
@@ -117,8 +117,8 @@ impl Proxy {
     /// The sums of what clients hold: the connections to each service, and the buffers of all connections.
     pub fn holdings(&self) -> impl Iterator<Item = Quota> {
         let services = self.services.iter();
-        let places = services.map(|(behind, _)| behind.places.held().clone());
-        places.chain([self.shared.buffers.clone()])
+        let permits = services.map(|(behind, _)| behind.permits.held().clone());
+        permits.chain([self.shared.buffers.clone()])
     }
 
     /// A proxy without connections.
@@ -135,7 +135,7 @@ impl Proxy {
             let watch = ServiceWatch::new(&service, settings.clock);
             let proxied = ProxiedService {
                 pool: Pool::new(service, policy),
-                places: Places::new(
+                permits: ServicePermits::new(
                     limits.service_connections_max,
                     buffers.clone(),
                     settings.clock,
@@ -281,7 +281,7 @@ impl Shared {
         exchange: ProxiedRequest,
     ) -> LateAnswer {
         let (mut head, incoming) = answer.into_parts();
-        let place = lease.place_kept();
+        let permit = lease.permit_kept();
         headers::to_client(&mut head.headers);
         let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
         body.hides_end = head.status == StatusCode::NOT_MODIFIED;
@@ -291,8 +291,8 @@ impl Shared {
             body: Box::pin(body),
             is_passed_on: true,
             eviction_check: Some(Box::new(move |cx| {
-                let place = place.upgrade();
-                place.is_some_and(|place| place.is_evicted(cx))
+                let permit = permit.upgrade();
+                permit.is_some_and(|permit| permit.is_evicted(cx))
             })),
         }
     }
@@ -309,11 +309,11 @@ impl Shared {
         mut request: Request<ToService>,
         upload: &Progress,
     ) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
-        let place = self.place(behind, client).await?;
-        request.body_mut().set_place(&place);
-        let lent = Some(Arc::clone(&place));
+        let permit = self.permit(behind, client).await?;
+        request.body_mut().set_permit(&permit);
+        let lent = Some(Arc::clone(&permit));
         let mut sent = pin!(behind.pool.send(lent, request, || upload.awaits_client()));
-        let (answer, lease) = poll_fn(|cx| match place.is_evicted(cx) {
+        let (answer, lease) = poll_fn(|cx| match permit.is_evicted(cx) {
             true => {
                 upload.give_up();
                 Poll::Ready(Err(Failure::no_connection()))
@@ -333,15 +333,15 @@ impl Shared {
     ///
     /// # Errors
     /// None became free in time.
-    async fn place(
+    async fn permit(
         &self,
         behind: &ProxiedService,
         client: ClientAddr,
-    ) -> Result<Arc<ConnectionPlace>, Failure> {
+    ) -> Result<Arc<ServicePermit>, Failure> {
         let waits = |reason| behind.watch.stats.count_wait(reason);
-        let place = timeout(self.silence, behind.places.place(client, waits)).await;
-        let place = place.ok().flatten().map(Arc::new);
-        place.ok_or_else(Failure::no_connection)
+        let permit = timeout(self.silence, behind.permits.permit(client, waits)).await;
+        let permit = permit.ok().flatten().map(Arc::new);
+        permit.ok_or_else(Failure::no_connection)
     }
 
     /// Makes the head of the request for the service: its path, and its headers as [`headers`] says.

@@ -20,7 +20,7 @@ use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_core::{
     Connected, Cut, FoundClient, FoundName, MaxRate, RefusedName, Revoked, Search, SearchOutcome,
-    Short,
+    ShortHistory,
 };
 use weirgate_wire::auth::Refusal;
 use weirgate_wire::base::Now;
@@ -336,7 +336,7 @@ fn name(found: &FoundName) -> impl Serialize + use<'_> {
             .brings
             .reach
             .and_then(|reach| reach.short)
-            .map(Short::label),
+            .map(ShortHistory::label),
     })
 }
 

@@ -15,7 +15,8 @@ use crate::http::readiness::{NotReady, not_ready};
 use crate::http::{Answer, StatusCode};
 use crate::telemetry::{EndedAt, HitLimit, MetricName, MetricsReading, RecentLatency, Telemetry};
 use weirgate_core::{
-    ClientSnapshot, HistoryStats, RefusedName, Short, SlowSnapshot, Survey, TopicSnapshot, Why,
+    ClientSnapshot, HistoryStats, RefusedName, ShortHistory, SlowReason, SlowSnapshot, Survey,
+    TopicSnapshot,
 };
 use weirgate_runtime::{BusStatus, Clock};
 use weirgate_wire::base::{Now, escaped};
@@ -213,7 +214,7 @@ fn history(stats: &HistoryStats, now: Now) -> impl Serialize + use<> {
         messages: stats.messages,
         reach_ms: reach.map(|reach| reach.us / 1_000),
         wanted_ms: stats.keep_us / 1_000,
-        why: reach.and_then(|reach| reach.short).map(Short::label),
+        why: reach.and_then(|reach| reach.short).map(ShortHistory::label),
     })
 }
 
@@ -323,7 +324,7 @@ pub(super) fn shown_client(snapshot: &ClientSnapshot) -> impl Serialize + use<'_
         topics: snapshot.topics,
         topic: snapshot.topic.as_ref().map(|topic| topic.as_str()),
         recent_messages: snapshot.recent_messages,
-        why: slow.and_then(|slow| slow.why).map(Why::label),
+        why: slow.and_then(|slow| slow.why).map(SlowReason::label),
         say: slow.and_then(|slow| some_text(&slow.say)),
         slow_ms: slow.map_or(0, |slow| slow.slow_us / 1_000),
         kernel: slow.and_then(kernel),
@@ -368,7 +369,9 @@ pub(super) fn end(end: &EndedAt, now: Now) -> impl Serialize + use<'_> {
         messages_out: ended.traffic.messages_out,
         conflated: ended.traffic.messages_conflated,
         limit: end.limit.as_ref().map(HitLimit::to_string),
-        why: dropped.and_then(|dropped| dropped.why).map(Why::label),
+        why: dropped
+            .and_then(|dropped| dropped.why)
+            .map(SlowReason::label),
         say: dropped.and_then(|dropped| some_text(&dropped.say)),
         waited_messages: dropped.map(|dropped| dropped.messages),
         waited_bytes: dropped.map(|dropped| dropped.bytes),

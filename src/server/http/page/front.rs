@@ -19,7 +19,7 @@ const STYLE: &str = "data:text/css,main{max-width:44rem;margin:3rem auto;padding
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The page of a gateway.
+/// The page for a person who opens the address of a gateway in a browser.
 #[derive(Clone, Copy, Debug)]
 pub struct FrontPage {
     /// The name of the gateway.

@@ -26,7 +26,7 @@ const FILES: [File; 9] = [
     File::new("/page/slow.js", include_str!("slow.js")),
 ];
 
-/// What the server of the page has beside the feed.
+/// What the page of levels shows and offers beside the feed.
 #[derive(Clone, Copy, Debug)]
 pub struct PageParts {
     /// `/ready`, `/stats` and `/metrics` are at the same address, so the page links to them.

@@ -37,7 +37,7 @@ pub(super) struct Fixture {
     pub(super) handle: HttpHandle,
     pub(super) listener: TcpListener,
     /// The connection limits.
-    pub(super) places: Quota,
+    pub(super) permits: Quota,
     /// Connections on their way back to the reactor.
     pub(super) returned: Receiver<Handover>,
     pub(super) telemetry: Arc<Telemetry>,
@@ -106,7 +106,7 @@ impl Fixture {
             returned,
             plane,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-            places: Quota::new("connections", 1 << 20),
+            permits: Quota::new("connections", 1 << 20),
             telemetry,
             held,
             counted,
@@ -139,18 +139,18 @@ impl Fixture {
             tls: None,
             read: HeldBytes::new(&self.held, peer.client(), read.as_ref().to_vec(), 0),
             peer,
-            permit: ConnectionPermit::new(&self.places, peer.client(), Transport::Plain, 0),
+            permit: ConnectionPermit::new(&self.permits, peer.client(), Transport::Plain, 0),
         });
     }
 
     pub(super) fn taken(&self) -> usize {
-        self.places.holders()
+        self.permits.holders()
     }
 
     pub(super) fn wait_for_permits(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(30);
         while self.taken() != taken {
-            assert!(Instant::now() < end, "{} places taken", self.taken());
+            assert!(Instant::now() < end, "{} permits taken", self.taken());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

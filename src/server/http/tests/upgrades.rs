@@ -323,7 +323,7 @@ fn a_connection_on_its_way_back_when_nobody_takes_it_is_closed() {
     assert_eq!(client.reply().status, 200);
     let Fixture {
         plane,
-        places,
+        permits,
         returned,
         ..
     } = fixture;
@@ -331,7 +331,7 @@ fn a_connection_on_its_way_back_when_nobody_takes_it_is_closed() {
     client.send(upgrade("/ws", ""));
     assert_eq!(client.end(), b"");
     let end = Instant::now() + Duration::from_secs(30);
-    while places.holders() != 0 {
+    while permits.holders() != 0 {
         assert!(Instant::now() < end, "the place is taken");
         thread::sleep(Duration::from_millis(2));
     }

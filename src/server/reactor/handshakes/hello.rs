@@ -1,4 +1,4 @@
-//! The first message of a TLS client, the ClientHello: whether it is whole, before the client takes a place.
+//! The first message of a TLS client, the ClientHello: whether it is whole, before the client takes a permit.
 
 /// After this many bytes of a first message the handshake begins in any case: few clients send more than 2,000.
 pub(super) const HELLO_BYTES_MAX: usize = 4096;

@@ -27,15 +27,11 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// The most steps of handshakes between two polls, so that new clients can join the turns.
 const STEPS: usize = 16;
 
-/// While clients wait, a handshake without progress for this long is evicted: long enough for a client far away, and
-/// short for the clients that wait.
-const STILL_US: u64 = 1_000_000;
-
 /// Each byte of the client moves the time of the handshake's last progress forward by this much, but not past now. So a
-/// client that sends a byte now and then does not keep its place.
+/// client that sends a byte now and then does not keep its permit.
 const BYTE_MOVES_US: u64 = 100_000;
 
-/// While clients wait for a place, the thread looks for handshakes without progress once in this time.
+/// While clients wait for a permit, the thread looks for handshakes without progress once in this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The most bytes of one read: a client's first message has 300 to 2,000 bytes.
@@ -63,8 +59,8 @@ enum HandshakeStage {
 /// A handshake under way.
 struct Handshake {
     session: Box<TlsSession>,
-    /// The place among [`HandshakeSockets::places`].
-    place: Permit,
+    /// The permit among [`HandshakeSockets::permits`].
+    permit: Permit,
     /// The time of the last progress, as far as the client's bytes have moved it, microseconds of the monotonic clock.
     moved_us: u64,
 }
@@ -85,47 +81,47 @@ pub(super) struct HandshakeSockets {
     waiting: FairQueue<SessionKey>,
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
-    /// A place for each handshake under way.
-    places: Quota,
+    /// A permit for each handshake under way.
+    permits: Quota,
     /// When the thread next looks for handshakes without progress, microseconds of the monotonic clock.
     check_us: u64,
 }
 
 impl HandshakeSockets {
-    pub(super) fn new(places: Quota) -> Self {
+    pub(super) fn new(permits: Quota) -> Self {
         Self {
             all: HashMap::default(),
             waiting: FairQueue::default(),
             ready: FairQueue::default(),
-            places,
+            permits,
             check_us: 0,
         }
     }
 
     /// The next socket to begin a handshake.
     fn next_waiting(&mut self) -> Option<SessionKey> {
-        let places = &self.places;
-        self.waiting.pop_of(|client| places.has_room_for(client))
+        let permits = &self.permits;
+        self.waiting.pop_of(|client| permits.has_room_for(client))
     }
 
-    /// Chooses handshakes without progress to be evicted, one for each address that waits for a place and has fewer than
-    /// half of all places. Otherwise silent clients would delay all others until the deadline. In a storm of honest
+    /// Chooses handshakes without progress to be evicted, one for each address that waits for a permit and has fewer than
+    /// half of all permits. Otherwise silent clients would delay all others until the deadline. In a storm of honest
     /// clients the handshakes make progress, and none is evicted.
     fn evict(&mut self, now_us: u64) {
         if self.waiting.is_empty() || now_us < self.check_us {
             return;
         }
         self.check_us = now_us + CHECK_INTERVAL.as_micros() as u64;
-        let places = &self.places;
-        let has_few = |client: ClientAddr| 2 * places.of(client) < places.max();
-        let may = |client: &ClientAddr| has_few(*client) && !places.has_room_for(*client);
-        // No more than all places can be freed.
+        let permits = &self.permits;
+        let has_few = |client: ClientAddr| 2 * permits.of(client) < permits.max();
+        let may = |client: &ClientAddr| has_few(*client) && !permits.has_room_for(*client);
+        // No more than all permits can be freed.
         let others = self
             .waiting
             .clients()
             .filter(may)
-            .take(places.max() as usize);
-        places.evict(others.count() as u64, STILL_US, now_us);
+            .take(permits.max() as usize);
+        permits.evict(others.count() as u64, Quota::STALLED_US, now_us);
     }
 
     /// Why a handshake has to be evicted, if it has to.
@@ -134,10 +130,10 @@ impl HandshakeSockets {
             return None;
         };
         let for_bytes = handshake.session.is_evicted();
-        let for_place = handshake.place.is_evicted();
+        let for_permit = handshake.permit.is_evicted();
         match for_bytes {
             true => Some(CloseReason::TlsMemory),
-            false => for_place.then_some(CloseReason::TlsError),
+            false => for_permit.then_some(CloseReason::TlsError),
         }
     }
 
@@ -165,7 +161,7 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     /// The bytes that the TLS of all clients holds.
     pub(super) held: Quota,
-    /// Handshakes that have to be evicted, because of their place or of their bytes.
+    /// Handshakes that have to be evicted, because of their permit or of their bytes.
     pub(super) chosen: Chosen<SessionKey>,
     pub(super) sockets: HandshakeSockets,
 }
@@ -205,7 +201,7 @@ impl Worker {
                 };
                 self.step(key, &mut buffer);
             }
-            // After the steps, which may free places.
+            // After the steps, which may free permits.
             self.sockets.evict(self.clock.mono_us());
             for key in self.chosen.take() {
                 if let Some(reason) = self.sockets.eviction_reason(key) {
@@ -336,7 +332,7 @@ impl Worker {
         }
     }
 
-    /// Begins the handshake of a client that has sent its first message, and takes a place for it.
+    /// Begins the handshake of a client that has sent its first message, and takes a permit for it.
     fn begin_handshake(&mut self, key: SessionKey) -> io::Result<()> {
         let tls = self.tls.as_ref();
         let tls = tls.ok_or_else(|| io::Error::other("no certificate"))?;
@@ -347,11 +343,11 @@ impl Worker {
         let session = session.map_err(io::Error::other)?;
         session.wake_with(&self.chosen.waker(key));
         let now_us = self.clock.mono_us();
-        let place = self.sockets.places.hold(socket.client, 1, now_us);
-        place.wake_with(&self.chosen.waker(key));
+        let permit = self.sockets.permits.hold(socket.client, 1, now_us);
+        permit.wake_with(&self.chosen.waker(key));
         socket.stage = HandshakeStage::Handshake(Handshake {
             session: Box::new(session),
-            place,
+            permit,
             moved_us: now_us,
         });
         self.sockets.ready.push(socket.client, key);
@@ -373,7 +369,7 @@ impl Worker {
             Ok(HandshakeStep::Again(bytes)) => {
                 let moved_us = handshake.moved_us + bytes as u64 * BYTE_MOVES_US;
                 handshake.moved_us = moved_us.min(now_us);
-                handshake.place.progress(handshake.moved_us);
+                handshake.permit.progress(handshake.moved_us);
                 self.sockets.ready.push(socket.client, key);
             }
             Ok(HandshakeStep::Done) => self.complete(key),
@@ -429,14 +425,14 @@ impl Worker {
     }
 
     fn publish_counts(&self) {
-        let under_way = self.sockets.places.held();
+        let under_way = self.sockets.permits.held();
         self.counts.under_way.store(under_way, Relaxed);
         let waiting = self.sockets.waiting.len() as u64;
         self.counts.waiting.store(waiting, Relaxed);
     }
 }
 
-/// Whether a client has sent enough to take a place.
+/// Whether a client has sent enough to take a permit.
 fn is_hello_here(stream: &TcpStream) -> bool {
     let mut seen = [0; HELLO_BYTES_MAX];
     let peeked = stream.peek(&mut seen);
@@ -491,30 +487,45 @@ mod tests {
         let all = Quota::new("tls_handshakes", 4);
         let mut sockets = HandshakeSockets::new(all.clone());
         let hold = |address, now_us| all.hold(ip(address), 1, now_us);
-        let places = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
+        let permits = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
         let is_evicted = |now_us, sockets: &mut HandshakeSockets| {
             sockets.evict(now_us);
-            places.each_ref().map(Permit::is_evicted)
+            permits.each_ref().map(Permit::is_evicted)
         };
         let none = [false; 4];
-        assert_eq!(is_evicted(5 * STILL_US, &mut sockets), none, "nobody waits");
+        assert_eq!(
+            is_evicted(5 * Quota::STALLED_US, &mut sockets),
+            none,
+            "nobody waits"
+        );
         sockets.waiting.push(ip(1), key(10));
-        assert_eq!(is_evicted(STILL_US, &mut sockets), none, "one at its limit");
+        assert_eq!(
+            is_evicted(Quota::STALLED_US, &mut sockets),
+            none,
+            "one at its limit"
+        );
         sockets.waiting.push(ip(4), key(11));
         sockets.waiting.push(ip(4), key(12));
         sockets.check_us = 0;
         let one = [true, false, false, false];
-        assert_eq!(is_evicted(STILL_US + 30, &mut sockets), one, "one address");
         assert_eq!(
-            is_evicted(STILL_US + 40, &mut sockets),
+            is_evicted(Quota::STALLED_US + 30, &mut sockets),
+            one,
+            "one address"
+        );
+        assert_eq!(
+            is_evicted(Quota::STALLED_US + 40, &mut sockets),
             one,
             "not yet again"
         );
         assert_eq!(sockets.next_waiting(), None);
         sockets.waiting.push(ip(5), key(13));
         let moves = [true, true, true, false];
-        assert_eq!(is_evicted(2 * STILL_US - 101_000, &mut sockets), moves);
-        drop(places);
+        assert_eq!(
+            is_evicted(2 * Quota::STALLED_US - 101_000, &mut sockets),
+            moves
+        );
+        drop(permits);
         let next: Vec<_> = std::iter::from_fn(|| sockets.next_waiting()).collect();
         assert_eq!(next, [key(10), key(11), key(13), key(12)]);
     }

@@ -10,7 +10,7 @@ use crate::telemetry::{
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tracing::Level;
-use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, SessionKey, Why};
+use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, SessionKey, SlowReason};
 use weirgate_wire::admission::{ConnectionPermit, HeldBytes};
 use weirgate_wire::base::{LogBudget, Now};
 
@@ -90,7 +90,7 @@ macro_rules! log_ended {
             path = Some(&*$ended.path).filter(|path| !path.is_empty()),
             reason = $ended.reason.label(),
             refusal = $ended.refusal,
-            why = dropped.and_then(|dropped| dropped.why).map(Why::label),
+            why = dropped.and_then(|dropped| dropped.why).map(SlowReason::label),
             say = dropped.map(|dropped| &*dropped.say).filter(|say| !say.is_empty()),
             limit = $limit.map(tracing::field::display),
             waited_bytes = dropped.map(|dropped| dropped.bytes),

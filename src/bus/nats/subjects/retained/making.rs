@@ -2,8 +2,8 @@
 //! 100,000, and a server carries out the requests of a connection one after the other: a subscription waits for all requests
 //! before it. So only a few requests for consumers are on their way at once, and further questions wait in line.
 //!
-//! A request that nobody waits for any more keeps its place, because the server works on it all the same: otherwise
-//! more requests would go out than the server can work off. The place is free with the answer, or after
+//! A request that nobody waits for any more keeps its slot, because the server works on it all the same: otherwise
+//! more requests would go out than the server can work off. The slot is free with the answer, or after
 //! [`ANSWER_TIMEOUT`], once the server has answered a ping that went out then: it is past the request, and the answer
 //! is lost.
 
@@ -46,7 +46,7 @@ impl Making {
         self.line.push_back(number);
     }
 
-    /// The question whose turn it is, if there is a place; [`Self::note_sent`] follows, unless the question has ended.
+    /// The question whose turn it is, if there is a slot; [`Self::note_sent`] follows, unless the question has ended.
     pub(super) fn next(&mut self) -> Option<u64> {
         match self.on_way.len() < MAKING_MAX {
             true => self.line.pop_front(),
@@ -96,7 +96,7 @@ impl Making {
         }
     }
 
-    /// Frees the places of requests that the server is past.
+    /// Frees the slots of requests that the server is past.
     pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
         // After each message, and hardly ever with a request.
         if !self.on_way.is_empty() {

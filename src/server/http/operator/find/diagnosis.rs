@@ -4,7 +4,7 @@ use super::super::state::some_text;
 use super::AnswerContext;
 use crate::telemetry::MetricsReading;
 use weirgate_core::{
-    ClientState, FoundClient, FoundName, NameRefusal, NameSource, OnBus, RefusedName, Short,
+    ClientState, FoundClient, FoundName, NameRefusal, NameSource, OnBus, RefusedName, ShortHistory,
 };
 use weirgate_runtime::BusStatus;
 
@@ -338,9 +338,9 @@ fn short_history(found: &FoundClient) -> Option<String> {
         .filter_map(|one| Some((one, one.brings.reach?)));
     let (one, reach) = reaches.min_by_key(|(_, reach)| reach.us)?;
     let why = match reach.short? {
-        Short::Bytes => "no more fits in --history-bytes-max",
-        Short::LeftOut => "a message was over --bus-message-bytes-max",
-        Short::Start => "weirgate began to read then, or had lost the bus",
+        ShortHistory::Bytes => "no more fits in --history-bytes-max",
+        ShortHistory::LeftOut => "a message was over --bus-message-bytes-max",
+        ShortHistory::Start => "weirgate began to read then, or had lost the bus",
     };
     let (name, reach) = (one.name.as_str(), time(reach.us));
     Some(format!("the history of {name} reaches back {reach}: {why}"))
