@@ -4,7 +4,7 @@
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
-use super::messages::FollowUp;
+use super::follow_up::FollowUp;
 use super::past::PastOf;
 use super::replay::Last;
 use super::rights::GrantedName;
@@ -48,20 +48,20 @@ impl ChannelsGateway {
             Standing::JoinsLater => return,
             Standing::Replayed => {
                 // The earlier request brings all kept messages; this one resumes nothing.
-                if let Some(resumed) = &mut follow_up.resumed {
-                    resumed.off.insert(name);
+                if let Some(resume) = &mut follow_up.resume {
+                    resume.off.insert(name);
                 }
                 return;
             }
             Standing::New | Standing::AsksAgain | Standing::Member => {}
         }
-        if let Some(resumed) = &mut follow_up.resumed {
+        if let Some(resume) = &mut follow_up.resume {
             if resumes && standing != Standing::Member {
                 let asks_again = standing == Standing::AsksAgain;
                 return self.resume_with_answer(core, key, name, asks_again, follow_up);
             }
-            if resumed.since.is_some() || resumed.last == Some(Last::All) {
-                resumed.off.insert(name.clone());
+            if resume.since.is_some() || resume.last == Some(Last::All) {
+                resume.off.insert(name.clone());
             }
         }
         self.join(core, key, client, &name);
@@ -83,11 +83,11 @@ impl ChannelsGateway {
         resumes: bool,
     ) -> Standing {
         let is_member = *was_held && core.is_member(key, name);
-        let resumed = follow_up.resumed.as_ref();
+        let resume = follow_up.resume.as_ref();
         match *was_held {
             false => Standing::New,
             true if !is_member && self.retained.is_replayed(name, key) => Standing::Replayed,
-            true if resumes && resumed.is_some_and(|resumed| resumed.asks_again(name)) => {
+            true if resumes && resume.is_some_and(|resume| resume.asks_again(name)) => {
                 Standing::AsksAgain
             }
             true if is_member => Standing::Member,
@@ -105,18 +105,18 @@ impl ChannelsGateway {
         asks_again: bool,
         follow_up: &mut FollowUp,
     ) {
-        let Some(resumed) = &mut follow_up.resumed else {
+        let Some(resume) = &mut follow_up.resume else {
             return;
         };
-        resumed.names.insert(name.clone());
+        resume.names.insert(name.clone());
         if asks_again {
-            resumed.held.insert(name.clone());
+            resume.held.insert(name.clone());
         }
         // Only newest messages may have to come from the stream before the answer.
-        if !matches!(resumed.last, Some(Last::Newest(_))) {
+        if !matches!(resume.last, Some(Last::Newest(_))) {
             return;
         }
-        let can_resume = can_resume(core, key, resumed.since.as_deref());
+        let can_resume = can_resume(core, key, resume.since.as_deref());
         if let Some(forgotten) = self.forgotten_for(core, &name) {
             let past = follow_up.past.get_or_insert_default();
             past.note_forgotten(forgotten);

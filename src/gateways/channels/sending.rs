@@ -14,10 +14,13 @@ use std::{mem, vec};
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
+use super::follow_up::{FollowUp, NAME_BYTES};
 use super::leaving::DropLater;
-use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed, WantedPast};
+use super::messages::{Answer, Recovered};
+use super::past::WantedPast;
 use super::patterns::matcher;
 use super::replay::{Last, Replayed};
+use super::resume::Resume;
 use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{
     Core, Gateway as _, NotRecovered, Outcome, RetainedCut, SessionKey, TopicName, Wanted,
@@ -215,13 +218,13 @@ impl Prepared {
     /// The names that the answer has waited for go to `to_drop`.
     fn new(mut answer: Answer, follow_up: FollowUp, to_drop: &mut DropLater) -> Self {
         to_drop.add_set(follow_up.unconfirmed);
-        let (resumed, past) = (follow_up.resumed, follow_up.past.unwrap_or_default());
+        let (resume, past) = (follow_up.resume, follow_up.past.unwrap_or_default());
         Self {
             brings: answer.take_names().into_iter(),
             answer,
             retained: follow_up.retained,
             wants_end: follow_up.wants_end,
-            resuming: resumed.map(|resumed| Box::new(Resuming::new(resumed, past))),
+            resuming: resume.map(|resume| Box::new(Resuming::new(resume, past))),
         }
     }
 
@@ -234,21 +237,21 @@ impl Prepared {
 }
 
 impl Resuming {
-    fn new(resumed: Resumed, past: Box<WantedPast>) -> Self {
+    fn new(resume: Resume, past: Box<WantedPast>) -> Self {
         Self {
-            asks_again: resumed.has_held_alone,
-            has_since: resumed.since.is_some(),
-            since: resumed.since,
-            last: match resumed.last {
+            asks_again: resume.has_held_alone,
+            has_since: resume.since.is_some(),
+            since: resume.since,
+            last: match resume.last {
                 Some(Last::Newest(count)) => Some(count),
                 Some(Last::All) | None => None,
             },
-            is_all: resumed.last == Some(Last::All),
-            names: resumed.names.into_iter(),
-            held: resumed.held,
+            is_all: resume.last == Some(Last::All),
+            names: resume.names.into_iter(),
+            held: resume.held,
             joined: Vec::new(),
             outcomes: Vec::new(),
-            off: resumed.off.into_iter().collect(),
+            off: resume.off.into_iter().collect(),
             moved: Vec::new(),
             past,
             missed: Follow::default(),
