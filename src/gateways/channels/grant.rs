@@ -6,7 +6,7 @@ use super::bus::REFUSED;
 use super::client::ChannelsClient;
 use super::follow_up::FollowUp;
 use super::past::PastOf;
-use super::replay::Last;
+use super::resume::Earlier;
 use super::rights::GrantedName;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
@@ -60,7 +60,7 @@ impl ChannelsGateway {
                 let asks_again = standing == Standing::AsksAgain;
                 return self.resume_with_answer(core, key, name, asks_again, follow_up);
             }
-            if resume.since.is_some() || resume.last == Some(Last::All) {
+            if resume.earlier.reports_off() {
                 resume.off.insert(name.clone());
             }
         }
@@ -112,11 +112,16 @@ impl ChannelsGateway {
         if asks_again {
             resume.held.insert(name.clone());
         }
-        // Only newest messages may have to come from the stream before the answer.
-        if !matches!(resume.last, Some(Last::Newest(_))) {
-            return;
-        }
-        let can_resume = can_resume(core, key, resume.since.as_deref());
+        // Only newest messages may have to come from the stream before the answer, and these only if the history does not
+        // have all missed messages.
+        let can_resume = match &resume.earlier {
+            Earlier::Newest(_) => false,
+            Earlier::Missed {
+                since,
+                newest: Some(_),
+            } => core.resumes_from(key, since).is_ok(),
+            Earlier::None | Earlier::Missed { newest: None, .. } | Earlier::All(_) => return,
+        };
         if let Some(forgotten) = self.forgotten_for(core, &name) {
             let past = follow_up.past.get_or_insert_default();
             past.note_forgotten(forgotten);
@@ -212,9 +217,4 @@ impl ChannelsGateway {
         self.ask_retained(core);
         true
     }
-}
-
-/// Whether the missed messages of a request with a position are in the history: then nothing else is asked for.
-fn can_resume(core: &Core, key: SessionKey, since: Option<&str>) -> bool {
-    since.is_some_and(|since| core.resumes_from(key, since).is_ok())
 }

@@ -208,8 +208,7 @@ pub(super) mod tests {
 
     use super::super::follow_up::FollowUp;
     use super::super::messages::Answer;
-    use super::super::replay::Last;
-    use super::super::resume::Resume;
+    use super::super::resume::{Earlier, Resume};
     use super::super::sending::Sending;
     use super::*;
     use weirgate_core::RetainedCut;
@@ -227,7 +226,7 @@ pub(super) mod tests {
         for name in set() {
             past.note_cut(name, RetainedCut::Large);
         }
-        let mut resume = Resume::of_stream(None, Some(Last::Newest(1)));
+        let mut resume = Resume::of_stream(Earlier::Newest(1));
         (resume.names, resume.held, resume.off) = (set(), set(), set());
         FollowUp {
             unconfirmed: set(),

@@ -76,9 +76,8 @@ use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::pending::{NewSubscribe, PendingRequest};
-use self::replay::Last;
-use self::request::{Action, Request, RequestLimits};
-use self::resume::Resume;
+use self::request::{Action, Last, Request, RequestLimits};
+use self::resume::{Earlier, Resume};
 use self::retained::Retained;
 use crate::auth::{Acl, Authenticator, Identity, Rights, bearer_protocol};
 use crate::gateways::shared::access::{
@@ -392,9 +391,10 @@ impl ChannelsGateway {
                     true => Some(Last::All),
                     false => last,
                 };
+                let earlier = Earlier::new(since, last);
                 let resume = match client.is_stream() {
-                    true => Some(Resume::of_stream(since, last)),
-                    false => Resume::new(since, last),
+                    true => Some(Resume::of_stream(earlier)),
+                    false => Resume::new(earlier),
                 };
                 let new = NewSubscribe {
                     names,

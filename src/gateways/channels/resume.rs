@@ -3,16 +3,94 @@
 use std::collections::BTreeSet;
 
 use super::follow_up::NAME_BYTES;
-use super::replay::Last;
+use super::request::Last;
 use weirgate_core::TopicName;
 
-/// A request with `since` or `last`.
+/// Which earlier messages of its names a request wants (`since` and `last`).
+#[derive(Debug, Default)]
+pub(super) enum Earlier {
+    /// None: the client only joins the names.
+    #[default]
+    None,
+    /// The missed messages.
+    Missed {
+        /// The position after which they come, as the client sent it.
+        since: String,
+        /// If not all missed messages of a name are there, the client gets so many of the newest instead.
+        newest: Option<usize>,
+    },
+    /// So many of the newest messages of each name.
+    Newest(usize),
+    /// All kept messages. The client gets them after the answer, and joins the names after them.
+    All(AllSince),
+}
+
+/// The position after which a client gets all kept messages. Without a valid one, the messages come from the oldest on.
+#[derive(Debug)]
+pub(super) enum AllSince {
+    /// The request has no position.
+    Absent,
+    /// The position, as the client sent it.
+    At(String),
+    /// The position of the request is not valid.
+    Invalid,
+}
+
+impl Earlier {
+    /// `since` is the position of the request, as the client sent it.
+    pub(super) fn new(since: Option<String>, last: Option<Last>) -> Self {
+        match (since, last) {
+            (None, None) => Self::None,
+            (None, Some(Last::Newest(newest))) => Self::Newest(newest),
+            (Some(since), None) => Self::Missed {
+                since,
+                newest: None,
+            },
+            (Some(since), Some(Last::Newest(newest))) => Self::Missed {
+                since,
+                newest: Some(newest),
+            },
+            (None, Some(Last::All)) => Self::All(AllSince::Absent),
+            (Some(since), Some(Last::All)) => Self::All(AllSince::At(since)),
+        }
+    }
+
+    /// Whether the request has a position. Then the answer says of each name whether it is recovered.
+    pub(super) fn has_since(&self) -> bool {
+        match self {
+            Self::Missed { .. } | Self::All(AllSince::At(_) | AllSince::Invalid) => true,
+            Self::None | Self::Newest(_) | Self::All(AllSince::Absent) => false,
+        }
+    }
+
+    /// How many of the newest messages of a name the client gets; `None`: it wants none of them.
+    pub(super) fn newest(&self) -> Option<usize> {
+        match self {
+            Self::Newest(newest) => Some(*newest),
+            Self::Missed { newest, .. } => *newest,
+            Self::None | Self::All(_) => None,
+        }
+    }
+
+    /// Lets the client get no newest messages.
+    pub(super) fn forget_newest(&mut self) {
+        match self {
+            Self::Newest(_) => *self = Self::None,
+            Self::Missed { newest, .. } => *newest = None,
+            Self::None | Self::All(_) => {}
+        }
+    }
+
+    /// Whether the answer says of which granted names the client gets no earlier messages, because none are kept.
+    pub(super) fn reports_off(&self) -> bool {
+        matches!(self, Self::Missed { .. } | Self::All(_))
+    }
+}
+
+/// A request that wants earlier messages, and its names.
 #[derive(Debug, Default)]
 pub(super) struct Resume {
-    /// The position, as the client sent it.
-    pub(super) since: Option<String>,
-    /// The messages of each name that the client gets, if it does not get the missed messages.
-    pub(super) last: Option<Last>,
+    pub(super) earlier: Earlier,
     /// Names of the kept feed, joined with the answer.
     pub(super) names: BTreeSet<TopicName>,
     /// The names among `names` that the client has joined before, and of which it asks for the newest messages.
@@ -25,16 +103,18 @@ pub(super) struct Resume {
 }
 
 impl Resume {
-    /// `None` for a request with neither `since` nor `last`, because the client joins at once.
-    pub(super) fn new(since: Option<String>, last: Option<Last>) -> Option<Self> {
-        (since.is_some() || last.is_some()).then(|| Self::of_stream(since, last))
+    /// `None` for a request that wants no earlier messages, because the client joins at once.
+    pub(super) fn new(earlier: Earlier) -> Option<Self> {
+        match earlier {
+            Earlier::None => None,
+            earlier => Some(Self::of_stream(earlier)),
+        }
     }
 
     /// On an event stream the client joins the names of every request with the common answer.
-    pub(super) fn of_stream(since: Option<String>, last: Option<Last>) -> Self {
+    pub(super) fn of_stream(earlier: Earlier) -> Self {
         Self {
-            since,
-            last,
+            earlier,
             ..Self::default()
         }
     }
@@ -46,7 +126,7 @@ impl Resume {
 
     /// Whether the client asks for the newest messages, whatever it has missed.
     pub(super) fn asks_newest_alone(&self) -> bool {
-        self.since.is_none() && matches!(self.last, Some(Last::Newest(_)))
+        matches!(self.earlier, Earlier::Newest(_))
     }
 
     /// Whether the client asks for the newest messages of this name, which it holds, and not only since this request.

@@ -19,8 +19,8 @@ use super::leaving::DropLater;
 use super::messages::{Answer, Recovered};
 use super::past::WantedPast;
 use super::patterns::matcher;
-use super::replay::{Last, Replayed};
-use super::resume::Resume;
+use super::replay::Replayed;
+use super::resume::{AllSince, Earlier, Resume};
 use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{
     Core, Gateway as _, NotRecovered, Outcome, RetainedCut, SessionKey, TopicName, Wanted,
@@ -64,12 +64,7 @@ struct Prepared {
 /// The names of a request with `since` or `last`.
 #[derive(Debug)]
 struct Resuming {
-    since: Option<String>,
-    /// Whether the request has a position. It stays true if `since` is removed because the position is not valid.
-    has_since: bool,
-    last: Option<usize>,
-    /// The client gets all kept messages of the names, and then joins them.
-    is_all: bool,
+    earlier: Earlier,
     /// Names that the client still has to join, in the order of the answer.
     names: btree_set::IntoIter<TopicName>,
     /// The names among these that it has joined before; it may have given them up meanwhile.
@@ -197,7 +192,7 @@ impl Sending {
             if has_got_newer {
                 holds &= !resuming.give_up();
             } else if is_late
-                && let Some(since) = &resuming.since
+                && let Earlier::Missed { since, .. } = &resuming.earlier
                 && resuming.missed.has_recovered()
                 && let Err(why) = core.resumes_from(key, since)
             {
@@ -240,13 +235,7 @@ impl Resuming {
     fn new(resume: Resume, past: Box<WantedPast>) -> Self {
         Self {
             asks_again: resume.has_held_alone,
-            has_since: resume.since.is_some(),
-            since: resume.since,
-            last: match resume.last {
-                Some(Last::Newest(count)) => Some(count),
-                Some(Last::All) | None => None,
-            },
-            is_all: resume.last == Some(Last::All),
+            earlier: resume.earlier,
             names: resume.names.into_iter(),
             held: resume.held,
             joined: Vec::new(),
@@ -279,7 +268,7 @@ impl Resuming {
     fn fail(&mut self, why: NotRecovered) {
         self.unsent.push(mem::take(&mut self.missed));
         self.lacks_newest = true;
-        if !self.has_since {
+        if !self.earlier.has_since() {
             self.discard_newest();
         }
         self.is_large |= why == NotRecovered::Large;
@@ -300,8 +289,8 @@ impl Resuming {
     fn note_loss(&mut self, core: &Core) -> bool {
         let newest = core.newest_loss();
         let known = self.newest_loss.replace(newest);
-        let is_new = self.last.is_some() && known.is_some_and(|known| known != newest);
-        if is_new && self.has_since {
+        let is_new = self.earlier.newest().is_some() && known.is_some_and(|known| known != newest);
+        if is_new && self.earlier.has_since() {
             self.discard_newest();
             self.write_again();
         } else if is_new {
@@ -314,10 +303,11 @@ impl Resuming {
     /// or if the client gets all kept messages.
     fn give_up(&mut self) -> bool {
         // All kept messages come from the client's position on, whatever it has got of other names.
-        let is_new = !self.is_all && !mem::replace(&mut self.has_got_newer, true);
+        let is_all = matches!(self.earlier, Earlier::All(_));
+        let is_new = !is_all && !mem::replace(&mut self.has_got_newer, true);
         if is_new {
             self.discard_newest();
-            self.last = None;
+            self.earlier.forget_newest();
             self.fail(NotRecovered::Large);
         }
         is_new
@@ -340,7 +330,7 @@ impl Resuming {
             false => self.newest.make_next(core, key, others + missed),
         };
         if let Err(why) = made {
-            match is_missed || !self.has_since {
+            match is_missed || !self.earlier.has_since() {
                 true => self.fail(why),
                 false => self.discard_newest(),
             }
@@ -376,13 +366,15 @@ impl Resuming {
     /// Counts the outcomes, and moves the messages to those of the other answers. The names stay here, to be dropped
     /// later.
     fn settle(&mut self, core: &mut Core, follow: &mut Follow, replayed: &mut Replayed) {
-        if self.has_since {
+        if self.earlier.has_since() {
             let off = self.off.iter().map(|_| NotRecovered::Off);
             off.for_each(|off| core.count_not_recovered(off));
             core.count_outcomes(&self.outcomes);
         }
-        if self.is_all {
-            replayed.since = replayed.since.take().or_else(|| self.since.take());
+        if let Earlier::All(since) = mem::take(&mut self.earlier) {
+            if let AllSince::At(since) = since {
+                replayed.since.get_or_insert(since);
+            }
             replayed.names.append(&mut self.joined);
             replayed.off.append(&mut self.off);
         }
@@ -418,10 +410,10 @@ impl Resuming {
         match (self.joined.get(*joined), self.off.get(*off)) {
             (Some(name), next) if next.is_none_or(|off| name < off) => {
                 let outcome = self.outcomes[*joined];
-                let is_whole = self.has_since && outcome.is_ok();
+                let is_whole = self.earlier.has_since() && outcome.is_ok();
                 // Then neither missed nor newest messages follow.
                 let is_none = matches!(outcome, Err(NotRecovered::Off | NotRecovered::Large));
-                let gets_newest_of = self.last.is_some() && !is_whole && !is_none;
+                let gets_newest_of = self.earlier.newest().is_some() && !is_whole && !is_none;
                 let is_gone = |count| gets_newest_of && has_forgotten(name, count);
                 let past = Some(&self.past).filter(|_| !is_whole && !is_none);
                 let cut = past.and_then(|past| past.cut(name, is_gone));
@@ -430,11 +422,11 @@ impl Resuming {
                 match cut.filter(|cut| !self.lacks_newest || !is_of_history(*cut)) {
                     Some(cut) => self.recovered.push_cut(name, cut),
                     // The newest messages are too many just now.
-                    None if !self.has_since && outcome == Err(NotRecovered::Large) => {
+                    None if !self.earlier.has_since() && outcome == Err(NotRecovered::Large) => {
                         self.recovered.push_cut(name, RetainedCut::Limit);
                     }
                     None if self.lacks_newest
-                        && self.last.is_some()
+                        && self.earlier.newest().is_some()
                         && gets_newest(Some(outcome)) =>
                     {
                         self.recovered.push_cut(name, RetainedCut::Limit);
@@ -539,7 +531,7 @@ impl ChannelsGateway {
             }
             if !mem::replace(&mut resuming.is_reported, true) {
                 let recovered = mem::take(&mut resuming.recovered);
-                match resuming.has_since {
+                match resuming.earlier.has_since() {
                     true => prepared.answer.set_recovered(recovered),
                     false => prepared.answer.set_why(recovered),
                 }
@@ -590,16 +582,18 @@ impl ChannelsGateway {
         // The stream of the kept feed may have got other subjects since the request.
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
-        let outcomes = match resuming.is_all {
-            true => {
-                let outcome = self.check_since(core, resuming.since.as_deref());
-                // All kept messages come without a good position, too.
-                resuming.since = resuming.since.take().filter(|_| outcome.is_ok());
+        let is_all = matches!(resuming.earlier, Earlier::All(_));
+        let outcomes = match &mut resuming.earlier {
+            Earlier::All(since) => {
+                let outcome = self.check_since(core, since);
+                if outcome.is_err() {
+                    *since = AllSince::Invalid;
+                }
                 vec![outcome; names.len()]
             }
-            false => self.find(core, key, resuming, beside, &names),
+            _ => self.find(core, key, resuming, beside, &names),
         };
-        let joined = Some(&names).filter(|_| !resuming.is_all);
+        let joined = Some(&names).filter(|_| !is_all);
         let joined = joined.into_iter().flatten().chain(&moved);
         for name in joined.filter(|name| !resuming.held.contains(*name)) {
             self.join(core, key, client, name);
@@ -612,7 +606,7 @@ impl ChannelsGateway {
         }
         resuming.joined.extend(names);
         resuming.outcomes.extend(&outcomes);
-        if resuming.has_since || resuming.is_all {
+        if resuming.earlier.reports_off() {
             moved.into_iter().for_each(|name| resuming.add_off(name));
         }
         let is_large = outcomes.contains(&Err(NotRecovered::Large));
@@ -637,11 +631,11 @@ impl ChannelsGateway {
             patterns: matcher(self.syntax(), name.as_str()).map(Arc::new),
         };
         let names: Vec<Wanted> = names.iter().map(wanted).collect();
-        let (last, is_large) = (resuming.last, resuming.is_large);
+        let (last, is_large) = (resuming.earlier.newest(), resuming.is_large);
         let newest_loss = || core.newest_loss();
         resuming.newest_loss.get_or_insert_with(newest_loss);
         let mut found = Follow::beside(beside);
-        let Some(since) = &resuming.since else {
+        let Earlier::Missed { since, .. } = &resuming.earlier else {
             let newest = match is_large {
                 true => Err(NotRecovered::Large),
                 false => found.newest(core, key, &names, last),
