@@ -117,8 +117,7 @@ impl Answers {
     /// Queues an answer. It waits until its names are confirmed, but not longer than until it is due.
     pub(super) fn push(&mut self, answer: Answer, mut follow_up: FollowUp, due: AnswerDue) {
         if let Some(resume) = &mut follow_up.resume {
-            let held = resume.held.len();
-            resume.has_held_alone = held > 0 && held == resume.names.len();
+            resume.note_queued();
         }
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();

@@ -20,7 +20,7 @@ use crate::gateways::shared::members::max_hz;
 use crate::gateways::shared::statuses::Status;
 use weirgate_core::{
     Brings, ConflationKey, Content, CopyFor, CopyRank, Core, Frame, FrameBuilder, FrameBytes,
-    MaxRate, Message, OnBus, Outcome, Part, Position, Prefix, RetainedCut, TopicName,
+    MaxRate, Message, OnBus, Part, Position, Prefix, RetainedCut, TopicName,
 };
 use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 
@@ -87,17 +87,12 @@ pub(super) struct Recovered {
 }
 
 impl Recovered {
-    pub(super) fn push(&mut self, name: &TopicName, outcome: Outcome) {
-        self.recovered.boolean(name.as_str(), outcome.is_ok());
-        if let Err(why) = outcome {
-            self.why.string(name.as_str(), why.label());
+    /// Adds a name. `why`: why not all of its messages follow the answer.
+    pub(super) fn push(&mut self, name: &TopicName, why: Option<&str>) {
+        self.recovered.boolean(name.as_str(), why.is_none());
+        if let Some(why) = why {
+            self.why.string(name.as_str(), why);
         }
-    }
-
-    /// As [`push`](Self::push), for a name of which not all of the newest messages follow, for this reason.
-    pub(super) fn push_cut(&mut self, name: &TopicName, cut: RetainedCut) {
-        self.recovered.boolean(name.as_str(), false);
-        self.why.string(name.as_str(), cut.label());
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -22,7 +22,8 @@
 //! | `lost_names` | clients of names that have left the stream, whose messages are lost for a while |
 //! | `feed` | from messages of the bus to topics |
 //! | `messages`, `raw_text` | the messages to clients; the text of a payload that is not JSON |
-//! | `answers`, `follow_up`, `resume` | answers that wait; what for, and what follows them; the earlier messages among it |
+//! | `answers`, `follow_up` | answers that wait; what they wait for, and what follows them |
+//! | `resume` | the earlier messages that a request wants |
 //! | `sending` | sending answers, and the messages after them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
 //! | `settings`, `stats`, `metrics` | the rows of the tables; counters; metrics |

@@ -119,6 +119,12 @@ impl Resume {
         }
     }
 
+    /// Decides [`Self::has_held_alone`]: the answer is queued.
+    pub(super) fn note_queued(&mut self) {
+        let held = self.held.len();
+        self.has_held_alone = held > 0 && held == self.names.len();
+    }
+
     /// The memory of the names.
     pub(super) fn bytes(&self) -> usize {
         NAME_BYTES * (self.names.len() + self.held.len() + self.off.len())
