@@ -808,6 +808,31 @@ fn many_names_of_a_client_come_from_the_history() {
     bench.world.hub.check_invariants();
 }
 
+/// The names of a request are found in several steps; what is wrong with its position is wrong for all of them.
+#[test]
+fn a_position_that_is_none_is_bad_for_every_name() {
+    let settings = ChannelsGatewaySettings {
+        channels_max: 1_000,
+        ..settings()
+    };
+    let mut bench = of_a_stream(NameSyntax::Redis, settings);
+    bench.comes("a:1", 8);
+    let key = bench.client();
+    let names: Vec<String> = (0..700).map(|n| format!("a:{n}")).collect();
+    bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": names, "last": "all", "since": "garbage"}),
+    );
+    bench.world.advance(SECOND);
+    let got = bench.got(key);
+    let answer = got.iter().find(|one| one["type"] == "subscribed");
+    let recovered = answer.expect("an answer")["recovered"]
+        .as_object()
+        .expect("names");
+    let not = recovered.values().filter(|said| **said == json!(false));
+    assert_eq!((recovered.len(), not.count()), (700, 700));
+}
+
 /// What the history has of other names is passed over in steps, between which the loop serves others.
 #[test]
 fn a_long_look_at_the_history_goes_on_in_later_turns() {

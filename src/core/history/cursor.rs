@@ -1,6 +1,23 @@
 //! How far a client has got all kept messages of names: in the stream by the bus's id, in the history by the
 //! history's own number. The numbers go on over losses and over streams that are made anew, so no entry of the history is
 //! sent twice; an id says nothing after either.
+//!
+//! An example: this instance has read the ids 5 and 6 of a stream, as the numbers 1 and 2. A client has the message
+//! with the id 2. The cursor has the position, the number, and how the history finds its place.
+//!
+//! | what happens | position | number | found by |
+//! | --- | --- | --- | --- |
+//! | The history has nothing before 5, so [`find_cursor`](History::find_cursor) fails. | 2 | 0 | `Position` |
+//! | [`ask`](KeptCursor::ask): a question to the bus begins after 2. The cursor notes that 6, number 2, is read. | 2 | 0 | `Position` |
+//! | The question brings 3, 4, 5 and 6, each with [`read`](KeptCursor::read). | 6 | 0 | `Position` |
+//! | It ends. [`read_all`](KeptCursor::read_all): the client needs no entry up to number 2. Nothing was lost. | 6 | 2 | `Number`, no loss |
+//! | Messages are lost, which takes the number 3. Then 9 comes, as number 4. `find_cursor` fails: what was lost may be after 6. | 6 | 2 | `Number`, no loss |
+//! | `ask`: a question begins after 6. The cursor notes that 9, number 4, is read, and that it is before a loss. | 6 | 2 | `Number`, no loss |
+//! | The question brings 8 and 9, and ends. `read_all` says that messages after 6 were lost: 7 is gone. | 9 | 4 | `Number`, loss 3 |
+//! | From now on, the history has what follows: the entries after number 4. | 9 | 4 | `Number`, loss 3 |
+//!
+//! If the second question had also brought 10, which this instance had not read when it began, the cursor would be at 10
+//! (`UnreadPosition`): its number is known once this instance has read 10.
 
 use super::wanted::After;
 use super::{History, KeptMessage};
@@ -45,12 +62,12 @@ enum FoundBy {
     /// By the position.
     #[default]
     Position,
-    /// By the position, which this instance has yet to read.
-    PositionAhead,
+    /// By the position, which this instance had not read when the question began.
+    UnreadPosition,
     /// By the number, until another loss than this one.
     Number { loss: u64 },
     /// By the number, until this instance reads a message after this loss: the stream may have lost others before.
-    NothingRead { loss: u64 },
+    NumberUntilRead { loss: u64 },
 }
 
 impl KeptCursor {
@@ -87,7 +104,7 @@ impl KeptCursor {
     fn is_before_loss_of(&self, head: KeptHead) -> bool {
         let is_gap = head.gap > 0 && head.gap == head.loss;
         match (self.found_by, self.stored()) {
-            (FoundBy::Number { loss } | FoundBy::NothingRead { loss }, _) => loss < head.gap,
+            (FoundBy::Number { loss } | FoundBy::NumberUntilRead { loss }, _) => loss < head.gap,
             // The stream is read from its beginning.
             (_, None) => false,
             (FoundBy::Position, Some(_)) if head.position.is_none() => is_gap && !self.has_brought,
@@ -117,12 +134,12 @@ impl KeptCursor {
             None => self.has_brought,
         };
         if is_beyond {
-            self.found_by = FoundBy::PositionAhead;
+            self.found_by = FoundBy::UnreadPosition;
         } else {
             self.position = reached.or(self.position);
             let loss = self.asked.loss;
             self.found_by = match reached_id.is_none() && loss > 0 {
-                true => FoundBy::NothingRead { loss },
+                true => FoundBy::NumberUntilRead { loss },
                 false => FoundBy::Number { loss },
             };
         }
@@ -166,7 +183,7 @@ impl History {
 
     /// Whether messages were lost while a question brought what is before the messages after this cursor.
     pub(super) fn was_lost_meanwhile(&self, cursor: &KeptCursor) -> bool {
-        cursor.found_by == FoundBy::PositionAhead && self.newest_loss() > cursor.asked.loss
+        cursor.found_by == FoundBy::UnreadPosition && self.newest_loss() > cursor.asked.loss
     }
 
     /// A cursor after a copy of an entry.
@@ -193,34 +210,39 @@ impl History {
         cursor: &KeptCursor,
         may_skip: bool,
     ) -> Result<After, NotRecovered> {
-        let found = match (cursor.found_by, cursor.position) {
-            (FoundBy::Number { loss }, _) if loss == self.numbers.loss() => Ok(cursor.after),
-            (FoundBy::NothingRead { loss }, _)
-                if loss == self.numbers.loss() && self.numbers.newest().is_none() =>
-            {
-                Ok(cursor.after)
+        let is_valid = match cursor.found_by {
+            FoundBy::Number { loss } => loss == self.numbers.loss(),
+            FoundBy::NumberUntilRead { loss } => {
+                loss == self.numbers.loss() && self.numbers.newest().is_none()
             }
-            (FoundBy::Number { .. } | FoundBy::NothingRead { .. }, _) => Err(NotRecovered::Gap),
-            (_, None) => Err(NotRecovered::Window),
-            (FoundBy::PositionAhead, _) if self.numbers.newest().is_none() => {
-                Err(NotRecovered::Ahead)
+            FoundBy::Position | FoundBy::UnreadPosition => {
+                return self.find_cursor_by_position(cursor, may_skip);
             }
-            (_, Some(position)) => self.numbers.find_position(position),
+        };
+        // The client has all entries up to the number in any case.
+        match is_valid || may_skip {
+            true => Ok(cursor.after),
+            false => Err(NotRecovered::Gap),
+        }
+    }
+
+    /// As [`Self::find_cursor`], by the position.
+    fn find_cursor_by_position(
+        &self,
+        cursor: &KeptCursor,
+        may_skip: bool,
+    ) -> Result<After, NotRecovered> {
+        let is_unread = cursor.found_by == FoundBy::UnreadPosition;
+        let found = match cursor.position {
+            None => Err(NotRecovered::Window),
+            Some(_) if is_unread && self.numbers.newest().is_none() => Err(NotRecovered::Ahead),
+            Some(position) => self.numbers.find_position(position),
         };
         match found {
             Ok(found) => Ok(found.max(cursor.after)),
             Err(why) if !may_skip || why == NotRecovered::Ahead => Err(why),
             // All that is kept is newer.
             Err(NotRecovered::Window) => Ok(cursor.after),
-            // The client has all entries up to the number.
-            Err(_)
-                if matches!(
-                    cursor.found_by,
-                    FoundBy::Number { .. } | FoundBy::NothingRead { .. }
-                ) =>
-            {
-                Ok(cursor.after)
-            }
             // Which entries are older is not known, but for those that have come since the question.
             Err(_) => Ok(cursor.after.max(After::all_of(cursor.asked.number))),
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::client::ChannelsClient;
-use super::messages::{Answer, FollowUp};
+use super::follow_up::FollowUp;
+use super::messages::Answer;
 use super::pending::PendingRequest;
 use super::stats::Renewal;
 use super::{ChannelsGateway, keep_apart};

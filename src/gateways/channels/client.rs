@@ -1,7 +1,8 @@
 //! A client: its role, rate, waiting answers and names.
 
+use super::answers::Answers;
+use super::follow_up::FollowUp;
 use super::held::HeldNames;
-use super::messages::{Answers, FollowUp};
 use super::past::PastEnd;
 use super::pending::PendingRequest;
 use super::sending::Sending;

@@ -4,9 +4,9 @@
 use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::ChannelsClient;
-use super::messages::FollowUp;
+use super::follow_up::FollowUp;
 use super::past::PastOf;
-use super::replay::Last;
+use super::resume::Earlier;
 use super::rights::GrantedName;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
@@ -48,20 +48,20 @@ impl ChannelsGateway {
             Standing::JoinsLater => return,
             Standing::Replayed => {
                 // The earlier request brings all kept messages; this one resumes nothing.
-                if let Some(resumed) = &mut follow_up.resumed {
-                    resumed.off.insert(name);
+                if let Some(resume) = &mut follow_up.resume {
+                    resume.off.insert(name);
                 }
                 return;
             }
             Standing::New | Standing::AsksAgain | Standing::Member => {}
         }
-        if let Some(resumed) = &mut follow_up.resumed {
+        if let Some(resume) = &mut follow_up.resume {
             if resumes && standing != Standing::Member {
                 let asks_again = standing == Standing::AsksAgain;
                 return self.resume_with_answer(core, key, name, asks_again, follow_up);
             }
-            if resumed.since.is_some() || resumed.last == Some(Last::All) {
-                resumed.off.insert(name.clone());
+            if resume.earlier.reports_off() {
+                resume.off.insert(name.clone());
             }
         }
         self.join(core, key, client, &name);
@@ -84,11 +84,11 @@ impl ChannelsGateway {
         resumes: bool,
     ) -> Standing {
         let is_member = *was_held && core.is_member(key, name);
-        let resumed = follow_up.resumed.as_ref();
+        let resume = follow_up.resume.as_ref();
         match *was_held {
             false => Standing::New,
             true if !is_member && self.retained.is_replayed(name, key) => Standing::Replayed,
-            true if resumes && resumed.is_some_and(|resumed| resumed.asks_again(name)) => {
+            true if resumes && resume.is_some_and(|resume| resume.asks_again(name)) => {
                 Standing::AsksAgain
             }
             true if is_member => Standing::Member,
@@ -106,18 +106,23 @@ impl ChannelsGateway {
         asks_again: bool,
         follow_up: &mut FollowUp,
     ) {
-        let Some(resumed) = &mut follow_up.resumed else {
+        let Some(resume) = &mut follow_up.resume else {
             return;
         };
-        resumed.names.insert(name.clone());
+        resume.names.insert(name.clone());
         if asks_again {
-            resumed.held.insert(name.clone());
+            resume.held.insert(name.clone());
         }
-        // Only newest messages may have to come from the stream before the answer.
-        if !matches!(resumed.last, Some(Last::Newest(_))) {
-            return;
-        }
-        let can_resume = can_resume(core, key, resumed.since.as_deref());
+        // Only newest messages may have to come from the stream before the answer, and these only if the history does not
+        // have all missed messages.
+        let can_resume = match &resume.earlier {
+            Earlier::Newest(_) => false,
+            Earlier::Missed {
+                since,
+                newest: Some(_),
+            } => core.resumes_from(key, since).is_ok(),
+            Earlier::None | Earlier::Missed { newest: None, .. } | Earlier::All(_) => return,
+        };
         if let Some(forgotten) = self.forgotten_for(core, &name) {
             let past = follow_up.past.get_or_insert_default();
             past.note_forgotten(forgotten);
@@ -213,9 +218,4 @@ impl ChannelsGateway {
         self.ask_retained(core);
         true
     }
-}
-
-/// Whether the missed messages of a request with a position are in the history: then nothing else is asked for.
-fn can_resume(core: &Core, key: SessionKey, since: Option<&str>) -> bool {
-    since.is_some_and(|since| core.resumes_from(key, since).is_ok())
 }

@@ -5,8 +5,7 @@ use std::collections::{btree_map, btree_set};
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::messages::{PastFound, WantedPast};
-use super::past::PastWait;
+use super::past::{PastFound, PastWait, WantedPast};
 use super::replay::Replays;
 use super::retained::{ClearedNames, WaitedNames};
 use crate::gateways::shared::history::Follow;
@@ -208,8 +207,9 @@ impl ChannelsGateway {
 pub(super) mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::messages::{Answer, FollowUp, Resumed};
-    use super::super::replay::Last;
+    use super::super::follow_up::FollowUp;
+    use super::super::messages::Answer;
+    use super::super::resume::{Earlier, Resume};
     use super::super::sending::Sending;
     use super::*;
     use weirgate_core::RetainedCut;
@@ -227,12 +227,12 @@ pub(super) mod tests {
         for name in set() {
             past.note_cut(name, RetainedCut::Large);
         }
-        let mut resumed = Resumed::of_stream(None, Some(Last::Newest(1)));
-        (resumed.names, resumed.held, resumed.off) = (set(), set(), set());
+        let mut resume = Resume::of_stream(Earlier::Newest(1));
+        (resume.names, resume.held, resume.off) = (set(), set(), set());
         FollowUp {
             unconfirmed: set(),
             past: Some(Box::new(past)),
-            resumed: Some(resumed),
+            resume: Some(resume),
             ..FollowUp::default()
         }
     }

@@ -22,7 +22,9 @@
 //! | `lost_names` | clients of names that have left the stream, whose messages are lost for a while |
 //! | `feed` | from messages of the bus to topics |
 //! | `messages`, `raw_text` | the messages to clients; the text of a payload that is not JSON |
-//! | `answers`, `sending` | answers that wait; sending messages, and what follows them |
+//! | `answers`, `follow_up` | answers that wait; what they wait for, and what follows them |
+//! | `resume` | the earlier messages that a request wants |
+//! | `sending` | sending answers, and the messages after them |
 //! | `retained`, `past`, `replay` | stored messages: last values, the newest of the kept feed, all of a name |
 //! | `settings`, `stats`, `metrics` | the rows of the tables; counters; metrics |
 //! | `start`, `outputs`, `pages` | assembles the gateway; its requests to the bus; its pages |
@@ -33,6 +35,7 @@ mod bus;
 mod bus_requests;
 mod client;
 pub mod feed;
+mod follow_up;
 mod grant;
 mod held;
 mod kept_names;
@@ -49,6 +52,7 @@ mod pending;
 mod raw_text;
 mod replay;
 mod request;
+mod resume;
 mod retained;
 mod rights;
 mod sending;
@@ -59,20 +63,22 @@ mod stats;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::answers::BUS_WAIT_US;
 use self::authenticate::{Authenticated, Renewals};
 use self::bus::{NameErrors, SettlingRound};
 use self::client::ChannelsClient;
+use self::follow_up::FollowUp;
 use self::held::HeldNames;
 use self::kept_names::KeptNames;
 use self::leaving::{DropLater, Leaving};
 use self::lost_names::LostNames;
-use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
+use self::messages::Answer;
 use self::names::Names;
 use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::pending::{NewSubscribe, PendingRequest};
-use self::replay::Last;
-use self::request::{Action, Request, RequestLimits};
+use self::request::{Action, Last, Request, RequestLimits};
+use self::resume::{Earlier, Resume};
 use self::retained::Retained;
 use crate::auth::{Acl, Authenticator, Identity, Rights, bearer_protocol};
 use crate::gateways::shared::access::{
@@ -386,13 +392,14 @@ impl ChannelsGateway {
                     true => Some(Last::All),
                     false => last,
                 };
-                let resumed = match client.is_stream() {
-                    true => Some(Resumed::of_stream(since, last)),
-                    false => Resumed::new(since, last),
+                let earlier = Earlier::new(since, last);
+                let resume = match client.is_stream() {
+                    true => Some(Resume::of_stream(earlier)),
+                    false => Resume::new(earlier),
                 };
                 let new = NewSubscribe {
                     names,
-                    resumed,
+                    resume,
                     status: request.status,
                     request_id: id,
                 };

@@ -16,6 +16,7 @@
 
 mod known;
 mod turns;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use self::known::KnownNames;
 use self::turns::{Turn, Waiting};
+pub(super) use self::wanted::{PastFound, WantedPast};
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::patterns::matcher;
@@ -38,11 +40,11 @@ use weirgate_wire::base::{ChunkedQueue, ExtendibleMap};
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
 /// Memory of a name that waits, beside the text.
-pub(super) const PAST_NAME_BYTES: usize = 384;
+const PAST_NAME_BYTES: usize = 384;
 /// The most messages, kept for addresses without clients, that are forgotten in one step to make room for another one.
 const FORGOTTEN_AT_ONCE: usize = 64;
 /// Memory of a client with names that wait for their turn.
-pub(super) const PAST_CLIENT_BYTES: usize = 384;
+const PAST_CLIENT_BYTES: usize = 384;
 
 /// The questions about the stream, and what they have found out.
 #[derive(Debug, Default)]

@@ -15,7 +15,8 @@ use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
-use super::messages::{Answer, FollowUp};
+use super::follow_up::FollowUp;
+use super::messages::Answer;
 use super::names::Full;
 use crate::auth::Remembered;
 use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
+use super::follow_up::FollowUp;
 use super::leaving::DropLater;
-use super::messages::{Answer, Entries, FollowUp, Resumed};
+use super::messages::{Answer, Entries};
+use super::resume::Resume;
 use super::rights::Verdict;
 use crate::auth::{Rights, RightsCheck, Undecided};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
@@ -25,7 +27,7 @@ pub(super) enum PendingRequest {
 #[derive(Debug)]
 pub(super) struct NewSubscribe {
     pub(super) names: TextList,
-    pub(super) resumed: Option<Resumed>,
+    pub(super) resume: Option<Resume>,
     /// The answer says what each granted name brings, and the end of its last values is said too.
     pub(super) status: bool,
     pub(super) request_id: String,
@@ -161,7 +163,7 @@ impl ChannelsGateway {
                 false => Entries::default(),
             },
             follow_up: FollowUp {
-                resumed: new.resumed,
+                resume: new.resume,
                 wants_end: new.status,
                 ..FollowUp::default()
             },
@@ -230,8 +232,8 @@ impl ChannelsGateway {
         let Some(name) = request.names.next() else {
             return false;
         };
-        let resumed = request.follow_up.resumed.as_ref();
-        let asks_again = resumed.is_some_and(Resumed::asks_newest_alone);
+        let resume = request.follow_up.resume.as_ref();
+        let asks_again = resume.is_some_and(Resume::asks_newest_alone);
         let verdict = self.judge(client, &name, &mut request.check, asks_again);
         if let Some(reason) = verdict.refusal() {
             core.note_refused_name(key, &name, reason);

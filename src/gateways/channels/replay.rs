@@ -33,6 +33,7 @@ use std::sync::Arc;
 use super::client::ChannelsClient;
 use super::messages::Answer;
 use super::patterns::matcher;
+use super::resume::AllSince;
 use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
 use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
@@ -66,15 +67,6 @@ pub(super) struct ReplayProgress {
     round: Vec<TopicName>,
     /// Whether the history has more for one of this round.
     has_more: bool,
-}
-
-/// The messages from before the subscription that a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Last {
-    /// So many of the newest of each name.
-    Newest(usize),
-    /// All that are kept.
-    All,
 }
 
 /// Names of which a client gets all kept messages, and its position.
@@ -603,10 +595,12 @@ impl ChannelsGateway {
     ///
     /// # Errors
     /// It is no position, or one of another feed, or perhaps one from before a loss of the stream.
-    pub(super) fn check_since(&self, core: &Core, since: Option<&str>) -> Outcome {
+    pub(super) fn check_since(&self, core: &Core, since: &AllSince) -> Outcome {
         let feed_hash = core.position().map(|position| position.feed_hash);
-        let Some(since) = since else {
-            return Ok(());
+        let since = match since {
+            AllSince::At(since) => since,
+            AllSince::Absent => return Ok(()),
+            AllSince::Invalid(why) => return Err(*why),
         };
         let since = CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
         let position = since.position;

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use sonic_rs::LazyValue;
 
-use super::replay::Last;
 use crate::auth::Token;
 use crate::gateways::shared::history::{Since, read_last, read_since};
 use crate::gateways::shared::members::{members_of_request, read_max_rate, text_of};
@@ -46,6 +45,15 @@ pub(super) enum Action {
     Unknown(String),
     /// Not a request: the error text, for a person.
     Wrong(Cow<'static, str>),
+}
+
+/// The `last` of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// So many of the newest messages of each name.
+    Newest(usize),
+    /// All kept messages of each name.
+    All,
 }
 
 /// A message from a client.

@@ -1,6 +1,8 @@
 //! Positions that are ids of messages in a stream; and what a search finds.
 
 use super::*;
+use crate::CopyPosition;
+use crate::history::wanted::After;
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::NameSyntax;
 
@@ -832,6 +834,46 @@ fn a_page_is_what_a_step_finds_and_the_next_one_goes_on_there() {
     assert_eq!(pages, 6, "a thousand in each");
     let before = (1_300..=NAMES).step_by(1_300);
     assert!(found.into_iter().eq(before.chain(NAMES + 1..NAMES + 6)));
+}
+
+/// The example at the head of `cursor.rs`.
+#[test]
+fn a_cursor_goes_from_the_stream_to_the_history_and_back_after_a_loss() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    let id = |id| stored(id, id);
+    let store = |bench: &mut Bench, n: u64| bench.store("a", &n.to_string(), id(n));
+    let find = |bench: &Bench, cursor: &KeptCursor| bench.history.find_cursor(cursor, false);
+    let reached = |cursor: &KeptCursor| cursor.position().map(|at| at.position);
+    store(&mut bench, 5);
+    store(&mut bench, 6);
+    let mut cursor = KeptCursor::after(Some(CopyPosition {
+        position: id(2),
+        copy: CopyRank::LAST,
+    }));
+    assert_eq!(find(&bench, &cursor), Err(NotRecovered::Window));
+    cursor.ask(bench.history.head(), false);
+    (3..=6).for_each(|n| cursor.read(id(n)));
+    assert!(!cursor.read_all(), "nothing was lost");
+    assert_eq!(reached(&cursor), Some(id(6)));
+    assert_eq!(find(&bench, &cursor), Ok(After::all_of(2)));
+    bench.history.lose(at(bench.now_us));
+    store(&mut bench, 9);
+    assert_eq!(find(&bench, &cursor), Err(NotRecovered::Gap));
+    for newer in [None, Some(10)] {
+        let mut cursor = cursor;
+        cursor.ask(bench.history.head(), false);
+        let found = [8, 9].into_iter().chain(newer);
+        found.for_each(|n| cursor.read(id(n)));
+        assert!(cursor.read_all(), "7 is gone");
+        match newer {
+            None => assert_eq!(find(&bench, &cursor), Ok(After::all_of(4))),
+            Some(newer) => {
+                assert_eq!(find(&bench, &cursor), Err(NotRecovered::Ahead));
+                store(&mut bench, newer);
+                assert_eq!(find(&bench, &cursor), Ok(After::all_of(5)));
+            }
+        }
+    }
 }
 
 /// Live copies, and copies for clients that ask for newest messages, come and go while very many quiet names stay.
