@@ -29,7 +29,18 @@ pub(super) struct StreamServer {
     pub(super) entry_bytes: usize,
     /// Whether all entries have the same content.
     pub(super) is_monotone: bool,
+    /// Ids of new entries are higher than this, also in a stream that lacks the last ones.
+    pub(super) clock: StoredId,
+    /// The stream under another key.
+    pub(super) renamed: Option<Stream>,
+    /// The next serial number when it was renamed.
+    pub(super) renamed_at: u64,
+    /// The number of renames so far, which the server counts as commands that can add entries.
+    pub(super) renames: u64,
 }
+
+/// What a stream is: its entries, its last id, how many were ever added, and the highest id that was deleted.
+pub(super) type Stream = (VecDeque<(StoredId, u64)>, StoredId, u64, StoredId);
 
 #[derive(Clone, Debug)]
 pub(super) enum ModelStep {
@@ -43,6 +54,10 @@ pub(super) enum ModelStep {
     Anew,
     /// The stream is deleted and made anew, and its ids begin again.
     AnewFromFirst,
+    /// The key is renamed, so that there is no stream.
+    RenameAway,
+    /// It is renamed back, over any stream that was made meanwhile.
+    RenameBack,
     /// Another server takes over: without so many of the newest entries, and if true, with a clock that is behind.
     FailOver(u8, bool),
     /// The reader's connection ends.
@@ -73,10 +88,31 @@ impl StreamServer {
             has_counters: true,
             entry_bytes: 100,
             is_monotone: false,
+            clock: StoredId::default(),
+            renamed: None,
+            renamed_at: 0,
+            renames: 0,
         }
     }
 
+    fn swap(&mut self, stream: Stream) -> Stream {
+        self.renames += 1;
+        let own = (
+            &mut self.entries,
+            &mut self.last,
+            &mut self.added,
+            &mut self.last_deleted,
+        );
+        (
+            std::mem::replace(own.0, stream.0),
+            std::mem::replace(own.1, stream.1),
+            std::mem::replace(own.2, stream.2),
+            std::mem::replace(own.3, stream.3),
+        )
+    }
+
     fn add(&mut self) {
+        self.last = self.last.max(self.clock);
         self.last.minor += ID_STEP;
         let serial = if self.is_monotone {
             0
@@ -116,11 +152,28 @@ impl StreamServer {
                 self.entries.clear();
                 self.added = 0;
                 self.last_deleted = StoredId::default();
+                self.last = self.last.max(self.clock);
                 self.last.major -= 1_000;
+                self.clock = StoredId::default();
             }
             ModelStep::AnewFromFirst => {
                 self.step(&ModelStep::Anew);
                 self.last = Self::new().last;
+            }
+            ModelStep::RenameAway => {
+                if self.added > 0 && self.renamed.is_none() {
+                    self.clock = self.last;
+                    self.renamed_at = self.next_serial;
+                    self.renamed = Some(self.swap(Stream::default()));
+                }
+            }
+            ModelStep::RenameBack => {
+                if let Some(renamed) = self.renamed.take() {
+                    self.clock = self.clock.max(self.last);
+                    self.swap(renamed);
+                    // The entries of a stream that was there meanwhile.
+                    return (self.renamed_at..self.next_serial).collect();
+                }
             }
             ModelStep::FailOver(count, is_behind) => {
                 let count = usize::from(*count).min(self.entries.len());
@@ -128,6 +181,8 @@ impl StreamServer {
                 self.added -= lost.len() as u64;
                 self.process += 1;
                 if *is_behind {
+                    self.last = self.last.max(self.clock);
+                    self.clock = StoredId::default();
                     // The ids of the new server differ from those that were lost: no reader could tell two entries with
                     // the same id apart.
                     self.last = self.entries.back().map_or(self.last, |(id, _)| *id);
@@ -163,7 +218,8 @@ impl StreamServer {
             ["INFO", "commandstats"] => {
                 let stats = "# Commandstats\r\ncmdstat_info:calls=9,usec=1\r\n";
                 let adds = format!("cmdstat_xadd:calls={},usec=1\r\n", self.next_serial);
-                Value::Bulk(format!("{stats}{adds}").into_bytes())
+                let renames = format!("cmdstat_rename:calls={},usec=1\r\n", self.renames);
+                Value::Bulk(format!("{stats}{adds}{renames}").into_bytes())
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
