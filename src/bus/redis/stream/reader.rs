@@ -25,7 +25,8 @@
 //! turn out to lack writes that a server had when the entries were read: then the reader waits until the replica has
 //! them, for however long that takes.
 //!
-//! If the reader then goes on in the stream of another server, or in one that was made anew, it begins with the history: ids
+//! If the reader then goes on in the stream of another server, in one that was made anew, or in another data set of the same
+//! server (a replica gets the one of its master), it begins with the history: ids
 //! up to the last one that was read may be of new entries, for example if the clock of the server is behind. It passes over
 //! the entries that it has read before (`known.rs`), whenever they come: the server may get those that it lacks later.
 //!
@@ -113,6 +114,8 @@ pub struct RedisStreamReader {
     answered_ms: u64,
     /// `last_read`, or else `before`, when the commands were made: the answers are about this entry.
     asked_about: Option<EntryPrint>,
+    /// Whether it was gone by the last answer about it.
+    is_gone: bool,
     /// An answer has shown that the stream was deleted and made anew since `last_read` was read, or that another server has
     /// another stream. Nothing else proves the contrary: a loss is reported, and the new stream is read.
     is_anew: bool,
@@ -139,6 +142,8 @@ pub struct RedisStreamReader {
     asks_additions: bool,
     /// The `run_id` of the server.
     server: Option<String>,
+    /// The history of writes of its data set.
+    history: Option<String>,
     /// Whether this connection has inspected the server, and it is the same as before.
     is_same_server: bool,
     /// A place in the history of writes at which a server had all entries that were read by then.
@@ -357,7 +362,7 @@ impl RedisStreamReader {
                 // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let counted = self.counted;
-                let is_other = self.is_other(&server);
+                let is_other = self.is_other(&server, &replication);
                 let state = self.state(answers.next(), is_other)?;
                 let newest_id = newest.map(|newest| newest.id);
                 if let Some(behind) = self.behind(is_other, &replication, newest_id, state, now_ms)
@@ -410,6 +415,10 @@ impl RedisStreamReader {
                 let state = self.state(answers.next(), false)?;
                 if entries.is_empty() && self.last_read.is_none() {
                     self.empty_ms = Some(before_ms);
+                }
+                if replication.iter().any(|now| !now.continues(&self.history)) {
+                    self.step = ReadStep::Inspect;
+                    return Ok(());
                 }
                 self.read((entries, newest), state, additions_then, out)?;
                 match replication {
@@ -469,6 +478,7 @@ impl RedisStreamReader {
             }
             state.is_there = Some(is_it);
         }
+        self.is_gone = state.is_there.map_or(self.is_gone, |is_there| !is_there);
         if let Some(counters) = state.counters {
             self.needs_counters =
                 counters.length < ENTRIES_MAX as u64 || state.is_there == Some(false);
@@ -489,25 +499,28 @@ impl RedisStreamReader {
         self.counted = None;
     }
 
-    /// Whether this connection is the first one to the server, which is not, or perhaps not, the one of before.
-    fn is_other(&self, server: &Option<String>) -> bool {
-        !self.is_same_server && (server.is_none() || *server != self.server)
+    /// Whether this connection is the first one to the server, which is not, or perhaps not, the one of before; or the server
+    /// has another data set than before, because it has become a replica of another one.
+    fn is_other(&self, server: &Option<String>, replication: &Replication) -> bool {
+        let is_other_process = !self.is_same_server && (server.is_none() || *server != self.server);
+        is_other_process || !replication.continues(&self.history)
     }
 
     /// Notes how far the history of writes is at the server that is read, which has all entries that were read.
     fn note_written(&mut self, replication: Replication, now_ms: u64) {
         // A server that does not say is not asked again on this connection.
-        self.may_ask_written = replication.written_to.is_some();
-        self.written_to = replication.written_to;
+        self.may_ask_written = replication.history.is_some();
+        (self.written_to, self.history) = (replication.written_to, replication.history);
         self.written_asked = (now_ms, self.reached);
-        self.asks_written = false;
+        self.asks_written = self.may_ask_written && self.is_gone;
     }
 
-    /// Asks for the history of writes with the next command, if an entry was read since the answer before.
+    /// Asks for the history of writes with the next command, if an entry was read since the answer before; and if the last
+    /// entry is gone, because the counters of another data set prove nothing.
     fn plan_written(&mut self, now_ms: u64) {
         let (asked_ms, reached) = self.written_asked;
         let is_due = now_ms.abs_diff(asked_ms) >= WRITES_ASKED_MS && self.reached != reached;
-        self.asks_written = self.may_ask_written && is_due;
+        self.asks_written = self.may_ask_written && (is_due || self.is_gone);
     }
 
     /// The error if another server than before lacks entries that were read, and may soon have them. A replica that is
@@ -834,8 +847,9 @@ impl RedisStreamReader {
             return Ok(());
         }
         let is_gone = was_read && (state.is_there == Some(false) || self.is_anew);
-        if is_gone && !self.is_proved(state, &entries) {
-            // Entries with lower ids may be new, so an inspection comes first.
+        let is_same_data = self.asks_written || !self.may_ask_written;
+        if is_gone && !(is_same_data && self.is_proved(state, &entries)) {
+            // Entries with lower ids may be new, or the counters are of another data set. An inspection comes first.
             self.step = ReadStep::Inspect;
             return Ok(());
         }

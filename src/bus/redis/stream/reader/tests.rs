@@ -2,6 +2,8 @@
 
 mod model;
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use self::model::{ModelStep, StreamServer};
@@ -108,6 +110,7 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
         1 => Just(ModelStep::Night),
         1 => Just(ModelStep::RenameAway),
         1 => Just(ModelStep::RenameBack),
+        1 => (0..4_u8, 0..4_u8).prop_map(|(lacks, has)| ModelStep::AnotherDataSet(lacks, has)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -382,6 +385,66 @@ fn a_whole_stream_that_appears_brings_only_the_entries_of_the_history() {
             "{case}"
         );
     }
+}
+
+/// A master that was cut off becomes a replica of the new one: on the same process, the stream lacks entries that were read,
+/// and has others with ids among theirs.
+#[test]
+fn another_data_set_on_the_same_process_brings_all_its_entries_once() {
+    for variant in 0..16 {
+        let [has_counters, is_cut, is_amid, is_back] = [1, 2, 4, 8].map(|bit| variant & bit > 0);
+        let case = format!("{has_counters} {is_cut} {is_amid} {is_back}");
+        let mut server = StreamServer {
+            has_counters,
+            ..StreamServer::new()
+        };
+        server.step(&ModelStep::Add(20));
+        let mut reader = reading(1_000);
+        read(&mut reader, &mut server);
+        let full = server.entries.clone();
+        server.step(&ModelStep::AnotherDataSet(8, 6));
+        server.step(&ModelStep::Add(1));
+        if is_cut {
+            reader.connected();
+        }
+        let mut log = Log::default();
+        if is_amid {
+            log.take_amid(&mut reader, &mut server, &ModelStep::Add(1));
+        }
+        log.take_all(&mut reader, &mut server);
+        let new: Vec<u64> = (20..server.next_serial).collect();
+        assert_eq!(serials(&log.events), new, "{case}");
+        let lost = log.events.iter().filter(|event| **event == KeptEvent::Lost);
+        assert_eq!(lost.count(), 1, "{case}");
+        if is_back {
+            server.step(&ModelStep::AnotherDataSet(0, 0));
+            server.entries.extend(full);
+            server.entries.make_contiguous().sort_unstable();
+            let mut ids = HashSet::new();
+            server.entries.retain(|(id, _)| ids.insert(*id));
+            assert!(
+                serials(&read(&mut reader, &mut server)).is_empty(),
+                "{case}"
+            );
+        }
+        server.step(&ModelStep::Add(1));
+        let events = read(&mut reader, &mut server);
+        assert_eq!(serials(&events), [server.next_serial - 1], "{case}");
+    }
+}
+
+/// The counters of the two data sets agree, though entries are gone that were not read.
+#[test]
+fn the_counters_of_another_data_set_prove_nothing() {
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = reading(1_000);
+    read(&mut reader, &mut server);
+    server.step(&ModelStep::AnotherDataSet(2, 0));
+    server.step(&ModelStep::Add(3));
+    server.step(&ModelStep::Trim(5));
+    reader.connected();
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// A server takes over without the last two entries, and its clock is behind. With one new entry, its newest id is lower when

@@ -37,6 +37,8 @@ pub(super) struct StreamServer {
     pub(super) renamed_at: u64,
     /// The number of renames so far, which the server counts as commands that can add entries.
     pub(super) renames: u64,
+    /// The number of the data set: another one has another history of writes.
+    pub(super) data_set: u64,
 }
 
 /// What a stream is: its entries, its last id, how many were ever added, and the highest id that was deleted.
@@ -58,6 +60,9 @@ pub(super) enum ModelStep {
     RenameAway,
     /// It is renamed back, over any stream that was made meanwhile.
     RenameBack,
+    /// The process gets the data set of another server, which has been a master meanwhile: it lacks so many of the newest
+    /// entries, and has so many of its own, with ids among those of the others.
+    AnotherDataSet(u8, u8),
     /// Another server takes over: without so many of the newest entries, and if true, with a clock that is behind.
     FailOver(u8, bool),
     /// The reader's connection ends.
@@ -92,6 +97,7 @@ impl StreamServer {
             renamed: None,
             renamed_at: 0,
             renames: 0,
+            data_set: 0,
         }
     }
 
@@ -174,6 +180,18 @@ impl StreamServer {
                     // The entries of a stream that was there meanwhile.
                     return (self.renamed_at..self.next_serial).collect();
                 }
+            }
+            ModelStep::AnotherDataSet(lacks, has) => {
+                let before = self.last;
+                let mut lost = self.step(&ModelStep::FailOver(*lacks, true));
+                let renamed = self.renamed.take().map(|stream| stream.0);
+                lost.extend(renamed.into_iter().flatten().map(|(_, serial)| serial));
+                self.process -= 1;
+                self.data_set += 1;
+                self.last.minor += self.data_set;
+                (0..*has).for_each(|_| self.add());
+                self.clock = before;
+                return lost;
             }
             ModelStep::FailOver(count, is_behind) => {
                 let count = usize::from(*count).min(self.entries.len());
@@ -280,10 +298,12 @@ impl StreamServer {
             false => ("master", "master"),
         };
         let link = if self.is_cut_off { "down" } else { "up" };
-        let written_to = self.written_to.map(|(history, offset)| {
-            format!("master_replid:{history}\r\n{of}_repl_offset:{offset}\r\n")
-        });
-        let written_to = written_to.unwrap_or_default();
+        let written_to = match self.written_to {
+            Some((history, offset)) => {
+                format!("master_replid:{history}\r\n{of}_repl_offset:{offset}\r\n")
+            }
+            None => format!("master_replid:{}\r\n", self.data_set),
+        };
         format!("role:{role}\r\nmaster_link_status:{link}\r\n{written_to}")
     }
 
