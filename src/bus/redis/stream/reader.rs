@@ -110,6 +110,8 @@ pub struct RedisStreamReader {
     /// While the stream is empty or missing, and may be another one than before: when its next entries were not there yet, Unix
     /// milliseconds.
     empty_ms: Option<u64>,
+    /// Whether the next [`ReadStep::Wait`] asks for the newest entry: the stream is there again, with more than one answer holds.
+    asks_newest: bool,
     /// When the last answers came, Unix milliseconds.
     answered_ms: u64,
     /// `last_read`, or else `before`, when the commands were made: the answers are about this entry.
@@ -231,6 +233,7 @@ impl RedisStreamReader {
         self.is_same_server = false;
         self.is_caught_up = false;
         self.asks_written = false;
+        self.asks_newest = false;
         self.may_ask_written = false;
         self.asks_additions = false;
     }
@@ -246,9 +249,12 @@ impl RedisStreamReader {
         let (key, after) = (&self.key[..], id_text(self.after));
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
         let was_read = self.last_read.is_some();
-        let is_reading = matches!(self.step, ReadStep::CatchUp { .. });
-        self.asked_about = self.last_read.or(self.before.filter(|_| !is_reading));
-        let asked = self.asked_about;
+        let before = match self.step {
+            ReadStep::Inspect | ReadStep::Wait => self.before,
+            ReadStep::CatchUp { .. } => None,
+        };
+        let asked = self.last_read.or(before);
+        self.asked_about = asked;
         let asked_id = id_text(asked.map_or(self.after, |entry| entry.id));
         let (mut asks_state, mut asks_entry) = (true, asked.is_some());
         let mut commands: Vec<Vec<String>> = match self.step {
@@ -277,7 +283,7 @@ impl RedisStreamReader {
                 let mut commands = vec![words(&[
                     "XREAD", "COUNT", &count, "BLOCK", &block, "STREAMS", key, from,
                 ])];
-                if !was_read {
+                if self.asks_newest {
                     commands.push(words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]));
                 }
                 if self.asks_written {
@@ -395,7 +401,7 @@ impl RedisStreamReader {
                     true => self.additions = additions,
                     false => self.measure(bytes / entries.len()),
                 }
-                let newest = match self.asks_additions {
+                let newest = match std::mem::take(&mut self.asks_newest) {
                     true => {
                         let (newest, bytes) = answers.next().unwrap_or((Value::Nil, 0));
                         self.newest(newest, bytes)?
@@ -853,12 +859,17 @@ impl RedisStreamReader {
             self.step = ReadStep::Inspect;
             return Ok(());
         }
+        let is_full = entries.len() >= self.held_max;
+        let counted = state.counters.map_or(0, |counters| counters.length);
+        if !was_read && is_full && newest.is_none() && counted != entries.len() as u64 {
+            self.asks_newest = true;
+            return Ok(());
+        }
         if !was_read && self.may_lack_first(&entries, state, additions) {
             out.push(KeptEvent::Lost);
         }
         self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);
-        let is_full = entries.len() >= self.held_max;
         if is_full {
             self.step = CATCH_UP;
         }
