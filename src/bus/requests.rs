@@ -24,7 +24,7 @@ const TAKEN_MAX: usize = 256;
 /// The most log lines about names, a second.
 const LINES_PER_SECOND: u32 = 5;
 /// Refused names are requested again after this time, because the permissions may have changed.
-const RETRY_REFUSED: Duration = Duration::from_secs(30);
+pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
 /// Requests and cancels subscriptions. No method waits for the bus, so the loop may call all of them. Clones speak to
 /// the same source.

@@ -150,6 +150,37 @@ fn a_forbidden_channel_is_refused_once_and_hurts_no_other() {
     assert_eq!(source.next_short(), "!secret");
 }
 
+/// A right that the marks need is taken away while the source runs, and given back.
+#[test]
+fn positions_are_shared_again_once_the_rights_are_back() {
+    const RIGHTS: [&str; 4] = ["resetchannels", "&market:*", "&marks", "+@all"];
+    const WITHOUT: [&[&str]; 2] = [&["resetchannels", "&market:*"], &["-publish"]];
+    thread::scope(|scope| {
+        for without in WITHOUT {
+            scope.spawn(move || {
+                let server = RedisServer::start_with("user reader on nopass");
+                let mut admin = server.client();
+                let mut set = |rights: &[&str]| {
+                    let mut command = redis::cmd("ACL");
+                    let command = command.arg("SETUSER").arg("reader").arg(rights);
+                    command.query::<()>(&mut admin).expect("set");
+                };
+                set(&RIGHTS);
+                let source = run_with_marks(settings(&server.url_as("reader:any")), "marks");
+                eventually("shared", || source.status.positions_shared());
+                set(without);
+                eventually("alone", || !source.status.positions_shared());
+                // The refusal.
+                thread::sleep(Duration::from_secs(3));
+                assert!(!source.status.positions_shared());
+                set(&RIGHTS);
+                thread::sleep(Duration::from_secs(30));
+                eventually("shared again", || source.status.positions_shared());
+            });
+        }
+    });
+}
+
 #[test]
 fn publications_come_whatever_the_database_and_a_wrong_one_is_told() {
     let server = RedisServer::start();

@@ -12,11 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use weirgate_bus::BusInterest;
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
+use weirgate_bus::{BusInterest, CountedFeed};
 use weirgate_core::{BusEvent, BusMessage, Subscription};
 use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_test_support::{RedisServer, free_port, patient};
+use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Now;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,10 +39,30 @@ fn run(settings: RedisSettings) -> Running {
 }
 
 fn run_with_room(settings: RedisSettings, room: usize) -> Running {
+    run_made(settings, room, |source| source)
+}
+
+/// A source whose messages of `market:*` have positions, which instances share by this channel.
+fn run_with_marks(settings: RedisSettings, channel: &str) -> Running {
+    let names = Subscription::pattern("market:*");
+    let feed = CountedFeed::new(NameSyntax::Redis, vec![names.clone()]).expect("a pattern");
+    let source = run_made(settings, 4_096, |source| {
+        source.with_kept(feed, channel).expect("a thread")
+    });
+    source.interest.subscribe(names);
+    source
+}
+
+fn run_made(
+    settings: RedisSettings,
+    room: usize,
+    make: impl FnOnce(RedisSource) -> RedisSource,
+) -> Running {
     let status = Arc::new(BusStatus::new(&[], 1));
     let (sender, events) = bounded(room);
     let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
     let (source, interest) = RedisSource::new(settings, Arc::clone(&status)).expect("a source");
+    let source = make(source);
     let thread = thread::spawn(move || Box::new(source).run(link));
     Running {
         interest,

@@ -23,6 +23,7 @@ use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
 use super::settings::RedisEndpoint;
 use crate::kept::CountedFeed;
+use crate::requests::RETRY_REFUSED;
 use crate::socket::Waiter;
 use weirgate_core::{BusEvent, Mark, Place, Subscription};
 use weirgate_runtime::{BusStatus, detached};
@@ -46,6 +47,8 @@ pub(super) struct MarkedFeed {
     next: Option<Instant>,
     /// Whether marks are published: their channel is subscribed.
     publishes: bool,
+    /// When to request their channel again, if it was refused.
+    request_at: Option<Instant>,
     /// Whether [`Self::holds`] was true at the last look.
     held: bool,
     /// The times in [`Learned`] and [`ToPublish`] count from here.
@@ -79,6 +82,7 @@ impl MarkedFeed {
             learned: Arc::default(),
             next: None,
             publishes: false,
+            request_at: None,
             held: false,
             origin: Instant::now(),
             is_shared: false,
@@ -111,7 +115,7 @@ impl MarkedFeed {
     /// Resets the state for a new connection. `learned`: what the server has just said of its role.
     fn begin(&mut self, learned: Learned) {
         self.learned = Arc::new(learned);
-        self.next = None;
+        (self.next, self.request_at) = (None, None);
         (self.publishes, self.held, self.is_shared) = (false, false, false);
     }
 
@@ -127,7 +131,19 @@ impl MarkedFeed {
 
     /// Whether published marks count.
     fn may_share(&self) -> bool {
-        !self.learned.is_refused.load(Relaxed) && self.holds()
+        !self.is_refused() && self.holds()
+    }
+
+    /// Whether this user may not publish marks, by the last answer.
+    fn is_refused(&self) -> bool {
+        self.learned.refused_ms.load(Relaxed) > 0
+    }
+
+    /// Whether to publish marks: also some time after a refusal, because the right may have been given back.
+    fn may_publish(&self) -> bool {
+        let refused_ms = self.learned.refused_ms.load(Relaxed);
+        let since_ms = self.now_ms().saturating_sub(refused_ms);
+        self.publishes && (refused_ms == 0 || since_ms >= RETRY_REFUSED.as_millis() as u64)
     }
 
     /// Lets the thread publish `mark` and ask for the role, if it is not busy with the question before.
@@ -158,9 +174,15 @@ impl PubSubSession<'_, '_> {
         if !kept.learned.was_lone_master {
             return Ok(());
         }
-        self.connection.queue(&["SUBSCRIBE", &*kept.channel]);
-        self.expected.push_back(Expected::Marks);
+        self.request_marks();
         Ok(())
+    }
+
+    fn request_marks(&mut self) {
+        if let Some(kept) = &self.kept {
+            self.connection.queue(&["SUBSCRIBE", &*kept.channel]);
+            self.expected.push_back(Expected::Marks);
+        }
     }
 
     /// Handles the confirmation of the marks' channel: the marks of all instances come from here on.
@@ -176,14 +198,17 @@ impl PubSubSession<'_, '_> {
         }
     }
 
-    /// Handles the refusal of the marks' channel.
+    /// Handles the refusal of the marks' channel, which is requested again after a while.
     pub(super) fn marks_refused(&mut self, words: &str) {
-        let channel = self.kept.as_ref().map(|kept| &*kept.channel);
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        kept.request_at = Some(Instant::now() + RETRY_REFUSED);
         tracing::warn!(
-            channel,
+            channel = &*kept.channel,
             reason = shown_trimmed(words),
             "this user may not subscribe to the marks (&CHANNEL), so positions are valid on this \
-             connection only"
+             connection only; asking again every 30 s"
         );
     }
 
@@ -220,9 +245,7 @@ impl PubSubSession<'_, '_> {
         let Some(next) = kept.next else {
             return Ok(None);
         };
-        let holds = kept.holds();
-        let is_refused = kept.learned.is_refused.load(Relaxed);
-        let may_share = holds && !is_refused;
+        let (holds, may_share) = (kept.holds(), kept.may_share());
         let is_in_doubt = std::mem::replace(&mut kept.held, holds) && !holds;
         if is_in_doubt && kept.learned.was_lone_master || kept.is_shared && !may_share {
             kept.is_shared = false;
@@ -230,11 +253,14 @@ impl PubSubSession<'_, '_> {
             self.relay.link.send(kept.feed.begin())?;
         }
         if next <= Instant::now() {
-            let publishes = kept.publishes && !is_refused;
-            let mark = publishes.then(|| kept.feed.next_mark());
+            let mark = kept.may_publish().then(|| kept.feed.next_mark());
             kept.ask(mark);
         }
-        Ok(kept.next)
+        let next = kept.next;
+        if (kept.request_at.take_if(|at| *at <= Instant::now())).is_some() {
+            self.request_marks();
+        }
+        Ok(next)
     }
 
     /// The place of a message; `None` for a further copy of it.
@@ -271,8 +297,9 @@ struct Learned {
     /// changed since the reading thread last looked.
     links: AtomicU64,
     has_lost: AtomicBool,
-    /// This user may not publish marks.
-    is_refused: AtomicBool,
+    /// When a mark was published that this user may not publish, milliseconds since [`MarkedFeed::origin`]; 0 if the last
+    /// one was accepted.
+    refused_ms: AtomicU64,
     /// When the server was last asked and had the same role as at the start of the connection, milliseconds since
     /// [`MarkedFeed::origin`].
     master_ms: AtomicU64,
@@ -343,14 +370,15 @@ impl MarkThread {
             let commands: Vec<_> = publish.chain(links).chain([vec!["HELLO"]]).collect();
             let answers = connection.ask(&commands, ANSWER_TIMEOUT)?;
             match (answers.first(), mark) {
-                (_, None) | (Some(Value::Integer(_)), _) => {}
+                (_, None) => {}
+                (Some(Value::Integer(_)), _) => learned.refused_ms.store(0, Relaxed),
                 (Some(Value::Error(words)), _) if words.starts_with("NOPERM") => {
-                    learned.is_refused.store(true, Relaxed);
+                    learned.refused_ms.store(next.at_ms.max(1), Relaxed);
                     tracing::warn!(
                         channel,
                         reason = shown_trimmed(words),
                         "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
-                         this connection only"
+                         this connection only; trying again every 30 s"
                     );
                 }
                 _ => return Err(connection.wrong("no number of receivers")),
@@ -394,6 +422,7 @@ mod tests {
             learned: Arc::default(),
             next: None,
             publishes: true,
+            request_at: None,
             held: true,
             origin: Instant::now() - 2 * ROLE_HOLDS,
             is_shared: false,
@@ -417,8 +446,14 @@ mod tests {
         let learned = Arc::clone(&publisher.learned);
         learned.master_ms.store(publisher.now_ms(), Relaxed);
         assert!(publisher.may_share(), "beside a mark");
-        learned.is_refused.store(true, Relaxed);
-        assert!(!publisher.may_share(), "nobody will say so again");
+        publisher.publishes = true;
+        learned.refused_ms.store(publisher.now_ms(), Relaxed);
+        assert!(!publisher.may_share(), "others do not see its marks");
+        assert!(!publisher.may_publish());
+        publisher.origin -= RETRY_REFUSED;
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
+        assert!(publisher.may_publish(), "the right may be back");
+        assert!(!publisher.may_share(), "nobody has said so");
         publisher.begin(lone_master(&publisher));
         assert!(publisher.may_share());
     }

@@ -26,9 +26,14 @@
 //! turn out to lack writes that a server had when the entries were read: then the reader waits until the replica has
 //! them, for however long that takes.
 //!
-//! If the reader then goes on in the stream of another server, or in one that was made anew, it begins with the history: ids
+//! If the reader then goes on in the stream of another server, in one that was made anew, or in another data set of the same
+//! server (a replica gets the one of its master), it begins with the history: ids
 //! up to the last one that was read may be of new entries, for example if the clock of the server is behind. It passes over
 //! the entries that it has read before (`known.rs`), whenever they come: the server may get those that it lacks later.
+//!
+//! While the key is missing, the reader waits for any entry. If the last one that was read is there again, it is the same stream
+//! (`RENAME`, `RESTORE`), and reading goes on after it. Any other stream begins with the history, too: it may be an old one that
+//! was put there whole.
 
 mod answers;
 mod known;
@@ -101,8 +106,20 @@ pub struct RedisStreamReader {
     after: StoredId,
     /// The entry `after`, if it was read. It is then in the stream, unless it was trimmed or deleted.
     last_read: Option<EntryPrint>,
-    /// `last_read` when the commands were made: the answers are about this entry.
+    /// The last entry that was read before a loss, until another one is read. If it is there again, the stream is back, and
+    /// reading goes on after it.
+    before: Option<EntryPrint>,
+    /// While the stream is empty or missing, and may be another one than before: when its next entries were not there yet, Unix
+    /// milliseconds.
+    empty_ms: Option<u64>,
+    /// Whether the next [`ReadStep::Wait`] asks for the newest entry: the stream is there again, with more than one answer holds.
+    asks_newest: bool,
+    /// When the last answers came, Unix milliseconds.
+    answered_ms: u64,
+    /// `last_read`, or else `before`, when the commands were made: the answers are about this entry.
     asked_about: Option<EntryPrint>,
+    /// Whether it was gone by the last answer about it.
+    is_gone: bool,
     /// An answer has shown that the stream was deleted and made anew since `last_read` was read, or that another server has
     /// another stream. Nothing else proves the contrary: a loss is reported, and the new stream is read.
     is_anew: bool,
@@ -129,6 +146,8 @@ pub struct RedisStreamReader {
     asks_executed: bool,
     /// The `run_id` of the server.
     server: Option<String>,
+    /// The history of writes of its data set.
+    history: Option<String>,
     /// Whether this connection has inspected the server, and it is the same as before.
     is_same_server: bool,
     /// A place in the history of writes at which a server had all entries that were read by then.
@@ -216,6 +235,7 @@ impl RedisStreamReader {
         self.is_same_server = false;
         self.is_caught_up = false;
         self.asks_written = false;
+        self.asks_newest = false;
         self.may_ask_written = false;
         self.asks_executed = false;
     }
@@ -230,9 +250,15 @@ impl RedisStreamReader {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let (key, after) = (&self.key[..], id_text(self.after));
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
-        self.asked_about = self.last_read;
         let was_read = self.last_read.is_some();
-        let (mut asks_state, mut asks_entry) = (true, was_read);
+        let before = match self.step {
+            ReadStep::Inspect | ReadStep::Wait => self.before,
+            ReadStep::CatchUp { .. } => None,
+        };
+        let asked = self.last_read.or(before);
+        self.asked_about = asked;
+        let asked_id = id_text(asked.map_or(self.after, |entry| entry.id));
+        let (mut asks_state, mut asks_entry) = (true, asked.is_some());
         let mut commands: Vec<Vec<String>> = match self.step {
             ReadStep::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
@@ -252,11 +278,16 @@ impl RedisStreamReader {
             }
             ReadStep::Wait => {
                 asks_state = is_large || self.needs_counters || !was_read;
-                asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
+                asks_entry &= !is_large || !was_read || self.idle.is_multiple_of(IDLE_PROOFS);
                 let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
+                // The first entries of an empty stream may have any ids.
+                let from = if was_read { &after[..] } else { "0-0" };
                 let mut commands = vec![words(&[
-                    "XREAD", "COUNT", &count, "BLOCK", &block, "STREAMS", key, &after,
+                    "XREAD", "COUNT", &count, "BLOCK", &block, "STREAMS", key, from,
                 ])];
+                if self.asks_newest {
+                    commands.push(words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]));
+                }
                 if self.asks_written {
                     commands.push(words(&["INFO", "replication"]));
                 }
@@ -277,10 +308,10 @@ impl RedisStreamReader {
         if asks_state && self.may_ask_state {
             let [channel, data] = self.value_bytes_max.map(|bytes| bytes.to_string());
             commands.push(words(&[
-                "EVAL_RO", STATE, "1", key, &after, &channel, &data,
+                "EVAL_RO", STATE, "1", key, &asked_id, &channel, &data,
             ]));
         } else if asks_entry {
-            commands.push(words(&["XRANGE", key, &after, &after]));
+            commands.push(words(&["XRANGE", key, &asked_id, &asked_id]));
         }
         self.missing = commands.len();
         commands
@@ -323,6 +354,9 @@ impl RedisStreamReader {
         if self.missing > 0 {
             return Ok(());
         }
+        let before_ms = std::mem::replace(&mut self.answered_ms, now_ms);
+        // What is missing in these answers may have come at any time since the ones before.
+        let before_ms = if before_ms == 0 { now_ms } else { before_ms };
         let mut answers = std::mem::take(&mut self.answers).into_iter();
         let executed = match self.asks_executed {
             true => answers
@@ -342,17 +376,25 @@ impl RedisStreamReader {
                 // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let counted = self.counted;
-                let is_other = self.is_other(&server);
+                let is_other = self.is_other(&server, &replication);
                 let state = self.state(answers.next(), is_other)?;
                 let newest_id = newest.map(|newest| newest.id);
-                if let Some(behind) = self.behind(&server, &replication, newest_id, state, now_ms) {
+                if let Some(behind) = self.behind(is_other, &replication, newest_id, state, now_ms)
+                {
                     // The counters of a server that is left say nothing of the one before.
                     self.counted = counted;
                     return Err(behind);
                 }
-                let added_nothing = self.added_nothing(server.as_ref(), executed);
+                if state.is_there.is_none() && self.asked_about.is_some() {
+                    // The server refused the script. The next inspection asks for the entry itself.
+                    return Ok(());
+                }
+                let added_nothing = !is_other && self.added_nothing(server.as_ref(), executed);
                 self.executed = executed;
-                self.inspected((newest, added_nothing), server, state, now_ms, out);
+                self.inspected((newest, added_nothing), (server, is_other), state, out);
+                if newest.is_none() && self.last_read.is_none() {
+                    self.empty_ms = Some(before_ms);
+                }
                 self.note_written(replication, now_ms);
                 Ok(())
             }
@@ -366,6 +408,13 @@ impl RedisStreamReader {
                 if !entries.is_empty() {
                     self.measure(bytes / entries.len());
                 }
+                let newest = match std::mem::take(&mut self.asks_newest) {
+                    true => {
+                        let (newest, bytes) = answers.next().unwrap_or((Value::Nil, 0));
+                        self.newest(newest, bytes)?
+                    }
+                    false => None,
+                };
                 let replication = match self.asks_written {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
                     false => None,
@@ -377,7 +426,14 @@ impl RedisStreamReader {
                     false => None,
                 };
                 let state = self.state(answers.next(), false)?;
-                self.read(entries, state, [executed, executed_then], out)?;
+                if entries.is_empty() && self.last_read.is_none() {
+                    self.empty_ms = Some(before_ms);
+                }
+                if replication.iter().any(|now| !now.continues(&self.history)) {
+                    self.step = ReadStep::Inspect;
+                    return Ok(());
+                }
+                self.read((entries, newest), state, [executed, executed_then], out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
                     None => self.plan_written(now_ms),
@@ -428,9 +484,14 @@ impl RedisStreamReader {
             let found =
                 LastEntry::read(&items).map(|entry| self.known.last_print(asked.id, &entry));
             let is_it = found == Some(asked);
-            self.is_anew |= !is_it;
+            match self.last_read {
+                Some(_) => self.is_anew |= !is_it,
+                None if is_it => self.is_back_at(asked),
+                None => {}
+            }
             state.is_there = Some(is_it);
         }
+        self.is_gone = state.is_there.map_or(self.is_gone, |is_there| !is_there);
         if let Some(counters) = state.counters {
             self.needs_counters =
                 counters.length < ENTRIES_MAX as u64 || state.is_there == Some(false);
@@ -444,38 +505,47 @@ impl RedisStreamReader {
         Ok(state)
     }
 
-    /// Whether this connection is the first one to the server, which is not, or perhaps not, the one of before.
-    fn is_other(&self, server: &Option<String>) -> bool {
-        !self.is_same_server && (server.is_none() || *server != self.server)
+    /// Handles that the last entry that was read before a loss is there again, so that the stream is the same.
+    fn is_back_at(&mut self, last: EntryPrint) {
+        (self.after, self.reached) = (last.id, Some(last.id));
+        (self.last_read, self.before, self.empty_ms) = (Some(last), None, None);
+        self.counted = None;
+    }
+
+    /// Whether this connection is the first one to the server, which is not, or perhaps not, the one of before; or the server
+    /// has another data set than before, because it has become a replica of another one.
+    fn is_other(&self, server: &Option<String>, replication: &Replication) -> bool {
+        let is_other_process = !self.is_same_server && (server.is_none() || *server != self.server);
+        is_other_process || !replication.continues(&self.history)
     }
 
     /// Notes how far the history of writes is at the server that is read, which has all entries that were read.
     fn note_written(&mut self, replication: Replication, now_ms: u64) {
         // A server that does not say is not asked again on this connection.
-        self.may_ask_written = replication.written_to.is_some();
-        self.written_to = replication.written_to;
+        self.may_ask_written = replication.history.is_some();
+        (self.written_to, self.history) = (replication.written_to, replication.history);
         self.written_asked = (now_ms, self.reached);
-        self.asks_written = false;
+        self.asks_written = self.may_ask_written && self.is_gone;
     }
 
-    /// Asks for the history of writes with the next command, if an entry was read since the answer before.
+    /// Asks for the history of writes with the next command, if an entry was read since the answer before; and if the last
+    /// entry is gone, because the counters of another data set prove nothing.
     fn plan_written(&mut self, now_ms: u64) {
         let (asked_ms, reached) = self.written_asked;
         let is_due = now_ms.abs_diff(asked_ms) >= WRITES_ASKED_MS && self.reached != reached;
-        self.asks_written = self.may_ask_written && is_due;
+        self.asks_written = self.may_ask_written && (is_due || self.is_gone);
     }
 
     /// The error if another server than before lacks entries that were read, and may soon have them. A replica that is
     /// cut off from its master may be behind for long, and so may one that lacks writes.
     fn behind(
         &mut self,
-        server: &Option<String>,
+        is_other: bool,
         replication: &Replication,
         newest: Option<StoredId>,
         state: StreamProof,
         now_ms: u64,
     ) -> Option<StreamReadError> {
-        let is_other = self.is_other(server);
         let last = state.counters.map(|counters| counters.last).max(newest);
         if !self.has_begun || !is_other || last.unwrap_or_default() >= self.after {
             self.behind_since_ms = None;
@@ -505,24 +575,18 @@ impl RedisStreamReader {
     fn inspected(
         &mut self,
         (newest, added_nothing): (Option<EntryPrint>, bool),
-        server: Option<String>,
+        (server, is_other): (Option<String>, bool),
         state: StreamProof,
-        now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) {
-        if state.is_there.is_none() && self.last_read.is_some() {
-            // The server refused the script. The next inspection asks for the entry itself.
-            return;
-        }
-        let is_other = self.is_other(&server);
         if is_other {
             self.counted = None;
         }
         (self.server, self.is_same_server) = (server, true);
         if !self.has_begun {
-            self.begin(newest.map(|newest| newest.id), now_ms);
+            self.begin(newest.map(|newest| newest.id));
         } else if !added_nothing && !self.is_proved(state, &[]) {
-            self.go_on(newest, is_other, now_ms, out);
+            self.go_on(newest, state, is_other, out);
         }
         self.count_from(state);
         // An `XRANGE` from the last entry on proves that nothing was lost. Without this entry, the counters of the
@@ -532,7 +596,7 @@ impl RedisStreamReader {
         if self.old_until.is_none() {
             self.report_caught_up(out);
         }
-        if newest.is_none() && self.last_read.is_none() {
+        if self.last_read.is_none() && (newest.is_none() || self.empty_ms.is_some()) {
             // What comes from now on is checked before it is handed over.
             self.removed = state.counters.map_or(0, Counters::removed);
             self.wait_at_end(out);
@@ -578,18 +642,21 @@ impl RedisStreamReader {
 
     /// Begins with the entries of the last `history_ms`. The newest entry bounds the time, because the server's clock
     /// may be behind.
-    fn begin(&mut self, newest: Option<StoredId>, now_ms: u64) {
+    fn begin(&mut self, newest: Option<StoredId>) {
         self.has_begun = true;
         self.old_until = newest;
         if let Some(newest) = newest {
-            self.after = self.history_start(newest, now_ms);
+            self.after = self.history_start(newest, None);
             self.known.begin_after(self.after);
         }
     }
 
-    /// The id after which the entries of the last `history_ms` come.
-    fn history_start(&self, newest: StoredId, now_ms: u64) -> StoredId {
-        let major = newest.major.min(now_ms).saturating_sub(self.history_ms);
+    /// The id after which the entries of the last `history_ms` come, and those since the stream was empty.
+    fn history_start(&self, newest: StoredId, empty_ms: Option<u64>) -> StoredId {
+        let now_ms = self.answered_ms;
+        let since_ms = empty_ms.map_or(0, |empty_ms| now_ms.saturating_sub(empty_ms));
+        let ms = self.history_ms.saturating_add(since_ms);
+        let major = newest.major.min(now_ms).saturating_sub(ms);
         StoredId { major, minor: 0 }
     }
 
@@ -598,54 +665,88 @@ impl RedisStreamReader {
     fn go_on(
         &mut self,
         newest: Option<EntryPrint>,
+        state: StreamProof,
         is_other: bool,
-        now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) {
         out.push(KeptEvent::Lost);
-        (self.last_read, self.counted) = (None, None);
-        let is_anew = std::mem::take(&mut self.is_anew);
-        let newest_or_first = newest.map_or_else(StoredId::default, |newest| newest.id);
-        let is_above = newest_or_first > self.after;
-        if is_above && !is_anew && !is_other {
-            return;
+        self.before = self.last_read.take().or(self.before);
+        self.counted = None;
+        if let Some(newest) = newest.filter(|_| self.empty_ms.is_none()) {
+            return self.begin_again(newest, (state.counters, 0), is_other, out);
         }
-        if !is_above || is_anew {
-            self.reached = newest.map(|newest| newest.id);
-            self.old_until = None;
-        }
-        if let Some(newest) = newest
-            && let Some(after) = self.reread_start(newest, is_other, now_ms)
-        {
-            self.known.pass_over_after(after, is_other);
-            self.known.begin_after(after);
-            self.after = after;
-            return;
-        }
+        (self.is_anew, self.reached, self.old_until) = (false, None, None);
+        self.after = StoredId::default();
         if is_other {
-            self.known.pass_over_after(newest_or_first, is_other);
-        }
-        self.after = newest_or_first;
-        if newest.is_some() {
-            self.last_read = newest;
-            out.push(KeptEvent::Head(self.after));
+            self.known.pass_over_after(self.after, false);
         }
     }
 
-    /// After which id entries are read again, in a stream that was made anew or that is on another server: new entries
-    /// may have ids up to the last one that was read. Begins with the history, so that no new entry is left out; those
-    /// that were read are passed over. `None`: reading goes on after `newest`. It was read already; or, on another
-    /// server, all entries are older than those that are known, and the server may only lack the last ones.
-    fn reread_start(&self, newest: EntryPrint, is_other: bool, now_ms: u64) -> Option<StoredId> {
+    /// Decides where reading begins in a stream that lacks the last entry that was read. `held`: the counters, and how many
+    /// entries there are at least. If all that is left is newer than this entry, reading goes on after it. Otherwise, older
+    /// entries may be new, too: reading begins with the history, and passes over what was read.
+    fn begin_again(
+        &mut self,
+        newest: EntryPrint,
+        held: (Option<Counters>, u64),
+        is_other: bool,
+        out: &mut Vec<KeptEvent>,
+    ) {
+        let last = self.before.map_or(self.after, |before| before.id);
+        let is_above = newest.id > last;
+        let was_empty = self.empty_ms.is_some();
+        let is_anew = std::mem::take(&mut self.is_anew) || was_empty || !is_above;
+        let has_only_later = held.0.is_some_and(|counters| counters.is_gone(last));
+        if has_only_later && !is_anew && !is_other {
+            // The last entry that was read may be one of a stream with lower ids than the one before.
+            return self.known.pass_over_after(last, false);
+        }
+        if is_anew {
+            self.reached = Some(newest.id).filter(|_| !is_above || !was_empty);
+            self.old_until = None;
+        }
+        let is_new_life = is_anew && !is_other;
+        if let Some(after) = self.reread_start(newest, last, held, is_new_life) {
+            self.known.pass_over_after(after, is_new_life);
+            self.known.begin_after(after);
+            self.after = after;
+        } else {
+            if is_other {
+                self.known.pass_over_after(newest.id, is_new_life);
+            }
+            (self.after, self.last_read) = (newest.id, Some(newest));
+            self.reached = Some(newest.id);
+            out.push(KeptEvent::Head(self.after));
+        }
+        self.empty_ms = None;
+    }
+
+    /// After which id [`Self::begin_again`] reads. `None`: after `newest`. It was read already; or all entries are older than
+    /// those that are known, and the server may only lack the last ones; or all are older than the history.
+    fn reread_start(
+        &self,
+        newest: EntryPrint,
+        last: StoredId,
+        (counters, entries): (Option<Counters>, u64),
+        is_new_life: bool,
+    ) -> Option<StoredId> {
         if self.known.has(newest) {
             return None;
         }
-        let mut after = self.history_start(newest.id, now_ms);
-        if is_other {
+        // A stream that was away and has many entries at once was put there whole, so that its newest entry may be old.
+        let entries = counters.map_or(entries, |counters| counters.length);
+        let is_whole = self.empty_ms.is_some() && entries >= HELD_MAX as u64;
+        let end = if is_whole {
+            last.max(newest.id)
+        } else {
+            newest.id
+        };
+        let mut after = self.history_start(end, self.empty_ms);
+        if !is_new_life {
             after = after.max(self.known.after());
         }
-        if newest.id > self.after {
-            after = after.min(self.after);
+        if newest.id > last && self.empty_ms.is_none() {
+            after = after.min(last);
         }
         (after < newest.id).then_some(after)
     }
@@ -755,40 +856,53 @@ impl RedisStreamReader {
     /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.
     fn read(
         &mut self,
-        entries: Vec<Value>,
+        (entries, newest): (Vec<Value>, Option<EntryPrint>),
         state: StreamProof,
         executed: [Option<ExecutedCommands>; 2],
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
-        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
         let was_read = self.last_read.is_some();
-        if was_read && state.is_there.is_none() && !entries.is_empty() {
-            // These entries were not checked. Reads them again, beginning with the last read entry.
+        let is_back = was_read && self.asks_executed;
+        if was_read && (state.is_there.is_none() && !entries.is_empty() || is_back) {
+            // These entries were not checked, or were asked for from the first one on. Reads them again, beginning with the
+            // last read entry.
             self.step = CATCH_UP;
             return Ok(());
         }
         let is_gone = was_read && (state.is_there == Some(false) || self.is_anew);
-        if is_gone && !self.is_proved(state, &entries) {
-            let has_counters = state.counters.is_some() || !self.may_ask_state;
-            if self.is_anew || entries.is_empty() || !has_counters {
-                // If the stream was made anew, its ids may be smaller, so an inspection comes first.
-                self.step = ReadStep::Inspect;
-                return Ok(());
-            }
-            out.push(KeptEvent::Lost);
-            self.counted = None;
+        let is_same_data = self.asks_written || !self.may_ask_written;
+        if is_gone && !(is_same_data && self.is_proved(state, &entries)) {
+            // Entries with lower ids may be new, or the counters are of another data set. An inspection comes first.
+            self.step = ReadStep::Inspect;
+            return Ok(());
+        }
+        let is_full = entries.len() >= self.held_max;
+        let counted = state.counters.map_or(0, |counters| counters.length);
+        if !was_read && is_full && newest.is_none() && counted != entries.len() as u64 {
+            self.asks_newest = true;
+            return Ok(());
         }
         if !was_read && self.may_lack_first(&entries, state, executed) {
             out.push(KeptEvent::Lost);
         }
         self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);
-        if entries.len() >= self.held_max {
+        if is_full {
             self.step = CATCH_UP;
+        }
+        if let Some(last) = entries.last().filter(|_| !was_read) {
+            let newest = newest.unwrap_or_else(|| self.known.print(last));
+            let held = (state.counters, entries.len() as u64);
+            self.begin_again(newest, held, false, out);
+            entries.retain(|entry| entry.id > self.after);
         }
         let mut entries = entries.into_iter();
         entries.try_for_each(|entry| self.entry(entry, out))?;
+        if !was_read && !is_full {
+            self.known.reached_end();
+        }
         self.count_from(state);
         Ok(())
     }
@@ -805,6 +919,7 @@ impl RedisStreamReader {
             return Err(StreamReadError::Wrong("an entry out of order"));
         }
         (self.after, self.last_read, self.idle) = (id, Some(print), 0);
+        self.before = None;
         self.reached = Some(id);
         if let Some(counted) = &mut self.counted
             && id > counted.id

@@ -159,6 +159,10 @@ pub(super) struct Replication {
     pub(super) is_cut_off: bool,
     /// The writes that it has carried out; `None` if it does not say.
     pub(super) written_to: Option<WrittenTo>,
+    /// The history of these writes, as in [`WrittenTo`].
+    pub(super) history: Option<String>,
+    /// The history that it has continued (`master_replid2`), as a replica that became a master does.
+    earlier_history: Option<String>,
 }
 
 impl Replication {
@@ -171,12 +175,20 @@ impl Replication {
         };
         let offset = info_line(info, offset).and_then(|offset| offset.parse().ok());
         let history = info_line(info, "master_replid:");
-        let written_to = history.zip(offset);
+        let written_to = history.clone().zip(offset);
         Self {
+            history,
+            earlier_history: info_line(info, "master_replid2:"),
             is_replica,
             is_cut_off: info_line(info, "master_link_status:").as_deref() == Some("down"),
             written_to: written_to.map(|(history, offset)| WrittenTo { history, offset }),
         }
+    }
+
+    /// Whether the server still has the data set of this history, as far as is known.
+    pub(super) fn continues(&self, history: &Option<String>) -> bool {
+        let is_known = history.is_some() && self.history.is_some();
+        !is_known || [&self.history, &self.earlier_history].contains(&history)
     }
 
     /// Whether this is a replica that will get all writes up to this place: it is in the same history, and before the place.

@@ -137,11 +137,11 @@ impl KnownEntries {
         false
     }
 
-    /// Handles that reading goes on after an id that may be lower than before: on another server (`is_other`), or in a
-    /// stream that was made anew. From now on, entries that were read are passed over. Another server may get them much
-    /// later, or a third one may have them.
-    pub(super) fn pass_over_after(&mut self, after: StoredId, is_other: bool) {
-        self.is_anew = !is_other;
+    /// Handles that reading goes on after an id that may be lower than before. From now on, entries that were read are passed
+    /// over. In a stream that was made anew on the same server (`is_anew`), what comes later is new; another server may get
+    /// the entries much later, or a third one may have them.
+    pub(super) fn pass_over_after(&mut self, after: StoredId, is_anew: bool) {
+        self.is_anew = is_anew && (self.is_anew || self.passed_over.is_empty());
         let met_again = self.entries.iter().filter(|print| print.id > after);
         self.passed_over.extend(met_again);
     }
@@ -150,8 +150,7 @@ impl KnownEntries {
     /// server is new, even if its id and its fields were there before.
     pub(super) fn reached_end(&mut self) {
         if std::mem::take(&mut self.is_anew) {
-            let passed_over = std::mem::take(&mut self.passed_over);
-            self.entries.retain(|print| !passed_over.contains(print));
+            self.passed_over.clear();
         }
     }
 }

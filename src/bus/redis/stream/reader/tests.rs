@@ -2,6 +2,8 @@
 
 mod model;
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use self::model::{ModelStep, StreamServer};
@@ -106,6 +108,9 @@ fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
         2 => (0..3_u8).prop_map(ModelStep::Delete),
         1 => (0..3_u8).prop_map(ModelStep::DeleteAmid),
         1 => Just(ModelStep::Night),
+        1 => Just(ModelStep::RenameAway),
+        1 => Just(ModelStep::RenameBack),
+        1 => (0..4_u8, 0..4_u8).prop_map(|(lacks, has)| ModelStep::AnotherDataSet(lacks, has)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -277,6 +282,171 @@ fn a_stream_made_anew_is_read_from_its_first_entry() {
         server.step(&ModelStep::Add(1));
         assert_eq!(serials(&read(&mut reader, &mut server)), [8]);
     }
+}
+
+/// The key is away for a moment, with a reconnection or another stream meanwhile, and with a new entry when it is back.
+#[test]
+fn a_stream_that_was_away_and_is_back_brings_only_new_entries() {
+    for variant in 0..64 {
+        let [
+            has_counters,
+            is_large,
+            is_cut,
+            has_other,
+            reads_other,
+            has_new,
+        ] = [1, 2, 4, 8, 16, 32].map(|bit| variant & bit > 0);
+        let case =
+            format!("{has_counters} {is_large} {is_cut} {has_other} {reads_other} {has_new}");
+        let mut server = StreamServer {
+            has_counters,
+            entry_bytes: if is_large { PROOF_BYTES_MAX + 1 } else { 100 },
+            ..StreamServer::new()
+        };
+        server.last.major -= 2 * HISTORY_MS;
+        server.step(&ModelStep::Add(3));
+        server.last.major += 2 * HISTORY_MS;
+        server.step(&ModelStep::Add(100));
+        let mut reader = reading(1_000);
+        assert_eq!(serials(&read(&mut reader, &mut server)).len(), 100);
+        server.step(&ModelStep::RenameAway);
+        // Without the script, a large entry is checked now and then.
+        let mut events = read(&mut reader, &mut server);
+        events.extend(read(&mut reader, &mut server));
+        assert_eq!(events, [KeptEvent::Lost], "{case}");
+        server.step(&ModelStep::Add(if has_other { 5 } else { 0 }));
+        if reads_other {
+            let events = read(&mut reader, &mut server);
+            assert_eq!(
+                serials(&events).len(),
+                if has_other { 5 } else { 0 },
+                "{case}"
+            );
+        }
+        if is_cut {
+            reader.connected();
+        }
+        server.step(&ModelStep::RenameBack);
+        server.step(&ModelStep::Add(u8::from(has_new)));
+        let mut events = read(&mut reader, &mut server);
+        events.extend(read(&mut reader, &mut server));
+        let last = server.next_serial - 1;
+        assert_eq!(
+            serials(&events),
+            if has_new { vec![last] } else { vec![] },
+            "{case}"
+        );
+        server.step(&ModelStep::Add(1));
+        assert_eq!(
+            serials(&read(&mut reader, &mut server)),
+            [last + 1],
+            "{case}"
+        );
+    }
+}
+
+/// Another stream, with many entries of an hour ago, takes the place of one that was away, or of one that never was there.
+#[test]
+fn a_whole_stream_that_appears_brings_only_the_entries_of_the_history() {
+    for variant in 0..8 {
+        let [has_counters, was_read, is_cut] = [1, 2, 4].map(|bit| variant & bit > 0);
+        let case = format!("{has_counters} {was_read} {is_cut}");
+        let mut server = StreamServer {
+            has_counters,
+            ..StreamServer::new()
+        };
+        server.step(&ModelStep::Add(if was_read { 3 } else { 0 }));
+        let mut reader = reading(1_000);
+        read(&mut reader, &mut server);
+        server.step(&ModelStep::Anew);
+        read(&mut reader, &mut server);
+        if is_cut {
+            reader.connected();
+        }
+        let (first, last) = (server.next_serial, StreamServer::new().last);
+        server.last.major = last.major - 3_600_000;
+        server.step(&ModelStep::Add(100));
+        // If no entry was read, nothing but the newest one says what time it is.
+        server.last.major = if was_read {
+            server.last.major
+        } else {
+            last.major
+        };
+        server.step(&ModelStep::Add(5));
+        let events = read(&mut reader, &mut server);
+        let new = if was_read {
+            vec![]
+        } else {
+            (first + 100..first + 105).collect()
+        };
+        assert_eq!(serials(&events), new, "{case}");
+        server.step(&ModelStep::Add(1));
+        assert_eq!(
+            serials(&read(&mut reader, &mut server)),
+            [first + 105],
+            "{case}"
+        );
+    }
+}
+
+/// A master that was cut off becomes a replica of the new one: on the same process, the stream lacks entries that were read,
+/// and has others with ids among theirs.
+#[test]
+fn another_data_set_on_the_same_process_brings_all_its_entries_once() {
+    for variant in 0..16 {
+        let [has_counters, is_cut, is_amid, is_back] = [1, 2, 4, 8].map(|bit| variant & bit > 0);
+        let case = format!("{has_counters} {is_cut} {is_amid} {is_back}");
+        let mut server = StreamServer {
+            has_counters,
+            ..StreamServer::new()
+        };
+        server.step(&ModelStep::Add(20));
+        let mut reader = reading(1_000);
+        read(&mut reader, &mut server);
+        let full = server.entries.clone();
+        server.step(&ModelStep::AnotherDataSet(8, 6));
+        server.step(&ModelStep::Add(1));
+        if is_cut {
+            reader.connected();
+        }
+        let mut log = Log::default();
+        if is_amid {
+            log.take_amid(&mut reader, &mut server, &ModelStep::Add(1));
+        }
+        log.take_all(&mut reader, &mut server);
+        let new: Vec<u64> = (20..server.next_serial).collect();
+        assert_eq!(serials(&log.events), new, "{case}");
+        let lost = log.events.iter().filter(|event| **event == KeptEvent::Lost);
+        assert_eq!(lost.count(), 1, "{case}");
+        if is_back {
+            server.step(&ModelStep::AnotherDataSet(0, 0));
+            server.entries.extend(full);
+            server.entries.make_contiguous().sort_unstable();
+            let mut ids = HashSet::new();
+            server.entries.retain(|(id, _)| ids.insert(*id));
+            assert!(
+                serials(&read(&mut reader, &mut server)).is_empty(),
+                "{case}"
+            );
+        }
+        server.step(&ModelStep::Add(1));
+        let events = read(&mut reader, &mut server);
+        assert_eq!(serials(&events), [server.next_serial - 1], "{case}");
+    }
+}
+
+/// The counters of the two data sets agree, though entries are gone that were not read.
+#[test]
+fn the_counters_of_another_data_set_prove_nothing() {
+    let mut server = StreamServer::new();
+    server.step(&ModelStep::Add(5));
+    let mut reader = reading(1_000);
+    read(&mut reader, &mut server);
+    server.step(&ModelStep::AnotherDataSet(2, 0));
+    server.step(&ModelStep::Add(3));
+    server.step(&ModelStep::Trim(5));
+    reader.connected();
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// A server takes over without the last two entries, and its clock is behind. With one new entry, its newest id is lower when

@@ -31,7 +31,20 @@ pub(super) struct StreamServer {
     pub(super) entry_bytes: usize,
     /// Whether all entries have the same content.
     pub(super) is_monotone: bool,
+    /// Ids of new entries are higher than this, also in a stream that lacks the last ones.
+    pub(super) clock: StoredId,
+    /// The stream under another key.
+    pub(super) renamed: Option<Stream>,
+    /// The next serial number when it was renamed.
+    pub(super) renamed_at: u64,
+    /// The number of renames so far, which the server counts as commands that can add entries.
+    pub(super) renames: u64,
+    /// The number of the data set: another one has another history of writes.
+    pub(super) data_set: u64,
 }
+
+/// What a stream is: its entries, its last id, how many were ever added, and the highest id that was deleted.
+pub(super) type Stream = (VecDeque<(StoredId, u64)>, StoredId, u64, StoredId);
 
 #[derive(Clone, Debug)]
 pub(super) enum ModelStep {
@@ -45,6 +58,13 @@ pub(super) enum ModelStep {
     Anew,
     /// The stream is deleted and made anew, and its ids begin again.
     AnewFromFirst,
+    /// The key is renamed, so that there is no stream.
+    RenameAway,
+    /// It is renamed back, over any stream that was made meanwhile.
+    RenameBack,
+    /// The process gets the data set of another server, which has been a master meanwhile: it lacks so many of the newest
+    /// entries, and has so many of its own, with ids among those of the others.
+    AnotherDataSet(u8, u8),
     /// Another server takes over: without so many of the newest entries, and if true, with a clock that is behind.
     FailOver(u8, bool),
     /// The reader's connection ends.
@@ -76,10 +96,32 @@ impl StreamServer {
             has_counters: true,
             entry_bytes: 100,
             is_monotone: false,
+            clock: StoredId::default(),
+            renamed: None,
+            renamed_at: 0,
+            renames: 0,
+            data_set: 0,
         }
     }
 
+    fn swap(&mut self, stream: Stream) -> Stream {
+        self.renames += 1;
+        let own = (
+            &mut self.entries,
+            &mut self.last,
+            &mut self.added,
+            &mut self.last_deleted,
+        );
+        (
+            std::mem::replace(own.0, stream.0),
+            std::mem::replace(own.1, stream.1),
+            std::mem::replace(own.2, stream.2),
+            std::mem::replace(own.3, stream.3),
+        )
+    }
+
     fn add(&mut self) {
+        self.last = self.last.max(self.clock);
         self.last.minor += ID_STEP;
         let serial = if self.is_monotone {
             0
@@ -120,11 +162,40 @@ impl StreamServer {
                 self.deletions += 1;
                 self.added = 0;
                 self.last_deleted = StoredId::default();
+                self.last = self.last.max(self.clock);
                 self.last.major -= 1_000;
+                self.clock = StoredId::default();
             }
             ModelStep::AnewFromFirst => {
                 self.step(&ModelStep::Anew);
                 self.last = Self::new().last;
+            }
+            ModelStep::RenameAway => {
+                if self.added > 0 && self.renamed.is_none() {
+                    self.clock = self.last;
+                    self.renamed_at = self.next_serial;
+                    self.renamed = Some(self.swap(Stream::default()));
+                }
+            }
+            ModelStep::RenameBack => {
+                if let Some(renamed) = self.renamed.take() {
+                    self.clock = self.clock.max(self.last);
+                    self.swap(renamed);
+                    // The entries of a stream that was there meanwhile.
+                    return (self.renamed_at..self.next_serial).collect();
+                }
+            }
+            ModelStep::AnotherDataSet(lacks, has) => {
+                let before = self.last;
+                let mut lost = self.step(&ModelStep::FailOver(*lacks, true));
+                let renamed = self.renamed.take().map(|stream| stream.0);
+                lost.extend(renamed.into_iter().flatten().map(|(_, serial)| serial));
+                self.process -= 1;
+                self.data_set += 1;
+                self.last.minor += self.data_set;
+                (0..*has).for_each(|_| self.add());
+                self.clock = before;
+                return lost;
             }
             ModelStep::FailOver(count, is_behind) => {
                 let count = usize::from(*count).min(self.entries.len());
@@ -132,6 +203,8 @@ impl StreamServer {
                 self.added -= lost.len() as u64;
                 self.process += 1;
                 if *is_behind {
+                    self.last = self.last.max(self.clock);
+                    self.clock = StoredId::default();
                     // The ids of the new server differ from those that were lost: no reader could tell two entries with
                     // the same id apart.
                     self.last = self.entries.back().map_or(self.last, |(id, _)| *id);
@@ -167,8 +240,9 @@ impl StreamServer {
             ["INFO", "commandstats"] => {
                 let stats = "# Commandstats\r\ncmdstat_info:calls=9,usec=1\r\n";
                 let adds = format!("cmdstat_xadd:calls={},usec=1\r\n", self.next_serial);
+                let renames = format!("cmdstat_rename:calls={},usec=1\r\n", self.renames);
                 let dels = format!("cmdstat_unlink:calls={},usec=1\r\n", self.deletions);
-                Value::Bulk(format!("{stats}{adds}{dels}").into_bytes())
+                Value::Bulk(format!("{stats}{adds}{renames}{dels}").into_bytes())
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
@@ -229,10 +303,12 @@ impl StreamServer {
             false => ("master", "master"),
         };
         let link = if self.is_cut_off { "down" } else { "up" };
-        let written_to = self.written_to.map(|(history, offset)| {
-            format!("master_replid:{history}\r\n{of}_repl_offset:{offset}\r\n")
-        });
-        let written_to = written_to.unwrap_or_default();
+        let written_to = match self.written_to {
+            Some((history, offset)) => {
+                format!("master_replid:{history}\r\n{of}_repl_offset:{offset}\r\n")
+            }
+            None => format!("master_replid:{}\r\n", self.data_set),
+        };
         format!("role:{role}\r\nmaster_link_status:{link}\r\n{written_to}")
     }
 
