@@ -57,7 +57,7 @@ pub use self::gateway::{Inputs, Parts};
 pub use self::listening::Listening;
 pub(crate) use self::prepared::alone;
 pub use self::prepared::{Prepare, Prepared, StartQuestion};
-pub use self::process::first_steps;
+pub use self::process::{first_steps, room_for_services};
 pub(crate) use self::reload::start_reloads_of_supervisor;
 pub use self::reload::{Reload, Reloaded};
 pub(crate) use self::revoked_file::Cuts;
