@@ -673,6 +673,7 @@ const DIVIDED: &[&str] = &[
     "proxy-bytes",
     "all-broadcast-bytes",
     "answer-bytes",
+    "call-bytes",
     "orphans",
     "waiting-bytes",
 ];

@@ -40,8 +40,6 @@ pub(crate) enum KeyFileError {
 /// The setting for files with one key each.
 const PEM_FILES: &str = "jwt-public-key-files";
 
-type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
-
 /// The sources of keys.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFiles(AuthSettings);
@@ -94,7 +92,10 @@ impl KeyFiles {
     }
 
     /// The text of each file.
-    fn texts(&self, read: ReadFile) -> Result<Vec<Vec<u8>>, KeyFileError> {
+    fn texts(
+        &self,
+        mut read: impl FnMut(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<Vec<Vec<u8>>, KeyFileError> {
         let read = |(number, path): (usize, &PathBuf)| {
             read(path).map_err(|error| self.wrong_file(number, path, &error))
         };
@@ -245,9 +246,9 @@ impl KeyWatch {
     /// # Errors
     /// The first file that cannot be read.
     pub(crate) fn read_again(&mut self) -> Result<Option<Vec<Vec<u8>>>, KeyFileError> {
-        self.fingerprints.will_read();
-        let texts = self.files.texts(files::read_again)?;
-        Ok((!self.fingerprints.have_changed()).then_some(texts))
+        let files = &self.files;
+        self.fingerprints
+            .read(|attempt| files.texts(|path| attempt.file(files::read_again(path))))
     }
 }
 

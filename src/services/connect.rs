@@ -1,9 +1,10 @@
 //! Connects to a service. The stream notes its [`Activity`], and tells a reset from another end of the connection.
 
 use std::error::Error;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::activity::Activity;
+use super::open::Charge;
 use super::{Service, lock};
 
 /// A stream of bytes in both directions.
@@ -36,15 +38,58 @@ pub(super) fn is_reset(error: &hyper::Error) -> bool {
     cause.is_some_and(|cause: &io::Error| KINDS.contains(&cause.kind()))
 }
 
+/// How hyper writes the body of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// From where the body is, for one that is there whole and charged: a copy would stay with the connection, as large as
+    /// the largest body.
+    InPlace,
+    /// From a buffer of limited size, for a body in pieces: small pieces may keep much larger buffers in memory.
+    Copied,
+}
+
+/// What a new connection needs.
+pub(super) struct Opening {
+    pub activity: Activity,
+    pub charge: Arc<Charge>,
+    pub writing: Writing,
+}
+
 /// A stream that records its activity.
 struct ActivityStream {
     stream: TcpStream,
     activity: Activity,
+    writing: Writing,
     /// Runs after the connection has ended without an answer: a reset may still follow.
     end: Option<Pin<Box<Sleep>>>,
     /// The error of the first failed write. It is reported only after everything that the service has sent is read,
     /// because a service may answer and close before it has read the request.
     failed: Option<io::Error>,
+    /// Given back once the socket is closed.
+    _charge: Arc<Charge>,
+}
+
+impl ActivityStream {
+    /// Writes with `write`, and records the outcome.
+    fn poll_write_with(
+        &mut self,
+        write: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.failed.is_none() {
+            match ready!(write(Pin::new(&mut self.stream))) {
+                Ok(taken) => {
+                    self.activity.note_moved();
+                    return Poll::Ready(Ok(taken));
+                }
+                Err(error) => {
+                    self.activity.note_end();
+                    self.failed = Some(error);
+                }
+            }
+        }
+        // The reader will find an answer or the end of the connection.
+        Poll::Pending
+    }
 }
 
 impl AsyncRead for ActivityStream {
@@ -85,20 +130,20 @@ impl AsyncWrite for ActivityStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.failed.is_none() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
-                Ok(taken) => {
-                    self.activity.note_moved();
-                    return Poll::Ready(Ok(taken));
-                }
-                Err(error) => {
-                    self.activity.note_end();
-                    self.failed = Some(error);
-                }
-            }
-        }
-        // The reader will find an answer or the end of the connection.
-        Poll::Pending
+        self.poll_write_with(|stream| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(|stream| stream.poll_write_vectored(cx, slices))
+    }
+
+    /// By this hyper chooses whether to copy.
+    fn is_write_vectored(&self) -> bool {
+        self.writing == Writing::InPlace
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -124,7 +169,7 @@ pub(crate) struct Connected {
 /// The name is unknown, the connection is refused, or the certificate is not the service's.
 pub(crate) async fn connect(
     service: &Service,
-    activity: &Activity,
+    opening: Opening,
     silence: Duration,
 ) -> io::Result<Connected> {
     let upstream = &service.upstream;
@@ -133,7 +178,7 @@ pub(crate) async fn connect(
     let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let each = silence / addresses.len().max(1) as u32;
     for address in addresses {
-        failure = match timeout(each, connect_to(service, activity, address)).await {
+        failure = match timeout(each, connect_to(service, &opening, address)).await {
             Ok(Ok(stream)) => return Ok(Connected { stream, address }),
             Ok(Err(error)) => error,
             Err(_) => io::Error::new(ErrorKind::TimedOut, "connecting took too long"),
@@ -150,7 +195,7 @@ pub(crate) async fn connect(
 /// Connects to one address of the service, with TLS if its URL says so.
 async fn connect_to(
     service: &Service,
-    activity: &Activity,
+    opening: &Opening,
     address: SocketAddr,
 ) -> io::Result<TokioIo<Box<dyn Bytes>>> {
     let upstream = &service.upstream;
@@ -158,9 +203,11 @@ async fn connect_to(
     stream.set_nodelay(true)?;
     let stream = ActivityStream {
         stream,
-        activity: activity.clone(),
+        activity: opening.activity.clone(),
+        writing: opening.writing,
         end: None,
         failed: None,
+        _charge: Arc::clone(&opening.charge),
     };
     let bytes: Box<dyn Bytes> = match &service.tls {
         Some(tls) => {

@@ -8,7 +8,6 @@ use std::{fmt, io};
 
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
 use hyper::header;
 use hyper::{Request, Response, StatusCode};
 use rustls::ClientConfig;
@@ -17,9 +16,11 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use url::Url;
 
-use super::connect::{Connected, connect};
+use super::connect::{Connected, Opening, Writing, connect};
+use super::open::{self, OpenConnections};
 use super::redirects::redirect_target;
 use super::{Activity, Service, USER_AGENT, Upstream};
+use weirgate_runtime::Clock;
 use weirgate_server::http::{ReadBodyError, read_body};
 
 /// The limit for connecting, over all addresses of the server. The caller limits the whole fetch.
@@ -64,6 +65,8 @@ pub(crate) struct Fetch {
     service: Service,
     target: String,
     limits: FetchLimits,
+    /// One at a time: its descriptor is one of those that are kept for other uses than clients and services.
+    open: OpenConnections,
 }
 
 impl fmt::Debug for Fetch {
@@ -88,6 +91,7 @@ impl Fetch {
             service: Service::new("document", Upstream::parse(origin.as_str())?, tls),
             target: format!("{}{}", url.path(), query.unwrap_or_default()),
             limits,
+            open: OpenConnections::new(1, Clock::start()),
         })
     }
 
@@ -107,7 +111,7 @@ impl Fetch {
     /// # Errors
     /// No answer, another status than 200, or a body that is too large.
     async fn document(&self) -> Result<Vec<u8>, FetchError> {
-        let response = get(&self.service, &self.target).await;
+        let response = get(&self.service, &self.target, &self.open).await;
         let response = response.map_err(FetchError::Unreachable)?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status()));
@@ -139,7 +143,8 @@ impl Service {
     pub(crate) fn probe(&self, path: &str) -> io::Result<Probed> {
         let begin = Instant::now();
         let target = format!("{}{path}", self.upstream.base_path);
-        let response = block_on(get(self, &target))??;
+        let open = OpenConnections::new(1, Clock::start());
+        let response = block_on(get(self, &target, &open))??;
         Ok(Probed {
             status: response.status(),
             redirect_target: redirect_target(response.headers()),
@@ -166,9 +171,18 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
 ///
 /// # Errors
 /// As [`Service::probe`].
-async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> {
-    let Connected { stream, .. } = connect(service, &Activity::start(), CONNECT_MAX).await?;
-    let handshake = http1::handshake(stream).await;
+async fn get(
+    service: &Service,
+    target: &str,
+    open: &OpenConnections,
+) -> io::Result<Response<Incoming>> {
+    let opening = Opening {
+        activity: Activity::start(),
+        charge: Arc::new(open.charge().await),
+        writing: Writing::InPlace,
+    };
+    let Connected { stream, .. } = connect(service, opening, CONNECT_MAX).await?;
+    let handshake = open::protocol().handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
     // A fault of the connection shows in the response.
     spawn_local(async { drop(connection.await) });
@@ -283,9 +297,11 @@ mod tests {
         let error = fetch(addr, LIMITS).expect_err("away").to_string();
         assert_eq!(error, "the server answers 503");
         server.join().expect("ended");
+        let large_head = "x".repeat(300_000) + "\r\ncontent-length: 0\r\n\r\n";
         for text in [
             "no HTTP at all\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nke",
+            ("HTTP/1.1 200 OK\r\nx: ".to_owned() + &large_head).leak(),
         ] {
             let (addr, server) = serve(says(text));
             assert!(

@@ -10,12 +10,14 @@
 //! | `redirects` | the targets of redirects, for people |
 //! | `connect` | a new connection |
 //! | `activity` | when bytes moved on a connection |
+//! | `open` | the limit on open connections; the end of idle ones |
 //! | `pool` | the connections to a service, kept for reuse |
 //! | `permits` | permits for requests to use a connection |
 
 mod activity;
 mod connect;
 pub(crate) mod fetch;
+mod open;
 mod permits;
 mod pool;
 pub(crate) mod redirects;
@@ -36,6 +38,8 @@ use weirgate_wire::base::LogBudget;
 use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::activity::Activity;
+pub(crate) use self::connect::Writing;
+pub(crate) use self::open::{CALL_CONNECTION_BYTES, OpenConnections};
 pub(crate) use self::permits::{CONNECTION_BYTES, NoPermit, ServicePermit, ServicePermits};
 pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
 

@@ -1,6 +1,7 @@
 //! The connections to a service. Each serves one request at a time, and is kept for reuse for a while.
 
 use std::fmt::Display;
+use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
@@ -8,32 +9,24 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::activity::Activity;
-use super::connect::{self, Connected};
+use super::connect::{self, Connected, Writing};
+use super::open::{self, Charge, KEPT_FOR, OpenConnections};
 use super::permits::ServicePermit;
 use super::{Service, SharedFailedAddresses, lock};
 use weirgate_server::http::BoxError;
-
-/// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
-/// shorter time, few requests are sent into a connection that is just being closed.
-const KEPT_FOR: Duration = Duration::from_secs(4);
-
-/// Header lines in the head of an answer.
-const ANSWER_HEADERS_MAX: usize = 100;
 
 /// The decisions of the owner of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
     /// For connecting, and for each silence of the service.
     pub silence: Duration,
-    /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
-    pub buffer_bytes_max: usize,
     /// Whether to repeat a request on another connection after its connection ended without an answer. Called only if
     /// the request can be copied. An attempt on a new connection is the last.
     pub may_resend: fn(&Ended) -> bool,
@@ -71,11 +64,16 @@ impl Ended {
 pub(crate) trait RepeatableBody:
     Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static
 {
+    /// How the body is written to the service.
+    const WRITING: Writing;
+
     /// Returns a copy of the whole body, or `None` if it cannot be sent again.
     fn again(&self) -> Option<Self>;
 }
 
 impl RepeatableBody for Full<Bytes> {
+    const WRITING: Writing = Writing::InPlace;
+
     fn again(&self) -> Option<Self> {
         Some(self.clone())
     }
@@ -85,6 +83,8 @@ impl RepeatableBody for Full<Bytes> {
 pub(crate) struct Pool<B> {
     service: Service,
     policy: Policy,
+    /// The limit on the connections of this and other pools.
+    open: OpenConnections,
     kept: KeptConnections<B>,
 }
 
@@ -94,6 +94,8 @@ type KeptConnections<B> = Arc<Mutex<Vec<Connection<B>>>>;
 struct Connection<B> {
     sender: SendRequest<B>,
     activity: Activity,
+    /// The charge of the connection's task; ends with the task.
+    charge: Weak<Charge>,
     address: SocketAddr,
     /// The last answer announced a body although it must not have one. Some services send such a body all the same, for
     /// example after a `HEAD`, and its bytes would be read as the answer to the next request.
@@ -113,8 +115,13 @@ pub(crate) struct Lease<B> {
 impl<B> Lease<B> {
     /// Returns the connection to the pool, unless it is closed or may still receive bytes of its last answer.
     pub(crate) fn keep(self) {
-        if !self.connection.sender.is_closed() && !self.connection.may_send_more {
-            lock(&self.kept).push(self.connection);
+        let connection = self.connection;
+        if !connection.sender.is_closed()
+            && !connection.may_send_more
+            && let Some(charge) = connection.charge.upgrade()
+        {
+            lock(&self.kept).push(connection);
+            charge.note_idle();
         }
     }
 
@@ -190,6 +197,14 @@ impl Failure {
         )
     }
 
+    /// Whether the failure says nothing about the service.
+    fn is_own(&self) -> bool {
+        matches!(
+            self.reason,
+            FailureReason::RequestBody | FailureReason::NoConnection
+        )
+    }
+
     /// No connection was made.
     pub(crate) fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
@@ -204,12 +219,13 @@ enum Fault<B> {
 }
 
 impl<B: RepeatableBody> Pool<B> {
-    /// A pool without connections.
-    pub(crate) fn new(service: Service, policy: Policy) -> Self {
+    /// A pool without connections. `open` limits them, together with those of other pools.
+    pub(crate) fn new(service: Service, policy: Policy, open: OpenConnections) -> Self {
         let kept = Arc::default();
         Self {
             service,
             policy,
+            open,
             kept,
         }
     }
@@ -234,7 +250,8 @@ impl<B: RepeatableBody> Pool<B> {
         let answering = &self.service.answering;
         match &sent {
             Err(failure) if failure.is_silence() => answering.failed(&failure.cause),
-            Err(failure) if failure.reason == FailureReason::RequestBody => {}
+            // They say nothing about the service.
+            Err(failure) if failure.is_own() => {}
             Ok(_) | Err(_) => answering.answered(),
         }
         sent
@@ -280,43 +297,81 @@ impl<B: RepeatableBody> Pool<B> {
         }
     }
 
+    /// Takes the idle connection that was used last, without those that are about to end.
     fn take_kept(&self) -> Option<Connection<B>> {
         let mut kept = lock(&self.kept);
-        kept.retain(|kept| !kept.sender.is_closed() && kept.activity.silent_for() < KEPT_FOR);
-        kept.pop()
+        while let Some(connection) = kept.pop() {
+            if let Some(charge) = connection.charge.upgrade()
+                && !connection.sender.is_closed()
+                && connection.activity.silent_for() < KEPT_FOR
+                && !charge.is_evicted()
+            {
+                charge.note_request();
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// Connects to the service.
     ///
     /// # Errors
-    /// The service cannot be reached, or not within the time for a silence.
+    /// There is no room for a connection, or the service cannot be reached, within the time for a silence each.
     async fn connect(&self) -> Result<Connection<B>, Failure> {
         let activity = Activity::start();
         let silence = self.policy.silence;
+        let charge = timeout(silence, self.open.charge()).await;
+        let charge = Arc::new(charge.map_err(|_| Failure::no_connection())?);
         let connected = timeout(silence, async {
-            let connected = connect::connect(&self.service, &activity, silence).await;
+            let opening = connect::Opening {
+                activity: activity.clone(),
+                charge: Arc::clone(&charge),
+                writing: B::WRITING,
+            };
+            let connected = connect::connect(&self.service, opening, silence).await;
             let Connected { stream, address } = connected.map_err(|error| match error.kind() {
                 ErrorKind::TimedOut => Failure::new(FailureReason::Timeout, error),
                 _ => Failure::unreachable(error),
             })?;
-            let mut builder = Builder::new();
-            builder
-                .max_buf_size(self.policy.buffer_bytes_max)
-                .max_headers(ANSWER_HEADERS_MAX);
-            let shaken = builder.handshake(stream).await;
+            let shaken = open::protocol().handshake(stream).await;
             let (sender, connection) = shaken.map_err(Failure::unreachable)?;
             Ok((sender, connection, address))
         });
         let late = |_| Failure::new(FailureReason::Timeout, "connecting took too long");
         let (sender, connection, address) = connected.await.map_err(late)??;
-        // Faults of the connection show in its requests. The task ends when the sender is dropped.
-        spawn_local(async { drop(connection.await) });
+        let of_task = Arc::downgrade(&charge);
+        self.serve(connection, activity.clone(), charge);
         Ok(Connection {
             sender,
             activity,
+            charge: of_task,
             address,
             may_send_more: false,
         })
+    }
+
+    /// Starts the task of a connection. Faults of the connection show in its requests. The task ends when the sender is
+    /// dropped.
+    fn serve(&self, connection: impl Future + 'static, activity: Activity, charge: Arc<Charge>) {
+        // Boxed, because each future that it moves into would have room for it.
+        let connection = Box::pin(connection);
+        let kept = Arc::downgrade(&self.kept);
+        let own = Arc::downgrade(&charge);
+        let retire = move || {
+            kept.upgrade().is_some_and(|kept| {
+                let mut kept = lock(&kept);
+                let is_own = |kept: &Connection<B>| kept.charge.ptr_eq(&own);
+                let at = kept.iter().position(is_own);
+                at.is_some_and(|at| {
+                    kept.remove(at);
+                    true
+                })
+            })
+        };
+        spawn_local(async move {
+            open::serve(connection, &activity, &charge, &retire).await;
+            retire();
+        });
     }
 
     /// Sends a request on a connection, and waits for the head of the answer. The fault says whether the request may be

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bus import publisher
 from clients import connect, upgrade_request
+from prometheus import scrape
 from services import device
 from waiting import patient, until
 
@@ -103,6 +104,27 @@ async def test_clients_leave_descriptors_for_the_bus(nats, start_weirgate):
     finally:
         for s in crowd:
             s.close()
+
+
+async def test_idle_connections_to_services_leave_descriptors_for_calls_and_clients(service, start_weirgate):
+    """Nine calls at a time, to one service after the other; no service closes a connection."""
+    services = [service(lambda asked: time.sleep(0.3)) for _ in range(8)]
+    names = ["lobby.x", "measurement.create_job", "simulation.x"] + [f"r{n}.x" for n in range(5)]
+    env = dict(zip(["LOBBY_URL", "MEASUREMENT_URL", "SIMULATION_URL"], [one.url for one in services]))
+    routes = [flag for name, one in list(zip(names, services))[3:] for flag in ("--route", f"{name}={one.url}")]
+    weirgate = start_weirgate("events", *routes, env=env, files_max=100).wait_ready()
+    async with contextlib.AsyncExitStack() as stack:
+        def one(n):
+            return stack.enter_async_context(device(weirgate, f"d{n}", local_addr=(f"127.0.1.{n + 1}", 0)))
+        devices = [await one(n) for n in range(10)]
+        for name in names:
+            for client in devices:
+                await client.send(json.dumps({"event": name, "data": {}}))
+            for client in devices:
+                answer = json.loads(await asyncio.wait_for(client.recv(), patient(20)))
+                assert (answer["event"], answer["error"]) == (name, None)
+        devices.append(await one(10))
+        await until(lambda: scrape(weirgate).sum("weirgate_held", of="service_connections") == 0, patient(10), "all are closed")
 
 
 async def test_clients_leave_descriptors_for_services(service, start_weirgate):

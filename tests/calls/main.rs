@@ -19,6 +19,7 @@ use rig::{
 };
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weirgate::gateways::events::EventsService;
 use weirgate::gateways::events::call::CallFailure;
 use weirgate::gateways::events::http_calls::CallLimits;
 use weirgate_runtime::tls_roots;
@@ -298,6 +299,76 @@ fn a_kept_connection_that_turns_out_closed_is_replaced() {
     let world = World::new(ends);
     for connection in 0..20 {
         assert_eq!(body(world.call()), connection.to_string());
+    }
+}
+
+/// Nothing is called any more, and the services close no connection.
+#[test]
+fn idle_connections_are_closed_after_their_time() {
+    let world = World::of_two(|stream, _| ok(stream, "{}"), limits());
+    let call = |service| {
+        world.make_to(service, "{}", || {});
+        world.reply().expect("an answer");
+    };
+    for _ in 0..2 {
+        call(EventsService::LOBBY);
+        call(EventsService::MEASUREMENT);
+    }
+    world.wait_for_open(&[1, 1], PATIENCE);
+    thread::sleep(Duration::from_secs(3));
+    call(EventsService::LOBBY);
+    world.wait_for_open(&[1, 0], Duration::from_secs(2));
+    world.wait_for_open(&[0, 0], Duration::from_secs(5));
+}
+
+#[test]
+fn a_new_connection_closes_the_idle_one_of_any_service_that_is_the_oldest() {
+    let two = CallLimits {
+        connections_max: 2,
+        ..limits()
+    };
+    // Slow enough that a call meets the one before it.
+    let script: Script = |stream, asked| {
+        let pause = match asked.text.rsplit("\r\n").next() {
+            Some("slow") => 4 * SILENCE / 10,
+            Some("slower") => 8 * SILENCE / 10,
+            _ => Duration::ZERO,
+        };
+        thread::sleep(pause);
+        ok(stream, "{}")
+    };
+    let world = World::of_two(script, two);
+    let make = |service, body| world.make_to(service, body, || {});
+    for _ in 0..2 {
+        make(EventsService::LOBBY, "slow");
+    }
+    assert!(world.replies(2).iter().all(Result::is_ok));
+    world.wait_for_open(&[2, 0], PATIENCE);
+    make(EventsService::MEASUREMENT, "{}");
+    world.reply().expect("an answer");
+    world.wait_for_open(&[1, 1], PATIENCE);
+    // Those that have a call are not closed: another call waits for its connection.
+    make(EventsService::LOBBY, "slow");
+    for _ in 0..2 {
+        make(EventsService::MEASUREMENT, "slower");
+    }
+    assert!(world.replies(3).iter().all(Result::is_ok));
+    world.wait_for_open(&[0, 2], PATIENCE);
+}
+
+/// And so is the buffer for reading, which stays with the connection.
+#[test]
+fn a_head_of_an_answer_is_bounded_as_for_the_proxy() {
+    let large: Script = |stream, asked| {
+        let bytes = asked.text.rsplit("\r\n").next().expect("a body").parse();
+        let padding = "x".repeat(bytes.expect("a number"));
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: ";
+        say(stream, &format!("{head}{padding}\r\n\r\n{{}}"))
+    };
+    let world = World::new(large);
+    for (bytes, is_ok) in [("60000", true), ("300000", false)] {
+        world.make(bytes);
+        assert_eq!(world.reply().is_ok(), is_ok, "{bytes}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
@@ -75,6 +75,8 @@ pub(crate) struct World {
     outcomes: Receiver<Outcome>,
     tell: Sender<Outcome>,
     requests: Arc<AtomicUsize>,
+    /// Open connections of each service.
+    open: Vec<Arc<AtomicUsize>>,
 }
 
 pub(crate) fn limits() -> CallLimits {
@@ -83,6 +85,7 @@ pub(crate) fn limits() -> CallLimits {
         whole: 6 * SILENCE,
         answer_bytes_max: 1000,
         answers: Quota::new("answer_bytes", 1_000_000_000),
+        connections_max: 100,
         clock: Clock::start(),
     }
 }
@@ -122,7 +125,38 @@ impl World {
         limits: CallLimits,
     ) -> Self {
         let upstream = Upstream::parse(url).expect("a URL");
-        let services = vec![Service::new("lobby", upstream, tls)];
+        Self::of(vec![Service::new("lobby", upstream, tls)], requests, limits)
+    }
+
+    /// Two services, which respond to every call.
+    pub(crate) fn of_two(script: Script, limits: CallLimits) -> Self {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let started = ["lobby", "measurement"].map(|name| {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let url = format!("http://{}", listener.local_addr().expect("bound"));
+            let (counted, open) = (Arc::clone(&requests), Arc::new(AtomicUsize::new(0)));
+            let accepted = Arc::clone(&open);
+            thread::spawn(move || {
+                for (connection, stream) in listener.incoming().enumerate() {
+                    let mut stream = stream.expect("accepted");
+                    let (counted, open) = (Arc::clone(&counted), Arc::clone(&accepted));
+                    open.fetch_add(1, SeqCst);
+                    thread::spawn(move || {
+                        serve(&mut stream, connection, script, &counted);
+                        open.fetch_sub(1, SeqCst);
+                    });
+                }
+            });
+            let upstream = Upstream::parse(&url).expect("a URL");
+            (Service::new(name, upstream, None), open)
+        });
+        let (services, open) = started.into_iter().unzip();
+        let mut world = Self::of(services, requests, limits);
+        world.open = open;
+        world
+    }
+
+    fn of(services: Vec<Service>, requests: Arc<AtomicUsize>, limits: CallLimits) -> Self {
         let (reply, replies) = mpsc::channel();
         let replied = Box::new(move |one| reply.send(one).expect("the test waits"));
         let (tell, outcomes) = mpsc::channel();
@@ -132,7 +166,21 @@ impl World {
             outcomes,
             tell,
             requests,
+            open: Vec::new(),
         }
+    }
+
+    /// Waits until the services have these numbers of open connections.
+    pub(crate) fn wait_for_open(&self, expected: &[usize], within: Duration) {
+        let open = || self.open.iter().map(|open| open.load(SeqCst));
+        let end = Instant::now() + within;
+        while !open().eq(expected.iter().copied()) {
+            let open = open().collect::<Vec<_>>();
+            assert!(Instant::now() < end, "{open:?} are open");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let held = self.calls.connections().held();
+        assert_eq!(held, expected.iter().sum::<usize>() as u64);
     }
 
     pub(crate) fn make(&self, body: &str) {
@@ -141,10 +189,19 @@ impl World {
 
     /// `reading` is called when what came of the call is read.
     pub(crate) fn make_read(&self, body: &str, reading: impl Fn() + Send + Sync + 'static) {
+        self.make_to(EventsService::LOBBY, body, reading);
+    }
+
+    pub(crate) fn make_to(
+        &self,
+        service: EventsService,
+        body: &str,
+        reading: impl Fn() + Send + Sync + 'static,
+    ) {
         let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
-            service: EventsService::LOBBY,
+            service,
             body: body.as_bytes().to_vec(),
             trace: Trace {
                 parent: "00-1-2-01".to_owned(),

@@ -87,12 +87,30 @@ fn a_connection_that_was_not_used_for_long_is_not_used_again() {
     client.reply();
     // Common servers end it after 5 s, perhaps just when the next request comes.
     std::thread::sleep(Duration::from_millis(4_500));
+    // It ends without a next request: it takes a descriptor and memory.
+    assert_ends(&mut first);
     client.send(get("/v1/jobs/x"));
     let mut second = rig.accept();
     second.head_text();
     second.send(ok("2"));
     assert_eq!(client.reply().text(), "2");
+}
+
+/// There is room for one connection to both services.
+#[test]
+fn an_idle_connection_to_another_service_makes_room() {
+    let rig = Rig::with(|settings| settings.limits.connections_max = 1);
+    let mut client = rig.connect(get("/v1/jobs/x"));
+    let mut first = rig.accept();
+    first.head_text();
+    first.send(ok("1"));
+    client.reply();
+    client.send(get("/v1/simulation/x"));
+    let mut second = accept(&rig.simulation);
     assert_ends(&mut first);
+    second.head_text();
+    second.send(ok("2"));
+    assert_eq!(client.reply().text(), "2");
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(crate) enum Rule {
     GivingWay,
     /// Connections of plain HTTP without a request give way, and then granting.
     Evicting,
+    /// Idle connections are closed for new ones, and without one these wait.
+    EvictingIdle,
 }
 
 impl Rule {
@@ -25,6 +27,7 @@ impl Rule {
             Self::Granting => "granting",
             Self::GivingWay => "giving way",
             Self::Evicting => "evicting, then granting",
+            Self::EvictingIdle => "evicting",
         }
     }
 }
@@ -127,6 +130,12 @@ pub(crate) const HELD: &[Held] = &[
         limit: "100 calls to all services; each service has a part of them, such as `calls_lobby` or, for a route, \
                 `calls_orders.*`",
         rule: Rule::Granting,
+        gateways: "events",
+    },
+    Held {
+        of: "service_connections",
+        limit: "[open connections](#connections-to-services) to all services",
+        rule: Rule::EvictingIdle,
         gateways: "events",
     },
     Held {

@@ -12,8 +12,8 @@ use crate::gateways::events::content_coding::{Decoding, TooLarge, coding, is_kno
 use crate::gateways::events::metrics;
 use crate::services::redirects::Redirects;
 use crate::services::{
-    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
-    Service, USER_AGENT,
+    ByService, Ended, Failure, FailureReason, Lease, OpenConnections, Policy, Pool, RequestMetrics,
+    RequestStats, Service, USER_AGENT,
 };
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -44,6 +44,7 @@ pub(crate) type Replied = Box<dyn Fn(Reply) + Send>;
 pub struct Calls {
     queue: mpsc::UnboundedSender<Call>,
     stats: ByService<RequestStats>,
+    open: OpenConnections,
 }
 
 impl Calls {
@@ -56,9 +57,10 @@ impl Calls {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let open = OpenConnections::new(limits.connections_max, limits.clock);
         let clients = services.into_iter();
         let clients: Vec<ServiceClient> = clients
-            .map(|service| ServiceClient::new(service, CALL_PATH, limits.clone()))
+            .map(|service| ServiceClient::new(service, CALL_PATH, limits.clone(), open.clone()))
             .collect();
         let stats = clients
             .iter()
@@ -70,13 +72,18 @@ impl Calls {
             LocalSet::new().block_on(&runtime, serve(clients, replied, calls));
         };
         detached("calls", run)?;
-        Ok(Self { queue, stats })
+        Ok(Self { queue, stats, open })
     }
 
     /// Queues a call. Never blocks; the queue is bounded because the gateway limits the calls at once.
     pub fn make(&self, call: Call) {
         // The thread ends only with the process.
         let _ = self.queue.send(call);
+    }
+
+    /// The sum of the connections to all services.
+    pub fn connections(&self) -> Quota {
+        self.open.charges().clone()
     }
 
     /// The metrics of the calls.
@@ -141,9 +148,6 @@ struct HeldAnswer {
     job: Option<JobPermit>,
 }
 
-/// Bytes of the read buffer of a connection: the default of hyper.
-const BUFFER_BYTES_MAX: usize = 408 * 1024;
-
 /// Limits of time and size.
 #[derive(Clone, Debug)]
 pub struct CallLimits {
@@ -155,6 +159,9 @@ pub struct CallLimits {
     pub answer_bytes_max: usize,
     /// The bodies of all answers until they are frames.
     pub answers: Quota,
+    /// Open connections to all services, with those that wait for the next call. With fewer than calls at once, calls wait
+    /// for a connection.
+    pub connections_max: usize,
     /// Measures the progress of answers, and the limit of log lines.
     pub clock: Clock,
 }
@@ -189,15 +196,14 @@ struct ServiceClient {
 const LINES_PER_SECOND: u32 = 1;
 
 impl ServiceClient {
-    fn new(service: Service, path: &str, limits: CallLimits) -> Self {
+    fn new(service: Service, path: &str, limits: CallLimits, open: OpenConnections) -> Self {
         let policy = Policy {
             silence: limits.silence,
-            buffer_bytes_max: BUFFER_BYTES_MAX,
             may_resend: Ended::is_unread,
         };
         Self {
             path: format!("{}{path}", service.upstream.base_path),
-            pool: Pool::new(service, policy),
+            pool: Pool::new(service, policy, open),
             limits,
             stats: Arc::new(RequestStats::new(OUTCOMES)),
             redirects: Redirects::default(),

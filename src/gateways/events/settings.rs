@@ -9,7 +9,7 @@ use crate::gateways::events::proxy::ProxyLimits;
 use crate::gateways::events::services::{Events, Services, default_url};
 use crate::gateways::events::{EventsGatewaySettings, metrics};
 use crate::gateways::shared::bus;
-use crate::services::{CONNECTION_BYTES, Upstream};
+use crate::services::{CALL_CONNECTION_BYTES, CONNECTION_BYTES, Upstream};
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Checked, CheckedValue, Form, Groups, Heading, Kind, Milli, RefusedValue, RowChange, SecretText,
@@ -40,6 +40,8 @@ group! {
         pub(super) answer_bytes_max: usize = 64 * 1024 * 1024,
         /// Bytes of the responses of services to all calls.
         pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
+        /// Bytes of the connections for calls, each `CALL_CONNECTION_BYTES`.
+        pub(super) call_bytes_max: u64 = 100 * CALL_CONNECTION_BYTES,
     }
 }
 
@@ -233,6 +235,19 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "the call waits; addresses take turns",
         Shows::Metric(MetricName::UPSTREAM_CALLS_IN_FLIGHT),
         "src/gateways/events/calls.rs::addresses_whose_calls_take_long_leave_slots_to_the_others",
+    ),
+    Setting::bytes(
+        "call-bytes",
+        (CALL_CONNECTION_BYTES, 1024 * 1024 * MIB),
+        field!(EventsSettings, call_bytes_max),
+        "Calls: memory of their connections to all services, 80 KiB each",
+    )
+    .more("If it holds fewer connections than the calls at the same time, there are fewer calls.")
+    .share(40)
+    .limit(
+        "the call waits; idle connections are closed for new ones",
+        Shows::Metric(MetricName::UPSTREAM_CALLS_IN_FLIGHT),
+        "src/gateways/events/start.rs::connections_to_services_fit_in_their_memory_and_their_files",
     ),
     Setting::ms(
         "proxy-silence-timeout-ms",

@@ -24,12 +24,13 @@ use crate::gateways::events::{
 use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::no_feed::NoFeed;
 use crate::services;
-use crate::services::{ServicesAway, Upstream};
+use crate::services::{CALL_CONNECTION_BYTES, ServicesAway, Upstream};
 use weirgate_core::FrameBytes;
 use weirgate_runtime::{Clock, LateWake, tls_roots};
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode};
 use weirgate_server::run::{
-    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, RunError, StartQuestion, room_for_services,
+    say,
 };
 use weirgate_server::settings::{Checked, Rows, TablePart};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry};
@@ -103,10 +104,12 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         authenticator: tokens.authenticator.clone(),
         ..checked.get()
     };
-    let calls_min = CALLS_MIN * table.rows().len();
-    gateway_settings.calls_max = gateway_settings.calls_max.max(calls_min);
-    let limits: ProxyLimits = checked.get();
-    raise_limits(&mut common, &gateway_settings, &limits);
+    let mut limits: ProxyLimits = checked.get();
+    let wanted = ServiceConnections::wanted(&own, &gateway_settings, &limits);
+    let connections = wanted.within(room_for_services(&common, wanted.sum()));
+    gateway_settings.calls_max = connections.calls.max(CALLS_MIN * table.rows().len());
+    limits.connections_max = connections.proxy;
+    raise_limits(&mut common, &gateway_settings, connections);
     let access = internal_access(&own);
     let services = services(&own, &table)?;
     let away = ServicesAway::of(&services);
@@ -119,7 +122,8 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         tokens,
     });
     let answers = Quota::new("answer_bytes", own.answers_bytes_max as u64);
-    let calls = start_calls(&own, services.clone(), answers.clone(), to_loop.clone())?;
+    let (called, held) = (services.clone(), answers.clone());
+    let calls = start_calls(&own, called, held, connections.calls, to_loop.clone())?;
     let (bus, to_start) = PushBus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
     gateway_settings.shares_pushes = bus.is_some();
@@ -132,7 +136,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let metrics = [calls.metrics(), proxy.metrics(), behind.metrics()];
     let metrics = metrics.into_iter().flatten();
     let metrics = metrics.chain(gateway_metrics(&stats, &gateway));
-    let held = [access.bodies.clone(), answers];
+    let held = [access.bodies.clone(), answers, calls.connections()];
     let holdings: Vec<_> = proxy.holdings().chain(held).collect();
     let questions = services.iter().map(question);
     let questions: Vec<_> = questions.chain(to_start.question).collect();
@@ -227,16 +231,50 @@ fn announce(own: &EventsSettings, bus: Option<&str>, listening: &Listening) {
 
 /// Raises the limits of the process to what the gateway needs: for messages that it refuses itself, and for connections to
 /// services.
-fn raise_limits(common: &mut CommonSettings, gateway: &EventsGatewaySettings, proxy: &ProxyLimits) {
+fn raise_limits(
+    common: &mut CommonSettings,
+    gateway: &EventsGatewaySettings,
+    connections: ServiceConnections,
+) {
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway.message_bytes_max);
-    common.service_connections_max =
-        gateway.calls_max + proxy_connections_max(&gateway.services, proxy);
+    common.service_connections_max = connections.sum();
 }
 
-/// How many connections of the proxy to all proxied services there may be.
-fn proxy_connections_max(table: &Services, limits: &ProxyLimits) -> usize {
-    let proxied = table.rows().iter().filter(|row| !row.proxied.is_empty());
-    proxied.count() * limits.service_connections_max
+/// The most open connections to all services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ServiceConnections {
+    /// For calls: at least two for each service, so that a service that hangs leaves the others one of its own and one of
+    /// all.
+    calls: usize,
+    proxy: usize,
+}
+
+impl ServiceConnections {
+    /// What the limits of the settings allow, with the memory for connections.
+    fn wanted(own: &EventsSettings, gateway: &EventsGatewaySettings, limits: &ProxyLimits) -> Self {
+        let rows = gateway.services.rows();
+        let of_memory = own.call_bytes_max / CALL_CONNECTION_BYTES;
+        let of_memory = usize::try_from(of_memory).unwrap_or(usize::MAX);
+        let calls = gateway.calls_max.min(of_memory);
+        let proxied = rows.iter().filter(|row| !row.proxied.is_empty());
+        Self {
+            calls: calls.max(CALLS_MIN * rows.len()),
+            proxy: limits.all_connections_max(proxied.count()),
+        }
+    }
+
+    fn sum(self) -> usize {
+        self.calls + self.proxy
+    }
+
+    /// The same in `room` for both: with too little, the calls have half or what the proxy does not want.
+    fn within(self, room: usize) -> Self {
+        let calls = self
+            .calls
+            .min((room / 2).max(room.saturating_sub(self.proxy)));
+        let proxy = self.proxy.min(room - calls);
+        Self { calls, proxy }
+    }
 }
 
 /// The services of the table, in the order of their numbers.
@@ -320,6 +358,7 @@ fn start_calls(
     own: &EventsSettings,
     services: Vec<services::Service>,
     answers: Quota,
+    connections_max: usize,
     to_loop: ToLoop,
 ) -> Result<Calls, RunError> {
     let silence = Duration::from_millis(own.http_timeout_ms.unsigned_abs());
@@ -328,6 +367,7 @@ fn start_calls(
         whole: silence * WHOLE_SILENCES,
         answer_bytes_max: own.answer_bytes_max,
         answers,
+        connections_max,
         clock: to_loop.clock,
     };
     let replied = move |reply| to_loop.send([Input::Reply(reply)]);
@@ -392,4 +432,35 @@ fn health_route(telemetry: &Arc<Telemetry>, behind: Behind) -> Route {
         behind.write(&mut object);
         Answer::json(StatusCode::OK, object.finish()).no_store()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_to_services_fit_in_their_memory_and_their_files() {
+        let connections = |calls, proxy| ServiceConnections { calls, proxy };
+        let wanted = |call_bytes_max| {
+            let own = EventsSettings {
+                call_bytes_max,
+                ..EventsSettings::default()
+            };
+            let limits = ProxyLimits::default();
+            ServiceConnections::wanted(&own, &EventsGatewaySettings::default(), &limits)
+        };
+        let of_default = wanted(EventsSettings::default().call_bytes_max);
+        assert_eq!(of_default, connections(100, 512));
+        assert_eq!(wanted(20 * CALL_CONNECTION_BYTES), connections(20, 512));
+        let least = connections(3 * CALLS_MIN, 512);
+        assert_eq!(wanted(CALL_CONNECTION_BYTES), least, "two for each service");
+        for (room, calls, proxy) in [
+            (612, 100, 512),
+            (608, 100, 508),
+            (150, 75, 75),
+            (25, 12, 13),
+        ] {
+            assert_eq!(of_default.within(room), connections(calls, proxy), "{room}");
+        }
+    }
 }

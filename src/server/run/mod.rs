@@ -52,12 +52,12 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
 pub use self::early_signals::{default_signals, stop_signals_are_taken};
-pub use self::fingerprints::Fingerprints;
+pub use self::fingerprints::{Attempt, Fingerprints};
 pub use self::gateway::{Inputs, Parts};
 pub use self::listening::Listening;
 pub(crate) use self::prepared::alone;
 pub use self::prepared::{Prepare, Prepared, StartQuestion};
-pub use self::process::first_steps;
+pub use self::process::{first_steps, room_for_services};
 pub(crate) use self::reload::start_reloads_of_supervisor;
 pub use self::reload::{Reload, Reloaded};
 pub(crate) use self::revoked_file::Cuts;

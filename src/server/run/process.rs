@@ -133,6 +133,13 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     hit_limits.push((CloseReason::OpenFiles, open_files));
 }
 
+/// Returns how many of `wanted` connections to services the limit on open files has room for, while clients keep their
+/// quarter of it.
+pub fn room_for_services(common: &CommonSettings, wanted: usize) -> usize {
+    let admin = common.admin_addr.iter().map(|_| Admin::FILES_MAX);
+    room_for_connections(files_max(), admin.sum(), wanted)
+}
+
 /// Warns if there is room for fewer connections than the operator asked for, or for few.
 fn warn_of_few_connections(limits: &Limits, asked: Option<usize>, files_max: usize) {
     let connections_max = limits.connections_max;
@@ -190,6 +197,14 @@ fn room_for_clients(files_max: usize, others: usize) -> usize {
         .max(files_max / 4)
 }
 
+/// Returns how many of `wanted` connections to services the limit `files_max` has room for, beside a quarter for clients,
+/// `others`, and the files that are kept for other uses; at least a quarter of `files_max`.
+fn room_for_connections(files_max: usize, others: usize, wanted: usize) -> usize {
+    let room = files_max - files_max / 4;
+    let room = room.saturating_sub(FILES_KEPT.saturating_add(others));
+    wanted.min(room.max(files_max / 4))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +216,8 @@ mod tests {
         assert_eq!(room_for_clients(96, 0), 32);
         assert_eq!(room_for_clients(100, 612), 25, "a quarter is theirs");
         assert_eq!(room_for_clients(usize::MAX, 0), usize::MAX - 64);
+        assert_eq!(room_for_connections(2_048, 96, 612), 612);
+        assert_eq!(room_for_connections(1_024, 96, 612), 608);
+        assert_eq!(room_for_connections(80, 96, 612), 20, "a quarter is theirs");
     }
 }

@@ -2,7 +2,7 @@
 //! new text counts from then on: for tokens and requests at once, for a bus at the next connection.
 
 use super::files;
-use super::fingerprints::Fingerprints;
+use super::fingerprints::{Attempt, Fingerprints};
 use super::reload::{Reload, Reloaded};
 use crate::settings::SecretFile;
 use crate::settings::secret_text;
@@ -35,13 +35,13 @@ impl Reload for SecretFiles {
 
     /// All files are read before the first secret changes: two of them may belong together.
     fn reload(&mut self) -> Result<Reloaded, String> {
-        self.fingerprints.will_read();
-        let texts: Result<Vec<String>, String> = self.files.iter().map(read).collect();
+        let files = self.files.iter();
+        let read = |attempt: &mut Attempt| files.map(|file| read(file, attempt)).collect();
+        let texts: Result<Option<Vec<String>>, String> = self.fingerprints.read(read);
         let texts = texts.map_err(|error| format!("{error}; the secrets stay as they were"))?;
-        if self.fingerprints.have_changed() {
-            // A later check finds the file that was written meanwhile.
+        let Some(texts) = texts else {
             return Ok(Reloaded::Unchanged);
-        }
+        };
         let both = self.files.iter().zip(&texts);
         let changed = both.filter(|(file, text)| file.secret.replace(text));
         let settings: Vec<&str> = changed.map(|(file, _)| file.name.as_str()).collect();
@@ -54,9 +54,10 @@ impl Reload for SecretFiles {
 }
 
 /// The text of a file, if it is a value of its setting. The error has nothing of the text.
-fn read(file: &SecretFile) -> Result<String, String> {
+fn read(file: &SecretFile, attempt: &mut Attempt) -> Result<String, String> {
     let wrong = |error: &str| format!("{} {}: {error}", file.name, file.path.display());
-    let text = secret_text(files::read_again(&file.path)).map_err(|error| wrong(&error))?;
+    let text = attempt.file(files::read_again(&file.path));
+    let text = secret_text(text).map_err(|error| wrong(&error))?;
     let value = file.kind.parse(&text);
     let secret = value.as_ref().and_then(|value| value.secret());
     match secret {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::server::ProducesTickets;
 
 use super::RunError;
-use super::fingerprints::Fingerprints;
+use super::fingerprints::{Attempt, Fingerprints};
 use super::prepared::StartQuestion;
 use super::reload::{Reload, Reloaded};
 use crate::listening::tls::{
@@ -16,7 +16,7 @@ use crate::listening::tls::{
 use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
 use crate::telemetry::{GatewayMetric, MetricName};
-use weirgate_runtime::Clock;
+use weirgate_runtime::{Clock, regular_file};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
 
@@ -78,7 +78,8 @@ impl TlsInForce {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
         let tickets = tickets(clock);
         let fingerprints = Fingerprints::take(files.paths());
-        let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
+        let read = ServerTls::read(&files, Arc::clone(&tickets), regular_file);
+        let tls = read.map_err(failed)?;
         let warned_s = now_s(clock);
         warn(&tls.facts, warned_s);
         Ok(Self {
@@ -155,13 +156,14 @@ impl TlsInForce {
 
     /// Reads the files again, and puts them in force if they have changed.
     fn read_again(&mut self) -> Result<Reloaded, String> {
-        let kept = |error| format!("{error}; the certificates stay as they were");
-        self.fingerprints.will_read();
-        let tls = ServerTls::read(&self.files, Arc::clone(&self.tickets)).map_err(kept)?;
-        if self.fingerprints.have_changed() {
-            // A file changed during the read; the next check finds the change.
+        let kept = |error: CertificateError| format!("{error}; the certificates stay as they were");
+        let (files, tickets) = (&self.files, Arc::clone(&self.tickets));
+        let read = |attempt: &mut Attempt| {
+            ServerTls::read(files, tickets, |path| attempt.file(regular_file(path)))
+        };
+        let Some(tls) = self.fingerprints.read(read).map_err(kept)? else {
             return Ok(Reloaded::Unchanged);
-        }
+        };
         if tls.is_same(&self.in_force) {
             return Ok(Reloaded::Unchanged);
         }

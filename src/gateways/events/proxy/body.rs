@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{ProxiedRequest, ProxyOutcome, ServiceStats};
 use super::headers;
-use crate::services::{Lease, RepeatableBody, ServicePermit};
+use crate::services::{Lease, RepeatableBody, ServicePermit, Writing};
 use weirgate_server::http::{BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_wire::admission::Permit;
 
@@ -102,6 +102,8 @@ impl ToService {
 }
 
 impl RepeatableBody for ToService {
+    const WRITING: Writing = Writing::Copied;
+
     /// Only a missing body can be sent again.
     fn again(&self) -> Option<Self> {
         matches!(self.kind, BodyKind::Nothing).then(|| Self {

@@ -22,8 +22,8 @@ use self::exchange::{ProxiedRequest, ProxyOutcome, ServiceWatch};
 pub use self::path::{PathRefusal, ProxiedPath};
 pub use self::tokens::ProxyTokens;
 use crate::services::{
-    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Policy, Pool, Service, ServicePermit,
-    ServicePermits, Upstream,
+    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, OpenConnections, Policy, Pool, Service,
+    ServicePermit, ServicePermits, Upstream,
 };
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, TRANSFER_ENCODING};
@@ -43,9 +43,6 @@ use weirgate_server::http::{
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::{ClientAddr, Quota};
 
-/// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
-
 /// A service with its proxied paths.
 pub struct Proxied {
     /// The service.
@@ -64,6 +61,19 @@ pub struct ProxyLimits {
     pub service_connections_max: usize,
     /// The buffers of all connections, each `CONNECTION_BYTES`.
     pub bytes_max: u64,
+    /// Open connections to all services for which there are descriptors. Those that wait for the next request are closed
+    /// for new ones.
+    pub connections_max: usize,
+}
+
+impl ProxyLimits {
+    /// The most open connections to `services` services, with those that wait for the next request.
+    pub(super) fn all_connections_max(&self, services: usize) -> usize {
+        let of_memory = self.bytes_max / CONNECTION_BYTES;
+        let of_memory = usize::try_from(of_memory).unwrap_or(usize::MAX);
+        let of_services = services.saturating_mul(self.service_connections_max);
+        of_services.min(of_memory).min(self.connections_max)
+    }
 }
 
 impl Default for ProxyLimits {
@@ -72,6 +82,7 @@ impl Default for ProxyLimits {
             silence_timeout_ms: 60_000,
             service_connections_max: 256,
             bytes_max: 2 * 256 * CONNECTION_BYTES,
+            connections_max: usize::MAX,
         }
     }
 }
@@ -108,17 +119,20 @@ struct ProxiedService {
 struct Shared {
     silence: Duration,
     buffers: Quota,
+    open: OpenConnections,
     held: Quota,
     clock: Clock,
     tokens: ProxyTokens,
 }
 
 impl Proxy {
-    /// The sums of what clients hold: the connections to each service, and the buffers of all connections.
+    /// The sums of what clients hold: the connections to each service, the buffers of all connections, and the open
+    /// connections.
     pub fn holdings(&self) -> impl Iterator<Item = Quota> {
         let services = self.services.iter();
         let permits = services.map(|(behind, _)| behind.permits.held().clone());
-        permits.chain([self.shared.buffers.clone()])
+        let open = self.shared.open.charges().clone();
+        permits.chain([self.shared.buffers.clone(), open])
     }
 
     /// A proxy without connections.
@@ -126,15 +140,16 @@ impl Proxy {
         let limits = settings.limits;
         let silence = Duration::from_millis(limits.silence_timeout_ms);
         let buffers = Quota::new("proxy_bytes", limits.bytes_max);
+        let connections_max = limits.all_connections_max(settings.services.len());
+        let open = OpenConnections::new(connections_max, settings.clock);
         let policy = Policy {
             silence,
-            buffer_bytes_max: BUFFER_BYTES_MAX,
             may_resend,
         };
         let proxied = |Proxied { service, paths }| {
             let watch = ServiceWatch::new(&service, settings.clock);
             let proxied = ProxiedService {
-                pool: Pool::new(service, policy),
+                pool: Pool::new(service, policy, open.clone()),
                 permits: ServicePermits::new(
                     limits.service_connections_max,
                     buffers.clone(),
@@ -149,6 +164,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 silence,
                 buffers,
+                open,
                 held: settings.held,
                 clock: settings.clock,
                 tokens: settings.tokens,

@@ -2,6 +2,7 @@
 //! (SNI, RFC 6066 §3) and by the signatures that it can check.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,8 @@ use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
 use super::session::TlsSession;
+use weirgate_runtime::Clock;
 use weirgate_runtime::tls_roots::{certificates_of, provider, time};
-use weirgate_runtime::{Clock, regular_file};
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::base::escaped;
 
@@ -144,20 +145,27 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the files. `tickets` makes and reads the tickets of returning clients. All configurations of a process
-    /// share it, so clients can still resume after a change of the certificate. Not used with `client_ca`.
+    /// Reads the files, each once with `read`. `tickets` makes and reads the tickets of returning clients. All
+    /// configurations of a process share it, so clients can still resume after a change of the certificate. Not used with
+    /// `client_ca`.
     ///
     /// # Errors
     /// A file is missing or has other content, or a key belongs to another certificate.
     pub(crate) fn read(
         files: &ServerTlsFiles,
         tickets: Arc<dyn ProducesTickets>,
+        mut read: impl FnMut(&Path) -> io::Result<Vec<u8>>,
     ) -> Result<Self, CertificateError> {
         let provider = provider();
-        let mut content = Vec::new();
+        let mut texts = Vec::new();
+        let mut text_of = |file: &Path| {
+            let text = read(file).map_err(|error| error.to_string())?;
+            texts.push(text.clone());
+            Ok(text)
+        };
         let mut all = Vec::new();
         for files in &files.certificates {
-            all.push(Certificate::read(files, &provider, &mut content)?);
+            all.push(Certificate::read(files, &provider, &mut text_of)?);
         }
         // Up to here, `is_costly` says only that the key is an RSA key.
         let has_other = |rsa: &CertificateFacts| {
@@ -180,7 +188,7 @@ impl ServerTls {
             None => config.with_no_client_auth(),
             Some(file) => {
                 let verifier =
-                    client_certificates::verifier(authorities(file, &mut content)?, provider);
+                    client_certificates::verifier(authorities(file, &mut text_of)?, provider);
                 let verifier = verifier.map_err(CertificateError::Library)?;
                 config.with_client_cert_verifier(verifier)
             }
@@ -200,7 +208,7 @@ impl ServerTls {
             config: Arc::new(config),
             requires_certificates: files.client_ca.is_some(),
             facts,
-            content,
+            content: texts,
         })
     }
 
@@ -225,21 +233,17 @@ impl ServerTls {
     }
 }
 
-/// Reads a file, only once, and appends its content to `content`.
-fn read(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
-    let text = regular_file(file).map_err(|error| error.to_string())?;
-    content.push(text.clone());
-    Ok(text)
-}
+/// Reads a file, or returns the reason why it cannot be read.
+type ReadText<'a> = &'a mut dyn FnMut(&Path) -> Result<Vec<u8>, String>;
 
-/// Reads the certificates of authorities, and adds the file to `content`.
+/// Reads the certificates of authorities.
 ///
 /// # Errors
 /// The file cannot be read, or has no certificate of an authority.
-fn authorities(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<RootCertStore, CertificateError> {
+fn authorities(file: &Path, read: ReadText<'_>) -> Result<RootCertStore, CertificateError> {
     let failed = CertificateError::of("the authorities", file);
     let mut roots = RootCertStore::empty();
-    let pem = read(file, content).map_err(&failed)?;
+    let pem = read(file).map_err(&failed)?;
     let (taken, _) = roots.add_parsable_certificates(certificates_of(&pem).map_err(&failed)?);
     match taken {
         0 => Err(failed("it has no certificate of an authority".to_owned())),
@@ -258,14 +262,14 @@ impl Certificate {
     fn read(
         files: &CertificateFiles,
         provider: &CryptoProvider,
-        content: &mut Vec<Vec<u8>>,
+        read: ReadText<'_>,
     ) -> Result<Self, CertificateError> {
         let bad_chain = CertificateError::of("the certificates", &files.chain);
         let bad_key = CertificateError::of("the key", &files.key);
-        let chain = read(&files.chain, content).map_err(&bad_chain)?;
+        let chain = read(&files.chain).map_err(&bad_chain)?;
         let chain = certificates_of(&chain).map_err(&bad_chain)?;
         let facts = CertificateFacts::of(&files.chain, &chain).map_err(&bad_chain)?;
-        let key = read(&files.key, content).map_err(&bad_key)?;
+        let key = read(&files.key).map_err(&bad_key)?;
         let key = PrivateKeyDer::from_pem_slice(&key);
         let key = key.map_err(|error| bad_key(error.to_string()))?;
         let signing = provider.key_provider.load_private_key(key);
