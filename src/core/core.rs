@@ -80,6 +80,9 @@ pub struct Core {
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that have used up their share of this turn. Their addresses take turns when reading continues.
     pub(super) next_turn: FairQueue<SessionKey>,
+    /// Sessions whose requests go on once there is memory for the frames of older messages
+    /// ([`Core::may_begin_resume`]). Their addresses take turns.
+    pub(super) no_frame_room: FairQueue<SessionKey>,
     /// Sessions that are not read because the gateway has no room for a message; their addresses take
     /// turns when room becomes free.
     pub(super) no_room: FairQueue<SessionKey>,
@@ -150,6 +153,7 @@ impl Core {
             drained: Vec::new(),
             resumed: Vec::new(),
             next_turn: FairQueue::default(),
+            no_frame_room: FairQueue::default(),
             no_room: FairQueue::default(),
             room_was_freed: false,
             is_filling: false,

@@ -123,7 +123,7 @@ pub struct Frame {
 const _: () = assert!(size_of::<Frame>() <= 144);
 
 /// Memory of a frame without its bytes: the frame and the two counts of its `Arc`.
-const FRAME_BYTES: usize = allocated_bytes(size_of::<Frame>() + 2 * size_of::<usize>());
+pub(super) const FRAME_BYTES: usize = allocated_bytes(size_of::<Frame>() + 2 * size_of::<usize>());
 
 impl Frame {
     /// Starts a text frame; the payload is written to the builder.
@@ -243,11 +243,6 @@ impl Frame {
     /// Bytes of this frame in a send queue: those of the plain encoding.
     pub fn queue_bytes(&self) -> usize {
         self.plain.whole_bytes()
-    }
-
-    /// As [`queue_bytes`](Self::queue_bytes), without those of the message.
-    pub(super) fn own_bytes(&self) -> usize {
-        self.plain.whole().len()
     }
 
     /// Bytes of this frame in [`FrameBytes`]: the memory of the frame and of all encodings, without that of the message

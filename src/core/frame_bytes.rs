@@ -4,17 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Sums of memory: of all frames that exist together with the memory of long queues, of the frames that the history
-/// keeps, and of those that windows keep. A frame counts once, however many queues share it. An encoding counts from
-/// when it is made.
+/// Sums of memory: of all frames that exist together with the memory of long queues, of the messages and frames that the
+/// history keeps, of the copies that it keeps of its messages, and of the frames that windows keep. A frame counts once,
+/// however many queues share it. An encoding counts from when it is made.
 #[derive(Clone, Debug, Default)]
-pub struct FrameBytes(Arc<[AtomicU64; 3]>);
+pub struct FrameBytes(Arc<[AtomicU64; 1 + Keeper::ALL.len()]>);
 
 /// Who keeps a frame, in the order of the sums after the first.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Keeper {
     History,
+    Copies,
     Windows,
+}
+
+impl Keeper {
+    const ALL: [Self; 3] = [Self::History, Self::Copies, Self::Windows];
 }
 
 impl FrameBytes {
@@ -42,7 +47,7 @@ impl FrameBytes {
 pub(super) struct Account {
     frames: FrameBytes,
     /// In the order of [`Keeper`].
-    is_kept: [AtomicBool; 2],
+    is_kept: [AtomicBool; Keeper::ALL.len()],
 }
 
 impl Account {
@@ -73,14 +78,16 @@ impl Account {
 
     /// Notes that the keeper no longer has the frame or message of `bytes`.
     pub(super) fn release(&self, by: Keeper, bytes: usize) {
-        if self.is_kept[by as usize].swap(false, Ordering::Relaxed) {
+        let is_kept = &self.is_kept[by as usize];
+        // The load is cheaper than the swap: most frames are kept by nobody.
+        if is_kept.load(Ordering::Relaxed) && is_kept.swap(false, Ordering::Relaxed) {
             self.frames.0[1 + by as usize].fetch_sub(bytes as u64, Ordering::Relaxed);
         }
     }
 
     /// Counts all `bytes` no more.
     pub(super) fn close(&self, bytes: usize) {
-        for keeper in [Keeper::History, Keeper::Windows] {
+        for keeper in Keeper::ALL {
             self.release(keeper, bytes);
         }
         self.frames.give_back(bytes);

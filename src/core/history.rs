@@ -10,6 +10,7 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod copies;
 mod cursor;
 mod forgotten;
 mod found;
@@ -23,6 +24,7 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::copies::Copies;
 pub use self::cursor::{KeptCursor, KeptHead};
 use self::forgotten::ForgottenNewest;
 use self::found::{At, FoundCopies, Known};
@@ -53,9 +55,6 @@ const TOPICS_SHARE: usize = 4;
 /// [`NewestOnly`]'s tree may be half empty; the list of all messages takes less.
 const ENTRY_BYTES: usize =
     2 * (size_of::<KeptMessage>() + size_of::<TopicIndex>() + size_of::<StoredId>());
-/// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
-/// allocation of a single copy.
-const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
 /// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
 /// The most frames that are made at once: usual resumes have fewer messages, and it takes less than half a millisecond.
@@ -83,9 +82,8 @@ struct KeptMessage {
     position: Position,
     /// `None`: the message was left out, so no client can get it later.
     body: Option<Body>,
-    /// The frames that the gateway has rendered of a message: for clients of the topic's own name (`None`) and of
-    /// patterns, each for a kind of content.
-    copies: Vec<(Option<TopicName>, Arc<Frame>)>,
+    /// The frames that the gateway has rendered of a message.
+    copies: Copies,
 }
 
 impl KeptMessage {
@@ -101,12 +99,8 @@ impl KeptMessage {
             Body::Frame(frame) => return Some(Arc::clone(frame)),
             Body::Message(message) => message,
         };
-        let mut copies = self.copies.iter();
-        let is_it = |(copied_for, copy): &&(Option<TopicName>, Arc<Frame>)| {
-            copied_for.as_ref() == pattern && copy.content() == content
-        };
-        if let Some((_, copy)) = copies.find(is_it) {
-            return Some(Arc::clone(copy));
+        if let Some(copy) = self.copies.find(pattern, content) {
+            return Some(copy);
         }
         let copy = CopyFor {
             message,
@@ -116,13 +110,8 @@ impl KeptMessage {
             content,
         };
         let copy = (memory.render)(&copy, &memory.frames);
-        copy.keep(Keeper::History);
-        if self.copies.is_empty() {
-            // Most messages have one copy; a list would begin with room for four.
-            self.copies.reserve_exact(1);
-        }
-        self.copies.push((pattern.cloned(), Arc::clone(&copy)));
-        memory.count(pattern, &copy, usize::checked_add);
+        let kind = (pattern, content);
+        self.copies.keep(kind, &copy, &mut memory.beside);
         Some(copy)
     }
 
@@ -138,20 +127,6 @@ impl KeptMessage {
         body.is_none_or(|body| body.is_too_large_for(content))
     }
 
-    /// Whether there are copies to drop. Tests count how many messages are looked at for that.
-    fn has_copies(&self) -> bool {
-        #[cfg(test)]
-        tests::LOOKED_AT.set(tests::LOOKED_AT.get() + 1);
-        !self.copies.is_empty()
-    }
-
-    fn drop_copies(&mut self, memory: &mut Memory) {
-        for (pattern, copy) in std::mem::take(&mut self.copies) {
-            copy.release(Keeper::History);
-            memory.count(pattern.as_ref(), &copy, usize::checked_sub);
-        }
-    }
-
     fn has(&self, body: &Body) -> bool {
         let kept = self.body.as_ref();
         kept.is_some_and(|kept| kept.is_same(body))
@@ -164,27 +139,12 @@ struct Memory {
     render: Render,
     /// The memory of messages and copies, with all of their encodings.
     frames: FrameBytes,
-    /// Bytes of the copies, without the encodings that clients need.
-    copies: usize,
     /// The memory of the copies beside their frames.
     beside: usize,
-    /// No message of the list with a lower number has copies.
-    first_copied: u64,
-}
-
-impl Memory {
-    /// Adds a copy (`count` is `usize::checked_add`), or takes it back (`usize::checked_sub`).
-    fn count(
-        &mut self,
-        pattern: Option<&TopicName>,
-        copy: &Frame,
-        count: fn(usize, usize) -> Option<usize>,
-    ) {
-        let beside = COPY_BYTES + pattern.map_or(0, |name| name.as_str().len());
-        let bytes = beside + copy.own_bytes();
-        self.beside = count(self.beside, beside).unwrap_or_default();
-        self.copies = count(self.copies, bytes).unwrap_or_default();
-    }
+    /// No message of the list with a lower number has kept copies.
+    first_kept: u64,
+    /// No message of the list with a lower number has lent copies.
+    first_lent: u64,
 }
 
 /// Why the newest message of a topic is not kept.
@@ -273,9 +233,9 @@ impl History {
             memory: Memory {
                 render: payload_alone,
                 frames: frames.clone(),
-                copies: 0,
                 beside: 0,
-                first_copied: u64::MAX,
+                first_kept: u64::MAX,
+                first_lent: u64::MAX,
             },
             since: None,
             left_out_us: 0,
@@ -384,7 +344,7 @@ impl History {
             kept_us: now.mono_us,
             position,
             body: body.cloned(),
-            copies: Vec::new(),
+            copies: Copies::default(),
         });
         self.topics.push_back(topic);
         self.forget_excess();
@@ -402,7 +362,7 @@ impl History {
         let newest = newest.filter(|newest| newest.position == position)?;
         let topic = self.known_topics.topic(*self.topics.back()?);
         let copy = newest.copy(topic, pattern, content, &mut self.memory);
-        self.memory.first_copied = self.memory.first_copied.min(newest.number);
+        self.memory.first_kept = self.memory.first_kept.min(newest.number);
         self.forget_excess();
         copy
     }
@@ -537,7 +497,7 @@ impl History {
         let made = match at {
             At::Entry(at) => {
                 let (number, frame) = copy(&mut self.entries[at]);
-                self.memory.first_copied = self.memory.first_copied.min(number);
+                self.memory.first_kept = self.memory.first_kept.min(number);
                 Some((number, frame))
             }
             At::NewestOnly(topic) => self.newest_only.with(topic, name, copy),
@@ -697,9 +657,14 @@ impl History {
     /// Memory of the messages and the topics.
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.newest_only.count();
-        let copied = self.newest_only.places_bytes() + self.memory.beside;
-        let beside = ENTRY_BYTES * messages + copied;
-        self.memory.frames.kept(Keeper::History) as usize + beside + self.known_topics.bytes()
+        let beside = ENTRY_BYTES * messages + self.newest_only.places_bytes();
+        let kept = self.memory.frames.kept(Keeper::History) as usize;
+        kept + beside + self.copies_memory() + self.known_topics.bytes()
+    }
+
+    /// Memory of the copies, with the encodings that clients need.
+    fn copies_memory(&self) -> usize {
+        self.memory.frames.kept(Keeper::Copies) as usize + self.memory.beside
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -724,14 +689,14 @@ impl History {
     }
 
     /// If messages and copies need more memory: drops the oldest copy, which can be made again, as long as copies have more
-    /// than their share; forgets a newest message that stays, if these have more than theirs; otherwise forgets the oldest
+    /// than their share ([`Copies`]); forgets a newest message that stays, if these have more than theirs; otherwise forgets the oldest
     /// message. So no client can displace messages by asking for many patterns. Returns false if nothing was forgotten.
     fn forget_one(&mut self, bytes_max: usize) -> bool {
         let copies_max = self.limits.bytes_max / COPIES_SHARE;
         if self.memory() <= bytes_max {
             return false;
         }
-        if self.memory.copies > copies_max && self.drop_copies() {
+        if self.copies_memory() > copies_max && self.drop_copies() {
             return true;
         }
         match self.newest_only.over() {
@@ -741,18 +706,44 @@ impl History {
         true
     }
 
-    /// Drops the copies of the oldest message with copies. Returns false if there is none.
+    /// Lends the copies of the oldest message with kept copies; if there is none, forgets those of the oldest message with
+    /// lent copies. Returns false if there is none either.
     fn drop_copies(&mut self) -> bool {
-        if self.newest_only.drop_copies(&mut self.memory) {
+        self.lend_oldest() || self.forget_oldest_lent()
+    }
+
+    fn lend_oldest(&mut self) -> bool {
+        let memory = &mut self.memory;
+        if self.newest_only.lend_copies(&mut memory.beside) {
             return true;
         }
-        let first = self.first_entry(self.memory.first_copied);
+        let first = self.first_entry(self.memory.first_kept);
         let mut rest = self.entries.iter_mut_from(first);
-        let Some(entry) = rest.find(|entry| entry.has_copies()) else {
+        let memory = &mut self.memory;
+        let Some(entry) = rest.find(|entry| entry.copies.has_kept()) else {
+            memory.first_kept = u64::MAX;
             return false;
         };
-        self.memory.first_copied = entry.number + 1;
-        entry.drop_copies(&mut self.memory);
+        memory.first_kept = entry.number + 1;
+        if entry.copies.lend(&mut memory.beside) {
+            memory.first_lent = memory.first_lent.min(entry.number);
+        }
+        true
+    }
+
+    fn forget_oldest_lent(&mut self) -> bool {
+        if self.newest_only.forget_lent(&mut self.memory.beside) {
+            return true;
+        }
+        let first = self.first_entry(self.memory.first_lent);
+        let mut rest = self.entries.iter_mut_from(first);
+        let memory = &mut self.memory;
+        let Some(entry) = rest.find(|entry| entry.copies.has_lent()) else {
+            memory.first_lent = u64::MAX;
+            return false;
+        };
+        memory.first_lent = entry.number + 1;
+        entry.copies.forget_lent(&mut memory.beside);
         true
     }
 
@@ -764,7 +755,7 @@ impl History {
         else {
             return false;
         };
-        entry.drop_copies(&mut self.memory);
+        entry.copies.forget(&mut self.memory.beside);
         let number = entry.number;
         if let Some(since) = &mut self.since {
             let gone_us = entry.body.as_ref().and_then(time_of);
@@ -900,7 +891,7 @@ impl History {
             kept_us: now.mono_us,
             position,
             body: Some(body.clone()),
-            copies: Vec::new(),
+            copies: Copies::default(),
         };
         if !self.newest_only.has_room_for(client, topic, &entry) {
             return Err(NotKept::NoRoom);
@@ -938,7 +929,7 @@ impl History {
     /// Removes the message of a topic that stays, because a newer one has come, or it is forgotten.
     fn remove_newest_only(&mut self, topic: TopicIndex) {
         if let Some(mut entry) = self.newest_only.remove(topic) {
-            entry.drop_copies(&mut self.memory);
+            entry.copies.forget(&mut self.memory.beside);
             self.release(&entry);
             self.known_topics.forget_message(topic, entry.number);
         }

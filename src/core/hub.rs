@@ -340,6 +340,7 @@ impl<G: Gateway> Hub<G> {
             self.core.cuts_deadline(),
             self.core.reap_deadline(),
             self.core.walk_deadline(),
+            self.core.resume_room_deadline(),
             self.core.history_deadline(),
             self.core.clients.gather.due_us(),
             self.gateway.poll_timeout(),

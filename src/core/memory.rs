@@ -22,11 +22,12 @@ use slab::Slab;
 use super::clients::Clients;
 use super::core::Core;
 use super::frame::Counted;
+use super::frame_bytes::Keeper;
 use super::largest::Largest;
 use super::message::Message;
 use super::session::Session;
 use super::turn::Turn;
-use super::{CloseReason, Frame, SessionKey, SocketEnd};
+use super::{CloseReason, Frame, Now, SessionKey, SocketEnd};
 
 /// The most clients in a choice. Frames shared by more clients are freed by several choices.
 const CANDIDATES_MAX: usize = 1_024;
@@ -40,6 +41,14 @@ pub(super) const WALK_PART: u64 = 4;
 /// The time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest time for which
 /// a walk waits until a flush has reached every client.
 const REST_US: u64 = 250_000;
+
+/// A client for which the kernel has taken nothing for so long is dropped although the kernel may take more: its frames wait
+/// for the loop alone, such as for their encodings, and the loop cannot keep up.
+const WAITED_US: u64 = 1_000_000;
+
+/// While frames beside those of the history take more than half of their limit, clients begin to get older messages one
+/// after the other: the next one as soon as the one before has everything, or after so long.
+const BEGINS_US: u64 = 100_000;
 
 /// Once the frames have grown by this part of their limit since a walk, the next walk begins.
 const GROWTH_PART: u64 = 8;
@@ -59,6 +68,8 @@ pub(super) struct FrameMemory {
     rest_until: u64,
     /// At so much memory of all frames a rest ends early.
     next_bytes: u64,
+    /// The client that began last to get older messages, and when, microseconds of the monotonic clock.
+    began: Option<(SessionKey, u64)>,
 }
 
 /// One walk over all queues.
@@ -69,7 +80,7 @@ struct QueueWalk {
     /// The frames of this slot that were examined, and the client's share so far.
     examined: usize,
     share: u64,
-    /// Memory of the frames that only blocked clients hold.
+    /// Memory of the frames that only clients hold that may be dropped.
     held_bytes: u64,
     /// The clients with the largest shares.
     candidates: Largest<CANDIDATES_MAX>,
@@ -77,9 +88,10 @@ struct QueueWalk {
 
 impl QueueWalk {
     /// Looks at further queues while there is time; returns true if no queue is left.
-    fn advance(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
+    fn advance(&mut self, now: Now, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
         while self.next_slot < sessions.capacity() {
-            let session = sessions.get(self.next_slot).filter(|s| s.is_blocked());
+            let session = sessions.get(self.next_slot);
+            let session = session.filter(|s| s.holds_up_frames(now, WAITED_US));
             if let Some(session) = session {
                 if !self.visit_session(session, turn) {
                     return false;
@@ -156,22 +168,24 @@ fn held_bytes(frame: &Arc<Frame>, step: impl Fn(&Counted) -> u32) -> u64 {
 /// The clients to be dropped, and the memory freed by these drops.
 struct Choice<'a> {
     clients: &'a Clients,
+    now: Now,
     number: u32,
     freed_bytes: u64,
 }
 
 impl Choice<'_> {
-    fn blocked(&self, key: SessionKey) -> Option<&Session> {
-        self.clients.session(key).filter(|s| s.is_blocked())
+    fn candidate(&self, key: SessionKey) -> Option<&Session> {
+        let session = self.clients.session(key);
+        session.filter(|s| s.holds_up_frames(self.now, WAITED_US))
     }
 
     fn frames(&self, key: SessionKey) -> impl Iterator<Item = &Arc<Frame>> {
-        self.blocked(key).into_iter().flat_map(Session::frames)
+        self.candidate(key).into_iter().flat_map(Session::frames)
     }
 
     /// Memory of the client's queue itself.
     fn room_bytes(&self, key: SessionKey) -> u64 {
-        let room = self.blocked(key).map(Session::queue_room_bytes);
+        let room = self.candidate(key).map(Session::queue_room_bytes);
         room.unwrap_or_default() as u64
     }
 
@@ -199,7 +213,7 @@ impl Choice<'_> {
     fn make(&mut self, found: &mut Found, turn: &mut Turn) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
         while let Some(key) = found.candidates.pop_front() {
-            if self.blocked(key).is_none() {
+            if self.candidate(key).is_none() {
                 continue;
             }
             self.take(key);
@@ -271,7 +285,59 @@ impl Core {
     /// Whether frames that wait for clients, and the queues, take too much memory.
     pub(super) fn is_over_frame_limit(&self) -> bool {
         let over = self.frame_bytes().alive() > self.limits.frame_bytes_max;
-        over && self.stats().messages_waiting > 0
+        over && self.has_frames_of_clients()
+    }
+
+    /// Whether frames wait for clients, in queues or until missed messages are found.
+    fn has_frames_of_clients(&self) -> bool {
+        self.stats().messages_waiting > 0 || self.resumed_messages.held() > 0
+    }
+
+    /// Whether a client may begin to get older messages, whose frames take memory until the client has them. So clients that
+    /// come back together are served one after the other, instead of dropped for their frames.
+    pub fn may_begin_resume(&mut self, key: SessionKey) -> bool {
+        let may_begin = self.has_resume_room();
+        if may_begin {
+            self.memory.began = Some((key, self.now.mono_us));
+        }
+        may_begin
+    }
+
+    /// Whether the next client may begin to get older messages. Over the limit it may only if a walk has found nothing to
+    /// free, because waiting for that would have no end; and only after the time in which the client before it is done, or
+    /// may be dropped.
+    pub(super) fn has_resume_room(&self) -> bool {
+        let (bytes, limit) = (
+            self.frame_bytes_beside_history(),
+            self.limits.frame_bytes_max,
+        );
+        let Some((before, at)) = self.memory.began else {
+            return true;
+        };
+        if bytes <= limit / 2 || !self.has_frames_of_clients() {
+            return true;
+        }
+        let now_us = self.now.mono_us;
+        if bytes > limit {
+            let rests = now_us < self.memory.rest_until && !self.outgrows_walks();
+            return rests && now_us >= at + WAITED_US;
+        }
+        let session = self.clients.session(before);
+        let is_done = session.is_none_or(|s| !s.has_rest() && s.replayed_bytes() == 0);
+        is_done || now_us >= at + BEGINS_US
+    }
+
+    /// Memory of all frames but those that the history keeps, which has a limit of its own.
+    fn frame_bytes_beside_history(&self) -> u64 {
+        let frames = &self.frame_bytes;
+        let kept = frames.kept(Keeper::History) + frames.kept(Keeper::Copies);
+        frames.alive().saturating_sub(kept)
+    }
+
+    /// When it is to be looked again whether the next client may begin to get older messages, while clients wait for that.
+    pub(super) fn resume_room_deadline(&self) -> Option<u64> {
+        let waits = !self.no_frame_room.is_empty();
+        waits.then(|| self.now.mono_us + BEGINS_US)
     }
 
     /// Whether a walk over the queues is due. A client that was not written to yet is not a slow client, so the walk
@@ -311,7 +377,7 @@ impl Core {
             None => return,
         };
         self.turn.begin(self.limits.work_us / WALK_PART);
-        match walk.advance(&self.clients.sessions, &mut self.turn) {
+        match walk.advance(self.now, &self.clients.sessions, &mut self.turn) {
             true => self.end_walk(walk),
             false => self.memory.walk = Some(walk),
         }
@@ -340,6 +406,7 @@ impl Core {
             let mut choice = Choice {
                 number: self.memory.next_number(),
                 clients: &self.clients,
+                now: self.now,
                 freed_bytes: 0,
             };
             self.turn.begin(self.limits.work_us);

@@ -48,10 +48,18 @@ impl<G: Gateway> Hub<G> {
     /// the client of an address that has waited longest goes first. Returns whose share it was.
     pub fn handle_next_share(&mut self, now: Now) -> Option<SessionKey> {
         self.core.now = now;
+        if !self.core.no_frame_room.is_empty()
+            && self.core.has_resume_room()
+            && let Some(key) = self.core.no_frame_room.pop()
+        {
+            self.core.stand_in_line(key);
+        }
         let next = self.core.next_turn.pop();
         if let Some(key) = next {
             self.core.turn.begin_share(key, self.core.limits.share_us);
-            match self.use_share(key) {
+            let has_more = self.use_share(key);
+            match has_more {
+                true if self.core.no_frame_room.contains(&key) => {}
                 true => self.core.stand_in_line(key),
                 false => self.core.resume(key, Pause::Turn),
             }
@@ -112,9 +120,14 @@ impl<G: Gateway> Hub<G> {
     }
 
     /// Clients that had their share of an earlier turn and wait for
-    /// [`handle_next_share`](Self::handle_next_share).
+    /// [`handle_next_share`](Self::handle_next_share), also for memory if there is some now.
     pub fn waiting_shares(&self) -> usize {
-        self.core.next_turn.len()
+        let without_room = self.core.no_frame_room.len();
+        let with_room = match without_room > 0 && self.core.has_resume_room() {
+            true => without_room,
+            false => 0,
+        };
+        self.core.next_turn.len() + with_room
     }
 
     /// The clients that [`handle_next_room`](Self::handle_next_room) may resume: 0 if no room was freed since it last
@@ -364,6 +377,19 @@ impl Core {
         };
         session.set_rest(bytes);
         self.wait_for_share(key);
+    }
+
+    /// As [`go_on_later`](Self::go_on_later), but the client waits until [`may_begin_resume`](Self::may_begin_resume) is
+    /// true for the next one.
+    pub fn go_on_with_frame_room(&mut self, key: SessionKey, bytes: usize) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.set_rest(bytes);
+        self.pause(key, Pause::Turn);
+        if let Some(address) = self.client_addr(key) {
+            self.no_frame_room.push(address, key);
+        }
     }
 
     /// Lets a client wait for its share of a later turn. It is not read before that.

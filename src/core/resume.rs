@@ -88,6 +88,9 @@ impl Core {
         wanted: &[Wanted],
         may_skip: bool,
     ) -> Result<KeptPage, NotRecovered> {
+        if !self.may_begin_resume(key) {
+            return Err(NotRecovered::Large);
+        }
         let room = self.frame_budget(Recipient {
             key,
             bytes_beside: 0,
@@ -144,7 +147,7 @@ impl Core {
         // Postponed messages pass by the throttle, so what it holds of their names would come after them.
         self.clients.open_throttle(self.now, &self.limits, key);
         if let Some(session) = self.clients.session_mut(key) {
-            session.postpone();
+            session.postpone(self.now);
         }
     }
 
@@ -241,7 +244,7 @@ impl Core {
             self.clients.open_throttle(self.now, &self.limits, key);
         }
         if let Some(session) = self.clients.session_mut(key) {
-            session.add_missed(missed);
+            session.add_missed(self.now, missed);
         }
         if self.send_postponed(key) {
             self.wait_for_share(key);

@@ -1,6 +1,6 @@
 //! Clients that have missed so many messages that a turn has no time to queue all of them.
 
-use super::resume::{Kept, MARK, TICK};
+use super::resume::{Kept, MARK, TICK, at};
 use super::*;
 
 /// Missed messages: several steps.
@@ -324,4 +324,61 @@ fn a_search_without_room_for_what_it_remembers_counts_no_refusal() {
     assert_eq!(got[0]["recovered"], json!({"none:*": true}), "{got:?}");
     let resumed = kept.bench.world.hub.core().resumed_messages();
     assert_eq!(resumed.counts().refused, 0);
+}
+
+/// Clients that come back together, each with a spelling of its own of a pattern, so that each needs frames of its own.
+#[test]
+fn missed_messages_are_made_for_one_client_after_the_other_while_memory_is_short() {
+    const LIMIT: u64 = 400_000;
+    let mut kept = Kept::changed(
+        settings(),
+        |limits| {
+            limits.frame_bytes_max = LIMIT;
+            limits.history = HistoryLimits {
+                bytes_max: 150_000,
+                ..super::resume::limits()
+            };
+        },
+        |gateway| gateway.with_kept(vec!["*".to_owned()]).expect("names"),
+    );
+    for n in 0..20 {
+        kept.publish(TICK, format!("\"{n:04000}\""));
+    }
+    let clients: Vec<_> = (1..30).map(|_| kept.bench.client()).collect();
+    let ask = |kept: &mut Kept, key, stars: usize| {
+        let pattern = format!("m{}", "*".repeat(stars));
+        let request = json!({"action": "subscribe", "channels": [pattern], "since": at(0)});
+        kept.bench.say(key, &request);
+    };
+    kept.bench.world.held = true;
+    for (key, stars) in clients.iter().zip(1..) {
+        ask(&mut kept, *key, stars);
+        assert!(kept.bench.world.frame_bytes.alive() <= LIMIT, "{stars}");
+    }
+    kept.bench.world.held = false;
+    kept.bench.world.settle();
+    for (key, stars) in clients.iter().zip(1_usize..) {
+        let got = kept.bench.got(*key);
+        let pattern = format!("m{}", "*".repeat(stars));
+        assert_eq!(got[0]["recovered"], json!({ pattern: true }), "{stars}");
+        assert_eq!(got.len(), 21);
+    }
+
+    // Those that do not read hold up the others for a moment each, whether they take too much or not.
+    for stars in [30, 40] {
+        let slow: Vec<_> = (0..10).map(|_| kept.bench.client()).collect();
+        for (key, stars) in slow.iter().zip(stars..) {
+            let socket = kept.bench.world.net.sockets.get_mut(key);
+            socket.expect("a socket").room = 0;
+            ask(&mut kept, *key, stars);
+        }
+        let reader = kept.bench.client();
+        ask(&mut kept, reader, stars + 30);
+        for _ in 0..30 {
+            kept.bench.world.advance(SECOND / 10);
+            let alive = kept.bench.world.frame_bytes.alive();
+            assert!(alive <= LIMIT + 250_000, "{alive}");
+        }
+        assert_eq!(kept.bench.got(reader).len(), 21);
+    }
 }

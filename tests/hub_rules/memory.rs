@@ -385,3 +385,31 @@ fn frames_kept_for_later_ones_to_refer_to_are_let_go_past_the_limit() {
     assert_eq!(world.dropped(&[reader, slow]), [false, false]);
     assert!(world.hub.stats().encodings_chained > 20, "most are chained");
 }
+
+/// Their kernels take everything, but each flush ends before the turn of most of them: so it is with encodings of which the
+/// loop cannot make as many as clients need.
+#[test]
+fn frames_that_wait_for_the_loop_alone_for_a_second_are_freed() {
+    let mut world = symbols(little_memory());
+    let keys: Vec<_> = (0..80).map(|n| world.stuck(&n.to_string())).collect();
+    for key in &keys {
+        let socket = world.net.sockets.get_mut(key).expect("a socket");
+        socket.room = usize::MAX;
+    }
+    for n in 0..keys.len() {
+        world.queue(&n.to_string(), 150_000);
+    }
+    let dropped_after = |world: &mut World<Symbols>, us| {
+        world.now = world.now.plus_us(us);
+        world.net.batches_max = Some(world.net.batches + 1);
+        world.flush();
+        world.net.batches_max = None;
+        world.dropped(&keys).iter().filter(|gone| **gone).count()
+    };
+    assert_eq!(dropped_after(&mut world, 0), 0);
+    assert_eq!(dropped_after(&mut world, SECOND - 1), 0);
+    assert_eq!(world.hub.core().frame_walks(), 1);
+    assert!(dropped_after(&mut world, SECOND / 4) > 0);
+    world.settle();
+    world.hub.check_invariants();
+}

@@ -215,7 +215,6 @@ impl Missed {
     }
 
     /// The frames, in the order in which they were found.
-    #[cfg(test)]
     pub(crate) fn frames(&self) -> impl Iterator<Item = &(CopyPlace, Arc<Frame>)> {
         self.runs.iter().flatten()
     }

@@ -14,7 +14,7 @@ use std::ops::Bound;
 use foldhash::quality::RandomState;
 
 use super::topics::{self, TopicIndex};
-use super::{ENTRY_BYTES, KeptMessage, Memory};
+use super::{ENTRY_BYTES, KeptMessage};
 use crate::{Body, Point, StoredId, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;
@@ -58,9 +58,10 @@ pub(super) struct NewestOnly {
     looked: (u64, KeptOrder),
     /// The bytes of these messages, by address.
     read_for: HashMap<ClientAddr, usize, RandomState>,
-    /// The places of the messages with copies. Copies are dropped when live messages need memory; without this set,
-    /// each of very many messages would have to be looked at.
-    with_copies: BTreeSet<KeptOrder>,
+    /// The places of the messages with kept copies, and with lent ones. Copies are dropped when live messages need memory;
+    /// without these sets, each of very many messages would have to be looked at.
+    with_kept_copies: BTreeSet<KeptOrder>,
+    with_lent_copies: BTreeSet<KeptOrder>,
     /// The bytes of all messages. What clients make of a message may take them over the limit, until others are forgotten.
     bytes: usize,
     bytes_max: usize,
@@ -75,7 +76,8 @@ impl NewestOnly {
             read: BTreeMap::new(),
             looked: Default::default(),
             read_for: HashMap::default(),
-            with_copies: BTreeSet::new(),
+            with_kept_copies: BTreeSet::new(),
+            with_lent_copies: BTreeSet::new(),
             bytes: 0,
             bytes_max: bytes_max / SHARE,
         }
@@ -128,7 +130,7 @@ impl NewestOnly {
         self.by_topic.insert(topic, place);
         debug_assert!(
             entry.copies.is_empty(),
-            "its place is not among `with_copies`"
+            "its place is not among those with copies"
         );
         let newest = Newest {
             topic,
@@ -143,7 +145,8 @@ impl NewestOnly {
     pub(super) fn remove(&mut self, topic: TopicIndex) -> Option<KeptMessage> {
         let place = self.by_topic.remove(&topic)?;
         let Newest { entry, bytes, .. } = self.entries.remove(&place)?;
-        self.with_copies.remove(&place);
+        self.with_kept_copies.remove(&place);
+        self.with_lent_copies.remove(&place);
         self.bytes -= bytes;
         if entry.number == 0
             && let Some(client) = self.read.remove(&(entry.kept_us, place))
@@ -195,8 +198,8 @@ impl NewestOnly {
         let place = *self.by_topic.get(&topic)?;
         let newest = self.entries.get_mut(&place)?;
         let result = add(&mut newest.entry);
-        if newest.entry.has_copies() {
-            self.with_copies.insert(place);
+        if newest.entry.copies.has_kept() {
+            self.with_kept_copies.insert(place);
         }
         let bytes = bytes_of(name, &newest.entry);
         let before = std::mem::replace(&mut newest.bytes, bytes);
@@ -271,19 +274,33 @@ impl NewestOnly {
     /// Memory of the further places of messages, with copies and without numbers, and of addresses. The nodes of a tree
     /// may be half empty.
     pub(super) fn places_bytes(&self) -> usize {
-        let copied = size_of::<KeptOrder>() * self.with_copies.len();
+        let copied = self.with_kept_copies.len() + self.with_lent_copies.len();
+        let copied = size_of::<KeptOrder>() * copied;
         let read = size_of::<((u64, KeptOrder), ClientAddr)>() * self.read.len();
         let addresses = size_of::<(ClientAddr, usize)>() * self.read_for.len();
         2 * (copied + read + addresses)
     }
 
-    /// Drops the copies of the oldest message with copies. Returns false if there is none.
-    pub(super) fn drop_copies(&mut self, memory: &mut Memory) -> bool {
-        let oldest = self.with_copies.pop_first();
-        let Some(newest) = oldest.and_then(|place| self.entries.get_mut(&place)) else {
+    /// Lends the copies of the oldest message with kept copies. Returns false if there is none.
+    pub(super) fn lend_copies(&mut self, beside: &mut usize) -> bool {
+        let Some(place) = self.with_kept_copies.pop_first() else {
             return false;
         };
-        newest.entry.drop_copies(memory);
+        let newest = self.entries.get_mut(&place);
+        if newest.is_some_and(|newest| newest.entry.copies.lend(beside)) {
+            self.with_lent_copies.insert(place);
+        }
+        true
+    }
+
+    /// Forgets the lent copies of the oldest message with such copies. Returns false if there is none.
+    pub(super) fn forget_lent(&mut self, beside: &mut usize) -> bool {
+        let Some(place) = self.with_lent_copies.pop_first() else {
+            return false;
+        };
+        if let Some(newest) = self.entries.get_mut(&place) {
+            newest.entry.copies.forget_lent(beside);
+        }
         true
     }
 }

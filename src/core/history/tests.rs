@@ -646,7 +646,7 @@ fn frames_for_clients_of_patterns_go_before_messages() {
     let alive = bench.alive.alive();
     assert_eq!(bench.alive.kept(Keeper::History), alive);
     let memory = &bench.history.memory;
-    assert_eq!((memory.beside, memory.copies), (0, 0));
+    assert_eq!((memory.beside, bench.history.copies_memory()), (0, 0));
     assert!(
         bench
             .history
@@ -751,4 +751,82 @@ fn nothing_reaches_over_a_message_that_was_left_out() {
     // It may be a pattern.
     let any = TopicName::fixed("*");
     assert_eq!(reach(&bench, &any), Some((1, Some(ShortHistory::LeftOut))));
+}
+
+/// Three messages of `a:*`, and as they are found for a pattern.
+fn found_of_pattern(bench: &mut Bench, since: &str) -> Vec<Arc<Frame>> {
+    let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
+    let wanted = [Wanted {
+        name: TopicName::from("a:*".to_owned()),
+        patterns: Some(Arc::new(patterns)),
+    }];
+    let (missed, outcomes) = bench.history.missed(since, &wanted, text_frames(1 << 20));
+    assert_eq!(outcomes, [Ok(())]);
+    let frames = missed.frames().map(|(_, frame)| Arc::clone(frame));
+    frames.collect()
+}
+
+/// While a client has the frame of a message, dropping the copy frees nothing: another client gets the same frame, with its
+/// encodings.
+#[test]
+fn a_copy_that_a_client_still_has_is_not_made_again() {
+    for quiet in [false, true] {
+        let mut bench = Bench::of_messages(1 << 17);
+        let since = position(0, 0).to_string();
+        for n in 0..3 {
+            bench.keep(&format!("a:{n}"), "1");
+        }
+        if quiet {
+            // They stay alone of their topics.
+            while bench.history.forget_oldest(Short::Bytes) {}
+            bench.history.forgotten = 0;
+        }
+        let find = |bench: &mut Bench| match quiet {
+            false => found_of_pattern(bench, &since),
+            true => {
+                let wanted = ["a:0", "a:1", "a:2"].map(|name| TopicName::from(name.to_owned()));
+                let wanted: Vec<_> = wanted.iter().map(Wanted::exact).collect();
+                let (newest, _) = bench.history.newest(&wanted, 1, text_frames(1 << 20));
+                newest
+                    .frames()
+                    .map(|(_, frame)| Arc::clone(frame))
+                    .collect()
+            }
+        };
+        let first = find(&mut bench);
+        assert_eq!(first.len(), 3);
+        let before = bench.history.memory();
+        while bench.history.lend_oldest() {}
+        assert_eq!(bench.alive.kept(Keeper::Copies), 0);
+        assert!(bench.history.memory() < before);
+        let second = find(&mut bench);
+        let pairs = first.iter().zip(&second);
+        assert!(pairs.clone().all(|(a, b)| Arc::ptr_eq(a, b)), "{quiet}");
+        assert_eq!(bench.alive.kept(Keeper::Copies), 0, "lent as before");
+        drop((first, second));
+        let alive = bench.alive.alive();
+        assert_eq!(alive, bench.alive.kept(Keeper::History), "nobody has them");
+        assert_eq!(find(&mut bench).len(), 3, "made again");
+        assert!(bench.alive.kept(Keeper::Copies) > 0);
+        while bench.history.drop_copies() {}
+        assert_eq!(bench.history.copies_memory(), 0);
+    }
+}
+
+/// Clients with compression need further memory for each copy.
+#[test]
+fn encodings_of_copies_go_before_messages() {
+    let mut bench = Bench::of_messages(1 << 17);
+    let since = position(0, 0).to_string();
+    for n in 0..40 {
+        bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
+    }
+    for round in 0..3 {
+        for frame in found_of_pattern(&mut bench, &since) {
+            frame.deflated_with(|body| Some(vec![0; body.len() - 1]));
+        }
+        bench.history.forget_made(0);
+        assert!(bench.history.memory() <= 1 << 17);
+        assert_eq!(bench.history.stats().messages, 40, "{round}");
+    }
 }

@@ -303,10 +303,20 @@ impl Session {
     }
 
     /// Frames that wait or were begun: those of the queue in their order, then those that the
-    /// throttle holds.
+    /// throttle holds, and postponed ones.
     pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Frame>> {
         let held = self.throttle().into_iter().flat_map(Throttle::frames);
-        self.queue.entries().chain(held)
+        let postponed = self.cold.postponed.as_deref();
+        let postponed = postponed.into_iter().flat_map(Postponed::frames);
+        self.queue.entries().chain(held).chain(postponed)
+    }
+
+    /// Whether frames wait for the client while it gets none: the kernel takes nothing, or has taken nothing for so long,
+    /// microseconds. Then the frames may wait for the loop alone, such as for their encodings.
+    pub(super) fn holds_up_frames(&self, now: Now, for_us: u64) -> bool {
+        let has_frames = self.has_waiting() || self.cold.postponed.is_some();
+        let idle_us = || now.mono_us.saturating_sub(self.queue.progress_at());
+        self.is_blocked() || has_frames && idle_us() >= for_us
     }
 
     /// Panics if the session by itself is inconsistent.

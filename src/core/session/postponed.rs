@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Intake, Session};
 use crate::history::CopyPlace;
-use crate::{CopyRank, Core, Frame, Missed};
+use crate::{CopyRank, Core, Frame, Missed, Now};
 
 /// What waits, and whether it may go out.
 #[derive(Debug, Default)]
@@ -56,12 +56,18 @@ impl Postponed {
     fn is_empty(&self) -> bool {
         self.missed.is_empty() && self.newer.is_empty()
     }
+
+    /// All messages, in no particular order.
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Arc<Frame>> {
+        let all = self.missed.frames().chain(&self.newer);
+        all.map(|(_, frame)| frame)
+    }
 }
 
 impl Session {
     /// Postpones messages of the kept feed from here on, until [`Self::let_out`].
-    pub(crate) fn postpone(&mut self) {
-        if let Some(postponed) = self.begin_postponing() {
+    pub(crate) fn postpone(&mut self, now: Now) {
+        if let Some(postponed) = self.begin_postponing(now) {
             postponed.is_held = true;
         }
     }
@@ -81,8 +87,8 @@ impl Session {
     }
 
     /// Adds missed messages: these and newer ones go out in the order of the feed.
-    pub(crate) fn add_missed(&mut self, missed: Missed) {
-        if let Some(postponed) = self.begin_postponing() {
+    pub(crate) fn add_missed(&mut self, now: Now, missed: Missed) {
+        if let Some(postponed) = self.begin_postponing(now) {
             postponed.missed.merge(missed);
             postponed.missed.sort();
         }
@@ -120,9 +126,13 @@ impl Session {
 
     /// The postponed messages, made if there are none; `None` once the client takes no data. The session counts as limited from
     /// here on, so that live frames come to [`Self::postpone_frame`].
-    fn begin_postponing(&mut self) -> Option<&mut Postponed> {
+    fn begin_postponing(&mut self, now: Now) -> Option<&mut Postponed> {
         let is_open = self.intake == Intake::Open;
         is_open.then(|| {
+            if self.cold.postponed.is_none() && self.queue.is_empty() {
+                // What is postponed waits from now on.
+                self.queue.note_progress(now);
+            }
             self.is_limited = true;
             &mut **self.cold.postponed.get_or_insert_default()
         })

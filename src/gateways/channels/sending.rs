@@ -125,6 +125,13 @@ impl Sending {
         retained
     }
 
+    /// Whether the next step finds the first earlier messages for the client.
+    fn begins_resume(&mut self) -> bool {
+        let is_begun = self.resuming().any(|resuming| !resuming.joined.is_empty());
+        let has_to = |resuming: &mut Resuming| !resuming.is_all && resuming.names.len() > 0;
+        !is_begun && self.resuming().any(has_to)
+    }
+
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
         let resuming = self
             .answers
@@ -197,6 +204,11 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
         mut sending: Sending,
     ) -> bool {
+        if sending.begins_resume() && !core.may_begin_resume(key) {
+            client.set_sending(sending);
+            core.go_on_with_frame_room(key, client.later_bytes());
+            return false;
+        }
         loop {
             let has_more = match sending.answers.is_empty() {
                 true => self.want_next_moved(core, key, &mut sending) || sending.drop_next(),

@@ -134,6 +134,11 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         self.was_large |= self.len() > ROOM_KEPT;
     }
 
+    /// Whether the entry is in the queue.
+    pub fn contains(&self, entry: &T) -> bool {
+        self.entry_at.contains_key(entry)
+    }
+
     /// Removes and returns the first entry of the address whose turn is next.
     pub fn pop(&mut self) -> Option<T> {
         self.pop_of(|_| true)
