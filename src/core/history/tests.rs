@@ -778,7 +778,7 @@ fn a_copy_that_a_client_still_has_is_not_made_again() {
         }
         if quiet {
             // They stay alone of their topics.
-            while bench.history.forget_oldest(Short::Bytes) {}
+            while bench.history.forget_oldest(ShortHistory::Bytes) {}
             bench.history.forgotten = 0;
         }
         let find = |bench: &mut Bench| match quiet {

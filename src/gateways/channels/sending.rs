@@ -127,9 +127,8 @@ impl Sending {
 
     /// Whether the next step finds the first earlier messages for the client.
     fn begins_resume(&mut self) -> bool {
-        let is_begun = self.resuming().any(|resuming| !resuming.joined.is_empty());
-        let has_to = |resuming: &mut Resuming| !resuming.is_all && resuming.names.len() > 0;
-        !is_begun && self.resuming().any(has_to)
+        !self.resuming().any(|resuming| resuming.has_begun())
+            && self.resuming().any(|resuming| resuming.will_search())
     }
 
     fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {

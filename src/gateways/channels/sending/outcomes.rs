@@ -75,6 +75,11 @@ impl NameOutcomes {
         NAME_BYTES * (self.names.len() + self.off.len())
     }
 
+    /// Whether no name that the request resumes has an outcome yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Adds names that the request resumes, with the outcome of each.
     pub(super) fn add(&mut self, names: Vec<TopicName>, outcomes: &[Outcome]) {
         self.names.extend(names);

@@ -61,6 +61,16 @@ impl Resuming {
         NAME_BYTES * names + self.walk.bytes() + self.outcomes.bytes() + self.report.bytes()
     }
 
+    /// Whether the walk has come to a name.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
+    /// Whether a step is left that finds earlier messages. All kept messages are found after the answer.
+    pub(super) fn will_search(&self) -> bool {
+        !matches!(self.earlier, Earlier::All(_)) && self.walk.has_next()
+    }
+
     /// Whether the client's live messages have to be postponed until the answer.
     pub(super) fn postpones(&self) -> bool {
         !self.walk.asks_again()
