@@ -55,7 +55,7 @@ impl Account {
         frames.add(bytes);
         Self {
             frames,
-            is_kept: Default::default(),
+            is_kept: [const { AtomicBool::new(false) }; Keeper::ALL.len()],
         }
     }
 

@@ -252,6 +252,7 @@ impl Core {
     }
 
     /// Whether a flush is needed, because a walk over the queues is under way or due.
+    #[inline]
     pub(super) fn has_to_walk(&self) -> bool {
         let is_due = || self.is_room_walk_due() || self.is_walk_due();
         self.memory.is_under_way() || self.is_over_frame_limit() && is_due()
@@ -264,6 +265,7 @@ impl Core {
     }
 
     /// The time of the next walk, while a walk is wanted.
+    #[inline]
     pub(super) fn walk_deadline(&self) -> Option<u64> {
         let waits = !self.memory.is_under_way() && self.is_over_frame_limit();
         waits.then_some(self.memory.rest_until)
@@ -283,12 +285,16 @@ impl Core {
     }
 
     /// Whether frames that wait for clients, and the queues, take too much memory.
+    #[inline]
     pub(super) fn is_over_frame_limit(&self) -> bool {
         let over = self.frame_bytes().alive() > self.limits.frame_bytes_max;
         over && self.has_frames_of_clients()
     }
 
-    /// Whether frames wait for clients, in queues or until missed messages are found.
+    /// Whether frames wait for clients, in queues or until missed messages are found. Asked only while memory is short: apart, the
+    /// checks of each turn stay small enough to be inlined.
+    #[cold]
+    #[inline(never)]
     fn has_frames_of_clients(&self) -> bool {
         self.stats().messages_waiting > 0 || self.resumed_messages.held() > 0
     }
@@ -306,6 +312,8 @@ impl Core {
     /// Whether the next client may begin to get older messages. Over the limit it may only if a walk has found nothing to
     /// free, because waiting for that would have no end; and only after the time in which the client before it is done, or
     /// may be dropped.
+    #[cold]
+    #[inline(never)]
     pub(super) fn has_resume_room(&self) -> bool {
         let (bytes, limit) = (
             self.frame_bytes_beside_history(),

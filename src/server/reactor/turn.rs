@@ -381,11 +381,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Whether this turn has left something to read, to send or to close for a client.
     fn clients_wait(&self) -> bool {
-        let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
+        let mut costs = Cost::ALL.into_iter();
+        let has_to_read = costs.any(|cost| self.sockets.readable(cost) > 0);
         let has_to_write = self.hub.has_to_flush() || self.sockets.has_sendable();
         let has_to_write = has_to_write || self.hub.has_effects();
         let waiting = self.hub.waiting_shares() + self.hub.waiting_for_room();
-        has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
+        has_to_read || has_to_write || waiting > 0
     }
 
     /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that arrived in the
