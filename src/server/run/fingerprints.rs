@@ -107,7 +107,7 @@ impl Fingerprints {
         is_settled && (self.at_check != self.at_read || retries)
     }
 
-    /// Reads the files again with `read`, which passes the outcome for each file to the [`Attempt`]. Returns `None` if a
+    /// Reads the files again with `read`, which passes the outcome for each file to an `Attempt`. Returns `None` if a
     /// file changed meanwhile; a later check finds the change.
     ///
     /// # Errors

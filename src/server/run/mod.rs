@@ -52,7 +52,7 @@ use crate::telemetry::logging::LoggingError;
 
 pub use self::common::CommonSettings;
 pub use self::early_signals::{default_signals, stop_signals_are_taken};
-pub use self::fingerprints::{Attempt, Fingerprints};
+pub use self::fingerprints::Fingerprints;
 pub use self::gateway::{Inputs, Parts};
 pub use self::listening::Listening;
 pub(crate) use self::prepared::alone;
