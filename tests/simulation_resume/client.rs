@@ -350,6 +350,6 @@ fn is_due(redis: &Redis, track: &Track, number: usize, tag: Tag, has_lost: bool)
     let (first, end) = track.replay;
     match number < end {
         true => number >= first,
-        false => number >= track.excused && !has_lost && item.is_relayed(tag.bus_message_bytes_max),
+        false => number >= track.excused && !has_lost && item.is_live(tag),
     }
 }

@@ -33,6 +33,9 @@ pub(crate) struct Item {
     pub(crate) is_gone: bool,
     /// In a stream: the processes that have read the message and do not know of the failover.
     pub(crate) read_by: Vec<u64>,
+    /// In a stream: the processes that began after it was stored. To them it is history: it comes to no client as live, also
+    /// not to one that connected before the process had read it.
+    pub(crate) history_of: Vec<u64>,
 }
 
 impl Item {
@@ -47,6 +50,12 @@ impl Item {
                 .is_some_and(|process| self.read_by.contains(&process))
         };
         self.is_at(tag.is_on_replica) && (!self.is_gone || has_read())
+    }
+
+    /// Whether the message comes to clients of an instance as live.
+    pub(crate) fn is_live(&self, tag: Tag) -> bool {
+        let is_history = |process: u64| self.history_of.contains(&process);
+        !tag.process.is_some_and(is_history) && self.is_relayed(tag.bus_message_bytes_max)
     }
 
     /// Whether an instance with this limit relays the message.

@@ -118,12 +118,17 @@ impl StreamLink {
         }
         let mut events = Vec::new();
         for told in told {
-            self.note(redis, &told);
+            let number = self.note(redis, &told);
             if told == KeptEvent::CaughtUp {
                 (self.has_stood, self.is_down_told) = (true, false);
                 events.push((self.end, BusEvent::Up));
             }
             let event = self.feed.event(now, told);
+            if let (Some(number), Some(BusEvent::Message(message))) = (number, &event)
+                && message.quiet
+            {
+                redis.items[number].history_of.push(self.process);
+            }
             events.extend(event.map(|event| (self.end, event)));
         }
         if is_behind {
@@ -132,16 +137,19 @@ impl StreamLink {
         events
     }
 
-    /// Notes what was read. What is up to the head was lost, or is older than all that was read.
-    fn note(&mut self, redis: &mut Redis, told: &KeptEvent) {
+    /// Notes what was read, and returns its number. What is up to the head was lost, or is older than all that was read.
+    fn note(&mut self, redis: &mut Redis, told: &KeptEvent) -> Option<usize> {
         let id = match told {
             KeptEvent::Message { id, .. } | KeptEvent::Head(id) => *id,
-            KeptEvent::Lost | KeptEvent::Hole => return redis.forget_gone(self.process),
+            KeptEvent::Lost | KeptEvent::Hole => {
+                redis.forget_gone(self.process);
+                return None;
+            }
             KeptEvent::Bad { .. }
             | KeptEvent::CaughtUp
             | KeptEvent::Lag { .. }
             | KeptEvent::InDoubt(_)
-            | KeptEvent::Subjects(_) => return,
+            | KeptEvent::Subjects(_) => return None,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);
         let is_head = matches!(told, KeptEvent::Head(_));
@@ -155,5 +163,6 @@ impl StreamLink {
         if is_head || !item.is_junk || item.payload.is_empty() {
             self.end = self.end.max(number + 1);
         }
+        Some(number)
     }
 }
