@@ -446,10 +446,23 @@ impl<C: Contract> Run<C> {
     /// Everything comes to rest, and everybody has everything.
     fn finish(&mut self) {
         self.late = None;
-        for _ in 0..30 {
+        // A backlog may come one entry after the other, and each step has its chance: at rest is what nothing has moved for long.
+        let mut at_rest = 0;
+        for passes in 1.. {
+            assert!(passes < 10_000, "no rest");
+            let before = self.progress();
             self.pass();
             for index in 0..self.instances.len() {
                 self.relay(index);
+            }
+            let is_notifying = self.instances.iter().flatten().any(Instance::is_notifying);
+            at_rest = if is_notifying || self.progress() != before {
+                0
+            } else {
+                at_rest + 1
+            };
+            if at_rest >= 30 {
+                break;
             }
         }
         for index in 0..self.clients.len() {
@@ -467,6 +480,14 @@ impl<C: Contract> Run<C> {
                 }
             }
         }
+    }
+
+    /// How far each instance has come; `None`: it is not there.
+    fn progress(&self) -> Vec<Option<usize>> {
+        let instances = self.instances.iter();
+        instances
+            .map(|instance| Some(instance.as_ref()?.tag().end))
+            .collect()
     }
 
     fn counts(&self) -> Counts {
