@@ -574,6 +574,21 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
     }
 }
 
+/// A server, and a reader that has seen its stream empty. `had_entries`: the stream had some before, which were trimmed.
+fn seen_empty(has_counters: bool, had_entries: bool) -> (StreamServer, RedisStreamReader) {
+    let mut server = StreamServer {
+        has_counters,
+        ..StreamServer::new()
+    };
+    if had_entries {
+        server.step(&ModelStep::Add(5));
+        server.step(&ModelStep::Trim(5));
+    }
+    let mut reader = reading(1_000);
+    assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+    (server, reader)
+}
+
 /// A transaction adds and trims, on a connection that has seen the stream empty.
 #[test]
 fn what_was_trimmed_before_the_first_entry_was_read_is_a_loss() {
@@ -581,16 +596,7 @@ fn what_was_trimmed_before_the_first_entry_was_read_is_a_loss() {
         let [has_counters, had_entries, is_trimmed, is_large] =
             [1, 2, 4, 8].map(|bit| variant & bit > 0);
         let case = format!("{has_counters} {had_entries} {is_trimmed} {is_large}");
-        let mut server = StreamServer {
-            has_counters,
-            ..StreamServer::new()
-        };
-        if had_entries {
-            server.step(&ModelStep::Add(5));
-            server.step(&ModelStep::Trim(5));
-        }
-        let mut reader = reading(1_000);
-        assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+        let (mut server, mut reader) = seen_empty(has_counters, had_entries);
         let added = if is_large { 100 } else { 12 };
         server.step(&ModelStep::Add(added));
         let trimmed = if is_trimmed { added - 10 } else { 0 };
@@ -615,16 +621,7 @@ fn a_stream_made_anew_before_its_first_entry_was_read_is_a_loss() {
         let [has_counters, had_entries, is_seen_empty, is_other] =
             [1, 2, 4, 8].map(|bit| variant & bit > 0);
         let case = format!("{has_counters} {had_entries} {is_seen_empty} {is_other}");
-        let mut server = StreamServer {
-            has_counters,
-            ..StreamServer::new()
-        };
-        if had_entries {
-            server.step(&ModelStep::Add(5));
-            server.step(&ModelStep::Trim(5));
-        }
-        let mut reader = reading(1_000);
-        assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+        let (mut server, mut reader) = seen_empty(has_counters, had_entries);
         let added = if is_other { 0 } else { 2 };
         server.step(&ModelStep::Add(added));
         server.step(&ModelStep::Anew);
