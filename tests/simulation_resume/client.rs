@@ -308,13 +308,11 @@ impl Client {
                 track.may_repeat = track.excused;
                 continue;
             }
-            // Live, this instance leaves out what is too large for it.
+            // Live, this instance leaves out what is too large for it, and what is history to it.
             let since = track.from.max(track.excused).max(track.replay.1);
             let left_out = redis.of_name(name, since, end).iter().rev();
-            let mut left_out = left_out.filter(|n| {
-                redis.items[**n].comes_to(tag)
-                    && !redis.items[**n].is_relayed(tag.bus_message_bytes_max)
-            });
+            let mut left_out = left_out
+                .filter(|n| redis.items[**n].comes_to(tag) && !redis.items[**n].is_live(tag));
             if let Some(number) = left_out.next() {
                 track.excused = number + 1;
             }
