@@ -18,9 +18,9 @@ const DELAY_MAX_MS: u64 = 3_600_000;
 /// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkTimes {
-    /// Delay before the first attempt to connect again (contract row "bus away": 100).
+    /// Delay before the first attempt to connect again (by default 100).
     pub reconnect_delay_min_ms: u64,
-    /// The longest delay, at which the doubling ends (contract row "bus away": 2,000).
+    /// The longest delay, at which the doubling ends (by default 2,000).
     pub reconnect_delay_max_ms: u64,
     /// The silence after which the source pings the server, and the interval at which it asks JetStream about the
     /// consumers.

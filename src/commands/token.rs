@@ -113,6 +113,12 @@ pub(super) fn read(
     let checked = program.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
     let token = flag(matches, "token").filter(|token| token != "-");
+    // An unset variable of a shell would wait for standard input without a word.
+    if token.as_deref() == Some("") {
+        return Err(Exit::wrong_use(
+            "the token is empty; without the argument, or with -, it is read from standard input",
+        ));
+    }
     let auth = checked.auth();
     let judge = gateway.map(|gateway| (*gateway, checked));
     Ok(TokenCommand {

@@ -156,9 +156,10 @@ pub trait Gateway {
         true
     }
 
-    /// Called when a client has ended its side while its reading is paused and data is unread. If it returns true, and
-    /// the client only waits for its share of the next turn, the hub reads that data first. By default the client ends
-    /// at once, because it would not read a response.
+    /// Called when a client has ended its side while the hub has paused reading it: data may be unread. Returns whether
+    /// the gateway wants that data. The hub then reads the data before it ends the client, but only if the client waits
+    /// for nothing else than its share of the next turn. By default the client ends at once, because it would not read
+    /// a response.
     fn reads_to_the_end(
         &mut self,
         core: &mut Core,
@@ -222,8 +223,8 @@ pub trait Gateway {
     }
 
     /// The frame of a message of the feed for the members of its own name, or of a pattern. Called for each of these
-    /// and each kind of content when a live client or a resume first needs the frame; the history keeps it. By default
-    /// the payload alone.
+    /// and each kind of content when a live client or a resume first needs the frame; the history keeps it. `alive`
+    /// counts the memory of the frame. By default the payload alone.
     fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
         payload_alone(copy, alive)
     }

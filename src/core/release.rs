@@ -51,11 +51,11 @@ impl Core {
         while self.overload.holds(delivery.topic) && self.turn.has_time() {
             self.release_oldest(delivery.topic);
         }
-        if !self.overload.holds(delivery.topic) {
-            return false;
-        }
         if self.overload.is_full() {
             self.release_oldest(delivery.topic);
+        }
+        if !self.overload.holds(delivery.topic) {
+            return false;
         }
         self.hold(delivery);
         true

@@ -190,6 +190,13 @@ fn of_values() {
                 "a whole number",
             ],
         ),
+        // A variable of the shell that is not set.
+        (
+            &["token", "inspect", ""],
+            &[],
+            2,
+            &["the token is empty", "standard input"],
+        ),
         // Flags: a near miss, another gateway's, none at all.
         (
             &["levels", "--prot=1"],

@@ -156,7 +156,8 @@ pub(super) struct StreamAnswer {
 
 /// JetStream by requests on a connection.
 pub(super) trait JetStream {
-    /// Sends a request, and waits. Returns the JSON of the answer, or the error in the answer.
+    /// Sends a request, and waits. Returns the JSON of the answer. An error in the answer, and a missing answer, are
+    /// errors.
     fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
 
     /// Gives later answers less time, because something else waits meanwhile.

@@ -43,7 +43,7 @@ pub(super) fn routes(telemetry: &Arc<Telemetry>, clock: Clock, bus: NameSyntax) 
     routes
 }
 
-/// `/health` (contract channels, row HTTP).
+/// `/health` (protocol-channels.md, "HTTP").
 fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: NameSyntax) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
@@ -61,7 +61,7 @@ fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: NameSyntax) -> Ro
     })
 }
 
-/// Writes the head of `/stats` (contract channels, row HTTP).
+/// Writes the head of `/stats` (protocol-channels.md, "HTTP").
 pub(super) fn stats_head(
     object: &mut ObjectWriter,
     telemetry: &Telemetry,

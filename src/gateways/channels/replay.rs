@@ -444,7 +444,7 @@ impl Retained {
             // No answer has to be sent first.
             state: ValuesState::Waits(0),
             cursor: self.questions.cursor_after(None),
-            since: self.count,
+            since: self.newest_live,
             count: 0,
             wants_end: false,
             cut: None,

@@ -85,8 +85,8 @@ pub(super) struct Retained {
     pub(super) bytes: Quota,
     /// The number of the newest answer after which names are asked for.
     answers: u64,
-    /// Count of the live messages of patterns.
-    pub(super) count: u64,
+    /// The number of the newest live message of a pattern.
+    pub(super) newest_live: u64,
     /// The names that clients wait for, counted for each client.
     names_waited_for: usize,
     /// The clients that get all kept messages.
@@ -119,7 +119,7 @@ impl Retained {
             shares: BTreeSet::new(),
             bytes: Quota::new("last_values", bytes_max as u64),
             answers: 0,
-            count: 0,
+            newest_live: 0,
             names_waited_for: 0,
             replaying: 0,
             live_subjects: 0,
@@ -163,7 +163,7 @@ impl Retained {
     /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number. If it
     /// waits for the name already, the earlier wait goes on.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
-        let wanted = WaitedName::new(answer, self.count);
+        let wanted = WaitedName::new(answer, self.newest_live);
         let waiter = self.clients.get_or_insert_default(key);
         waiter.names.entry(name.clone()).or_insert(wanted);
         self.count_name(name, key);
@@ -176,7 +176,7 @@ impl Retained {
         self.leave_question(name, key);
         let wanted = WaitedName {
             wants_end: true,
-            ..WaitedName::new(answer, self.count)
+            ..WaitedName::new(answer, self.newest_live)
         };
         let waiter = self.clients.get_or_insert_default(key);
         waiter.ends.retain(|end| end.name != *name);

@@ -110,6 +110,7 @@ impl ChannelsGateway {
 
         let denied = || format!("Access denied to channel: {name}");
         let settings = &mut self.settings;
+        // The marks are messages between the instances: no client can hold this name, so there is none to take away.
         if settings.marks_channel.as_deref() == Some(name) {
             return Verdict::Refused(Denied, denied());
         }
@@ -122,10 +123,12 @@ impl ChannelsGateway {
                 };
                 Verdict::Denied(Denied, error)
             }
+            // No request can decide it, so the client loses the name as if the table did not grant it.
             Err(Undecided::Name { steps_max }) => {
                 let limit = format!("Channel name takes too many steps to match (max {steps_max})");
                 Verdict::Denied(ClientLimit, format!("{limit}: {name}"))
             }
+            // Another request can decide it: what the client holds already, it keeps.
             Err(Undecided::Request) => {
                 let limit = Full::Steps.error(self.steps_max() as u64);
                 let error = format!("{limit}, ask again in another request: {name}");

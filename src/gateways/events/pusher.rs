@@ -43,6 +43,7 @@ impl Pusher {
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, Wrong::response(&wrong));
             }
+            // The parser has panicked on its thread.
             None => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 return Answer::detail(status, "Internal Server Error");

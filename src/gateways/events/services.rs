@@ -37,7 +37,7 @@ pub struct ServiceRow {
     pub name: &'static str,
     /// The base URL, as [`Upstream`](crate::services::Upstream) shows it.
     pub url: String,
-    /// Paths of clients that go to the service (contract events, section "Proxy"): the path of the route, and the
+    /// Paths of clients that go to the service (http.md, "The proxy of the events gateway"): the path of the route, and the
     /// prefix that the gateway removes before it forwards the request.
     pub proxied: &'static [(&'static str, &'static str)],
 }

@@ -375,7 +375,7 @@ fn start_calls(
     calls.map_err(RunError::Thread)
 }
 
-/// `/healthz` (contract events, row "Set-up").
+/// `/healthz` (protocol-events.md, "HTTP").
 fn healthz() -> Answer {
     let mut object = ObjectWriter::new();
     object.string("status", "ok");

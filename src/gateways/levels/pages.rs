@@ -50,7 +50,7 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
     }
 }
 
-/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is, so it must not have
+/// `/health` of the levels gateway (protocol-levels.md, "HTTP"). `nats_url` is shown as it is, so it must not have
 /// a password.
 pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
     let telemetry = Arc::clone(telemetry);

@@ -8,10 +8,8 @@ use crate::commands::{BusWord, Dialect};
 use crate::gateways::channels::ChannelsGateway;
 use crate::gateways::events::EventsGateway;
 use crate::gateways::levels::client::LevelsGateway;
+use crate::gateways::trades::SYMBOLS_PER_REQUEST_MAX;
 use weirgate_wire::json::Json;
-
-/// Symbols in a `subscribe` of trades.
-const SYMBOLS_PER_REQUEST: usize = 5;
 
 /// Levels and demo: a client gets the newest state at once, and subscribes to nothing.
 pub(in crate::gateways) const LEVELS: Dialect = Dialect {
@@ -31,7 +29,7 @@ pub(in crate::gateways) const TRADES: Dialect = Dialect {
         let symbols = quoted(names);
         format!(r#"{{"action":"subscribe","symbols":{symbols},"status":true}}"#)
     },
-    names_per_request: SYMBOLS_PER_REQUEST,
+    names_per_request: SYMBOLS_PER_REQUEST_MAX,
     refuses_whole: true,
     if_refused: "check the symbols, and how many the gateway (--symbols-max) or the token (maxSymbols) allows",
     status: |message| {

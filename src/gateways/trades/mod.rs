@@ -15,6 +15,7 @@ pub(super) mod start;
 mod users;
 
 pub use self::candles::{CandleSettings, CandleStats};
+pub(super) use self::request::SYMBOLS_PER_REQUEST_MAX;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -363,7 +364,7 @@ impl Gateway for TradesGateway {
         (source, OnBus::Confirmed)
     }
 
-    /// Accepts every path (contract trades, row "listens"). Event streams are accepted at two paths only, because pages
+    /// Accepts every path (protocol-trades.md, "Connecting"). Event streams are accepted at two paths only, because pages
     /// have paths too.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {

@@ -13,7 +13,7 @@ use crate::gateways::shared::statuses::read_status;
 use weirgate_wire::json::{Json, JsonError, TextList};
 
 /// The most symbols in a request.
-const SYMBOLS_PER_REQUEST_MAX: usize = 5;
+pub(in crate::gateways) const SYMBOLS_PER_REQUEST_MAX: usize = 5;
 /// The longest symbol, in UTF-16 code units, as the replaced gateway counted.
 const SYMBOL_UNITS_MAX: usize = 10;
 

@@ -135,10 +135,12 @@ fn announce(redis: &str, environment: &str, server_id: &str, listening: &Listeni
     });
 }
 
-/// All trades, or those of a stream.
+/// All trades, or those of a stream. The gateway cannot work without them. If it keeps a history, the instances number
+/// the messages with marks.
 fn reading(checked: &Checked) -> BusReading<'static> {
     let mut reading = BusReading::of(checked);
     if let Some(stream) = &mut reading.stream {
+        // Cannot fail: the pattern is valid.
         stream.only = NamePatterns::new(NameSyntax::Redis, &[TradesFeed::PATTERN.to_owned()]).ok();
     }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
@@ -157,7 +159,7 @@ fn server_id() -> String {
     format!("ws-gateway-{random:08x}")
 }
 
-/// The response to plain requests for other paths than the pages (contract trades, row "listens").
+/// The response to plain requests for other paths than the pages (protocol-trades.md, "HTTP").
 fn upgrade_required() -> Handler {
     Handler::ready(|_| {
         let status = StatusCode::UPGRADE_REQUIRED;
@@ -172,7 +174,7 @@ fn routes(telemetry: &Arc<Telemetry>) -> Vec<Route> {
     routes
 }
 
-/// `/health` (contract trades, row "once a minute").
+/// `/health` (protocol-trades.md, "HTTP").
 fn health_route(telemetry: &Arc<Telemetry>) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {

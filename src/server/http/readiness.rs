@@ -63,7 +63,7 @@ pub struct ReadyLimits {
     /// The longest time without a turn of the loop, in milliseconds; after that the loop counts as hanging. It wakes at
     /// least every 500 ms.
     pub loop_stall_ms: u64,
-    /// The longest time that the bus may be away, in milliseconds (contract row `/ready`).
+    /// The longest time that the bus may be away, in milliseconds (http.md, "`GET /ready`").
     pub bus_grace_ms: u64,
 }
 

@@ -32,18 +32,18 @@ impl Retained {
             return false;
         };
         if let Some(subject) = subject {
-            self.count += 1;
+            self.newest_live += 1;
             let subjects_max = self.live_subjects_max();
             let subject = self.hasher.hash_one(subject);
             let live = self.live.get_or_insert_default(name.clone());
             if let Some(newest) = live.get_mut(&subject) {
-                *newest = self.count;
+                *newest = self.newest_live;
                 return false;
             }
-            // A pattern gets more while it has less than is free, so that others have room.
+            // A pattern may have as many subjects as are free for all patterns, so that others have room.
             if live.len() < subjects_max.saturating_sub(self.live_subjects) {
                 self.live_subjects += 1;
-                live.insert(subject, self.count);
+                live.insert(subject, self.newest_live);
                 return false;
             }
             self.given_up += waiting.len() as u64;
@@ -76,9 +76,11 @@ impl Retained {
         for key in clients {
             if let Some(waiter) = self.clients.get_mut(key)
                 && waiter.is_asked(name, number)
+                // A live message after the client's request is newer than the value.
                 && live <= waiter.names[name].since
             {
                 let has_room = match subject {
+                    // The values of a page come together and may use the whole share.
                     Some(_) => {
                         waiter.take_room_in_page(bytes_for(*key));
                         true

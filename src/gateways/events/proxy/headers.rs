@@ -1,4 +1,4 @@
-//! What the proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"): in requests, and in answers,
+//! What the proxy changes in headers (RFC 9110 §7.6, http.md, "The proxy of the events gateway"): in requests, and in answers,
 //! where addresses of the service become addresses of the gateway. Pure.
 
 use crate::services::Upstream;

@@ -30,7 +30,7 @@ pub enum PathRefusal {
 
 impl ProxiedPath {
     /// The first segments of the paths that the gateway and its services reserve for calls among themselves: clients cannot
-    /// reach these paths (contract events, section "Proxy").
+    /// reach these paths (http.md, "The proxy of the events gateway").
     pub const INNER: [&str; 2] = ["gateway", "internal"];
 
     /// Returns the path that the service gets for the client's `path`, not decoded.

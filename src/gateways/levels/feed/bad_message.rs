@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::gateways::shared::feed::TooLarge;
 use weirgate_wire::json::JsonError;
 
-/// Why a message is skipped completely. Always its publisher's fault (contract: "Bad is").
+/// Why a message is skipped completely. Always its publisher's fault (publish-levels.md, "What is wrong").
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadMessage {
     /// Over the limit on bus messages.

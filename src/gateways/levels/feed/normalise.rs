@@ -20,7 +20,7 @@ const TS_MS_MAX: i64 = 9_223_372_036_854;
 
 const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
 
-/// Turns `levels.signals` messages into the output for clients (contract: "Normalisation").
+/// Turns `levels.signals` messages into the output for clients (publish-levels.md, "Price levels").
 #[derive(Clone, Debug)]
 pub struct Normaliser {
     clock: SessionClock,

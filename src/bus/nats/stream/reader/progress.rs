@@ -19,7 +19,7 @@ const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 /// The place of this process in a stream.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// The start reads no older messages, nanoseconds.
+    /// At the start of this process, older messages than this are left out, nanoseconds.
     history_ns: u64,
     /// The start reads no more messages than fit in so many bytes.
     history_bytes: u64,
@@ -162,6 +162,7 @@ impl Progress {
             history_bytes: history_bytes as u64,
             since_ns: None,
             look_until: 0,
+            // Until the first look, which sets it ([`Self::begin`]).
             start: Start::Time(0),
             last: None,
             watch: Watch::default(),
@@ -657,6 +658,7 @@ impl Progress {
         }
         if !was_at_start {
             self.lost(events);
+            // All that is left is handed over, whatever its time says ([`Self::is_early`]).
             self.look_until = 0;
         }
         self.start = Start::Sequence(first);

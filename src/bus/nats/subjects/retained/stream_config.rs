@@ -128,8 +128,8 @@ impl StreamConfig {
         })
     }
 
-    /// The subjects of all messages in the stream. Those of which the transform changes only a part are whole here
-    /// ([`Self::moved`]).
+    /// The subjects of all messages in the stream. A pattern is whole here even if the transform changes a part of its
+    /// subjects ([`Self::moved`] has that part).
     fn stored(&self) -> impl Iterator<Item = Subject> {
         let source = self.own_transform().and_then(Transform::changed);
         // Messages whose subjects the transform changes are stored under its subjects only.

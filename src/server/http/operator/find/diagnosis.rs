@@ -228,7 +228,7 @@ fn no_names(found: &FoundClient) -> Option<Verdict> {
     })
 }
 
-/// A client that has asked for a limit on its messages a second.
+/// A client that has asked for a limit on its states a second.
 fn own_rate(found: &FoundClient) -> Option<Verdict> {
     let hz = found.max_rate?.hz();
     Some(Verdict {
