@@ -363,8 +363,9 @@ impl Core {
             };
             let waiting = session.queue_bytes();
             if is_little && is_long(waiting) {
-                // What was published before this lap goes out in this lap.
+                // The two lists of LONG are in the order of those of LITTLE, which begin at 0 (`list_of`).
                 let long = list + LONG.start;
+                // What was published before this lap goes out in this lap.
                 match session.owes(self.laps.since_begin()) {
                     true => self.laps.add(long, slot),
                     false => self.clients.dirty[long].insert(slot),

@@ -102,7 +102,8 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secrets, and the keys in the texts of the files, in the order of [`Self::paths`], and in that of the URL.
+    /// The secrets, the keys in `texts`, those of the files in the order of [`Self::paths`], and the keys in the set that was
+    /// `fetched` from the URL. A broken key is an error in a file, and is left out in a fetched set.
     fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         for secret in self.0.jwt_secret.iter().chain(&self.0.jwt_secret_before) {

@@ -178,6 +178,7 @@ impl JetStreamConnection {
             let request = plan.request(&spec.stream, Some(&consumer.deliver_subject));
             let answer = self.request(&request.subject, request.body.as_bytes());
             match answer.and_then(|answer| consumer.made(&answer)) {
+                // These limits were asked for: the one that the server refuses is halved, and the request repeated.
                 Err(error) if plan.limits.shrink(plan.limits, &error) => {}
                 made => break made,
             }
@@ -187,6 +188,7 @@ impl JetStreamConnection {
                 delivered: start.saturating_sub(1),
                 pending: consumer.answer().map_or(0, |made| made.waiting),
                 ack_pending: 0,
+                // The plan asks for no time to acknowledge, so the server's default applies (0).
                 acks: BatchedAcks::new(plan.limits.pending_max as i64, Duration::ZERO),
                 consumer,
             })),

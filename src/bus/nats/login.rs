@@ -84,7 +84,7 @@ impl Info {
     }
 }
 
-/// The credentials for a server without user or token in its URL. Without `Debug`, because of the passwords.
+/// Credentials: of a URL, or for the servers whose URL has none. Without `Debug`, because of the passwords.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// Connect without credentials.

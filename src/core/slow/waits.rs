@@ -392,7 +392,9 @@ impl Waits {
                 SlowReason::Unclear,
                 "too many clients are slow to look at each",
             ),
+            // It has a verdict of this slowness; that of an earlier one may still be in `why`, for the log.
             _ if wait.slow_since_us.and(wait.why).is_some() => Judged::AsBefore,
+            // No verdict yet: the second sample may still come.
             _ if wait.slow_since_us.is_none_or(is_pending) => Judged::AsBefore,
             _ => Judged::new(SlowReason::Unclear, "not looked at twice yet"),
         }
@@ -459,6 +461,7 @@ pub(crate) fn is_proxy(peer: &Peer, trusted: &TrustedProxies) -> bool {
 
 /// The outcome of the poll of a slow client.
 enum Judged {
+    /// The verdict stays, or there is still none.
     AsBefore,
     New(SlowReason, Box<str>),
 }

@@ -24,6 +24,7 @@ impl DeviceMessage {
     /// members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let names = ["event", "request_id", "data"];
+        // 0: no more values than the limit that all gateways have.
         let [event, request_id, data] = members_of_request(text, 0, names).ok()?;
         let event = event?;
         let name = text_of(&event).filter(|name| !name.is_empty())?;

@@ -209,7 +209,7 @@ where
         }
         let needed = whole.len() + piece.len();
         if needed > whole.capacity() {
-            // Doubling ends at the announced length.
+            // Doubles up to the announced length. Without one, grows by each piece, so that no more is held than has come.
             let most = announced.max(needed);
             whole.reserve_exact((2 * needed).min(most) - whole.len());
         }

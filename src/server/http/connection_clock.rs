@@ -59,12 +59,13 @@ enum Owed {
 /// either direction. While a handler works, the client has a deadline only for bytes of a body that the handler waits
 /// for, and for reading the answer.
 ///
-/// A connection without a request under way rests: since its last whole head or the end of its last answer, or else
-/// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
+/// A connection that may be evicted *rests* ([`Rest`]), perhaps only from a time in the future on. One without a request
+/// under way rests since its last whole head or the end of its last answer, or else since its start. An unfinished head is
+/// not a request. A connection whose client does not send the rest of a body, or
 /// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
 ///
 /// If a connection is [always evictable](Evictable::Always), single bytes do not extend the time for a body or an
-/// answer. While a request is under way, the permit knows of what kind it is.
+/// answer. It rests even while a request is under way: the [`RestKind`] says of what kind the request is.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     /// Whether a head is being read, which has a deadline of its own.
@@ -79,7 +80,8 @@ pub(super) struct ConnectionClock {
     deadline_from: Cell<Instant>,
     /// The same time, microseconds of the monotonic clock.
     deadline_from_us: Cell<u64>,
-    /// Since when no request has been under way, microseconds of the monotonic clock.
+    /// Since when the connection rests if no request is under way: its last whole head, the end of its last answer, or its
+    /// start (on the admin address [`FIRST_HEAD_US`] later). Microseconds of the monotonic clock.
     idle_since_us: Cell<u64>,
     evictable: Evictable,
     under_way: Cell<UnderWay>,

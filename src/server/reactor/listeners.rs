@@ -170,9 +170,9 @@ impl Listener {
         self.ready = false;
     }
 
-    /// Records that the poll reported waiting connections.
+    /// Records that connections may wait. A closed listener has none: it would ask for a retry that never comes.
     fn set_ready(&mut self) {
-        self.ready = true;
+        self.ready = self.inner.is_some();
     }
 
     /// The time of the next accept without a new edge; `None`: only after an edge.
@@ -437,5 +437,20 @@ mod tests {
             unset.tcp_notsent_lowat().unwrap(),
             "0 leaves the kernel's default"
         );
+    }
+
+    /// With `ready` set, the loop would not sleep until the end of a stop.
+    #[test]
+    fn a_closed_listener_asks_for_no_accept() {
+        let bound = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
+        let bound = bound.bind(&ListenOptions::default()).unwrap();
+        let mut listener = Listener::new(bound, Transport::Plain);
+        let poll = mio::Poll::new().unwrap();
+        listener.listen(16, poll.registry(), Token(0)).unwrap();
+        listener.set_ready();
+        assert!(listener.due_us().is_some());
+        listener.close();
+        listener.set_ready();
+        assert_eq!(listener.due_us(), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The pages that are joined from those of the processes at the same time. Client addresses share the permits by the rule of
-//! the connections to the admin address ([`Sharing::LargestFirst`]).
+//! The permits of joined pages, which are made from the pages of all processes: only a few are made at the same time. Client
+//! addresses share the permits by the rule of the connections to the admin address ([`Sharing::LargestFirst`]).
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -75,6 +75,7 @@ impl Joins {
         let room = Room {
             holders_max: JOINED_MAX,
             sharing: Sharing::LargestFirst,
+            // Pages end on this thread, so none has to be evicted before all permits are in use.
             early: false,
         };
         // Cannot fail: the caller has checked for room.

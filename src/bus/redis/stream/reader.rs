@@ -828,15 +828,18 @@ impl RedisStreamReader {
         &mut self,
         entries: &[StreamEntry],
         state: StreamProof,
-        [before, then]: [Option<ExecutedCommands>; 2],
+        [before_entries, before_state]: [Option<ExecutedCommands>; 2],
     ) -> bool {
-        let since = then.zip(self.executed).map(|(then, seen)| then.since(seen));
+        let since = before_state.zip(self.executed);
+        let since = since.map(|(now, seen)| now.since(seen));
         let has_all = since.is_some_and(|since| since.additions <= entries.len() as u64);
         // The counters of a stream that was made anew say nothing of the one before.
         let is_same = since.is_some_and(|since| since.removals == 0);
         let removed = state.counters.map_or(0, Counters::removed);
         let removed_before = std::mem::replace(&mut self.removed, removed);
         let gone = state.counters.map_or(0, |counters| counters.gone(entries));
+        // Nothing else was removed if the count has grown by those of these entries that are gone already, or, in a
+        // stream that was made anew and counts from 0, is just them.
         let was_trimmed = removed != removed_before + gone && removed != gone;
         let is_whole = match state.counters {
             Some(_) => !was_trimmed && (has_all || is_same),
@@ -848,7 +851,7 @@ impl RedisStreamReader {
         }
         // While the stream is empty, what was added may be of another stream. The next entry decides.
         if is_whole || was_trimmed || self.executed.is_none() {
-            self.executed = before;
+            self.executed = before_entries;
         }
         was_trimmed
     }

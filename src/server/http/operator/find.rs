@@ -323,7 +323,8 @@ struct Row<'a, C, N> {
     names: Vec<N>,
 }
 
-/// A name that the client holds, as JSON.
+/// A name that clients hold, as JSON: where its messages come from, how old the newest is, how far back they reach, and
+/// if that is short, why.
 fn name(found: &FoundName) -> impl Serialize + use<'_> {
     object!(Name {
         name: found.name.as_str(),

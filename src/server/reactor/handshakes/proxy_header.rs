@@ -20,7 +20,7 @@ pub(super) enum Beginning {
     /// A header without an address: the connection is the proxy's own, such as its health check, or its client has no
     /// IP address.
     Proxy,
-    /// No header.
+    /// No header, or one that is too long or not of a TCP connection.
     Other,
     /// No whole header: the peer has left.
     Left,

@@ -1,4 +1,7 @@
 //! The settings of every process, whatever it serves: logs, readiness and stop, memory, the wait of the loop.
+//!
+//! `share` is in thousandths of `--memory-max`; operators cannot set such a row. `limit` has the effect beyond the limit,
+//! where an operator sees it, and a test that exceeds it.
 
 use super::super::field::With;
 use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES, StreamSettings};
