@@ -566,7 +566,7 @@ impl RedisStreamReader {
         let is_same_server = server.is_some() && server == self.server.as_ref();
         let since = executed
             .zip(self.executed)
-            .map(|(now, then)| now.since(then));
+            .and_then(|(now, then)| now.since(then));
         let has_added = since.is_none_or(|since| since.additions > 0);
         self.last_read.is_none() && is_same_server && !has_added
     }
@@ -830,8 +830,9 @@ impl RedisStreamReader {
         state: StreamProof,
         [before_entries, before_state]: [Option<ExecutedCommands>; 2],
     ) -> bool {
-        let since = before_state.zip(self.executed);
-        let since = since.map(|(now, seen)| now.since(seen));
+        let both = before_state.zip(self.executed);
+        let since = both.and_then(|(now, seen)| now.since(seen));
+        let counts_anew = both.is_some() && since.is_none();
         let has_all = since.is_some_and(|since| since.additions <= entries.len() as u64);
         // The counters of a stream that was made anew say nothing of the one before.
         let is_same = since.is_some_and(|since| since.removals == 0);
@@ -849,11 +850,12 @@ impl RedisStreamReader {
         if !entries.is_empty() {
             return !is_whole;
         }
-        // While the stream is empty, what was added may be of another stream. The next entry decides.
-        if is_whole || was_trimmed || self.executed.is_none() {
+        // While the stream is empty, what was added may be of another stream. The next entry decides, unless the server has
+        // begun to count anew: then nothing says what has come and gone.
+        if is_whole || was_trimmed || counts_anew || self.executed.is_none() {
             self.executed = before_entries;
         }
-        was_trimmed
+        was_trimmed || counts_anew
     }
 
     /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.

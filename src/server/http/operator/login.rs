@@ -65,7 +65,7 @@ impl Login {
         let (Some(one), None) = (given.next(), given.next()) else {
             return false;
         };
-        let token = one.to_str().ok().and_then(token_of);
+        let token = token_of(one.as_bytes());
         token.is_some_and(|token| self.token.is(&token))
     }
 
@@ -81,14 +81,15 @@ impl Login {
     }
 }
 
-/// The token in the value of `Authorization`.
-fn token_of(value: &str) -> Option<Vec<u8>> {
-    let (scheme, rest) = value.split_once(' ')?;
-    let rest = rest.trim_matches(' ');
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.as_bytes().to_vec());
+/// The token in the value of `Authorization`, as the bytes of its UTF-8.
+fn token_of(value: &[u8]) -> Option<Vec<u8>> {
+    let space = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = value.split_at(space);
+    let rest = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(rest.to_vec());
     }
-    if !scheme.eq_ignore_ascii_case("basic") {
+    if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
     let login = STANDARD.decode(rest).ok()?;
@@ -148,6 +149,10 @@ mod tests {
             !admits(&[]) && !admits(&[&good[0], &good[0]]),
             "none, or two"
         );
+        assert!(token.replace("schlüssel"));
+        for value in ["Bearer schlüssel", &basic(":schlüssel")] {
+            assert!(admits(&[value]), "{value}");
+        }
         assert!(token.replace("new") && admits(&["bearer new"]) && !admits(&[&good[0]]));
     }
 }

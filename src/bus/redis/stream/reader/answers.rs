@@ -107,6 +107,8 @@ pub(super) struct ExecutedCommands {
     pub(super) additions: u64,
     /// Those that can delete a stream, or replace it.
     pub(super) removals: u64,
+    /// All commands, of whatever kind.
+    all: u64,
 }
 
 impl ExecutedCommands {
@@ -121,24 +123,26 @@ impl ExecutedCommands {
             if let Some((name, rest)) = line
                 .strip_prefix("cmdstat_")
                 .and_then(|line| line.split_once(":calls="))
-                && (ADDING.contains(&name) || REMOVING.contains(&name))
             {
                 let number = rest.split(',').next().unwrap_or_default();
                 let calls: u64 = number.parse().ok()?;
                 let of = |names: &[&str]| if names.contains(&name) { calls } else { 0 };
                 executed.additions = executed.additions.checked_add(of(&ADDING))?;
                 executed.removals = executed.removals.checked_add(of(&REMOVING))?;
+                executed.all = executed.all.checked_add(calls)?;
             }
         }
         stats.starts_with('#').then_some(executed)
     }
 
-    /// Those since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
-        Self {
-            additions: self.additions.saturating_sub(before.additions),
-            removals: self.removals.saturating_sub(before.removals),
-        }
+    /// Those since `before`; `None` if the server began to count anew meanwhile (`CONFIG RESETSTAT`). That shows in the
+    /// number of all commands: in the second between two answers, it does not come back to what it was.
+    pub(super) fn since(self, before: Self) -> Option<Self> {
+        Some(Self {
+            additions: self.additions.checked_sub(before.additions)?,
+            removals: self.removals.checked_sub(before.removals)?,
+            all: self.all.checked_sub(before.all)?,
+        })
     }
 }
 

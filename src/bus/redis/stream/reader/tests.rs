@@ -645,6 +645,34 @@ fn a_stream_made_anew_before_its_first_entry_was_read_is_a_loss() {
     }
 }
 
+/// `CONFIG RESETSTAT` while the stream is empty: what the server counts afterwards says nothing of before, even if it has
+/// counted as many additions and removals again.
+#[test]
+fn a_server_that_counts_anew_does_not_say_what_came_and_went() {
+    for variant in 0..8 {
+        let [has_counters, is_anew, had_fewer] = [1, 2, 4].map(|bit| variant & bit > 0);
+        let case = format!("{has_counters} {is_anew} {had_fewer}");
+        let (mut server, mut reader) = seen_empty(has_counters, !had_fewer);
+        // Entries of other streams.
+        server.next_serial += 20;
+        assert_eq!(read(&mut reader, &mut server), [], "{case}");
+        server.count_anew();
+        server.step(&ModelStep::Add(if had_fewer { 40 } else { 12 }));
+        server.step(&match is_anew {
+            true => ModelStep::Anew,
+            false => ModelStep::Trim(if had_fewer { 30 } else { 2 }),
+        });
+        let mut events = read(&mut reader, &mut server);
+        server.step(&ModelStep::Add(3));
+        events.extend(read(&mut reader, &mut server));
+        assert!(events.contains(&KeptEvent::Lost), "{case}");
+        // Later, it says everything again.
+        server.step(&ModelStep::Add(3));
+        let events = read(&mut reader, &mut server);
+        assert!(!events.contains(&KeptEvent::Lost), "{case}");
+    }
+}
+
 /// On a server with other streams, only a deletion makes the counters doubtful.
 #[test]
 fn entries_of_other_streams_are_no_loss_of_an_empty_one() {

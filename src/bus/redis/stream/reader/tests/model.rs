@@ -39,6 +39,8 @@ pub(super) struct StreamServer {
     pub(super) renamed_at: u64,
     /// The number of renames so far, which the server counts as commands that can add entries.
     pub(super) renames: u64,
+    /// Additions, renames and deletions when the server began to count commands anew (`CONFIG RESETSTAT`).
+    pub(super) counted_from: [u64; 3],
     /// The number of the data set: another one has another history of writes.
     pub(super) data_set: u64,
 }
@@ -78,6 +80,11 @@ pub(super) enum ModelStep {
 }
 
 impl StreamServer {
+    /// `CONFIG RESETSTAT`.
+    pub(super) fn count_anew(&mut self) {
+        self.counted_from = [self.next_serial, self.renames, self.deletions];
+    }
+
     pub(super) fn new() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -100,6 +107,7 @@ impl StreamServer {
             renamed: None,
             renamed_at: 0,
             renames: 0,
+            counted_from: [0; 3],
             data_set: 0,
         }
     }
@@ -238,11 +246,17 @@ impl StreamServer {
                 Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
             }
             ["INFO", "commandstats"] => {
-                let stats = "# Commandstats\r\ncmdstat_info:calls=9,usec=1\r\n";
-                let adds = format!("cmdstat_xadd:calls={},usec=1\r\n", self.next_serial);
-                let renames = format!("cmdstat_rename:calls={},usec=1\r\n", self.renames);
-                let dels = format!("cmdstat_unlink:calls={},usec=1\r\n", self.deletions);
-                Value::Bulk(format!("{stats}{adds}{renames}{dels}").into_bytes())
+                let [adds, renames, dels] = self.counted_from;
+                let pings = if self.counted_from == [0; 3] { 900 } else { 1 };
+                let mut stats = format!("# Commandstats\r\ncmdstat_ping:calls={pings},usec=1\r\n");
+                for (name, calls) in [
+                    ("xadd", self.next_serial - adds),
+                    ("rename", self.renames - renames),
+                    ("unlink", self.deletions - dels),
+                ] {
+                    stats += &format!("cmdstat_{name}:calls={calls},usec=1\r\n");
+                }
+                Value::Bulk(stats.into_bytes())
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
