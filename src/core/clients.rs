@@ -186,6 +186,7 @@ impl Clients {
                 self.replaced_unsent |= removed.0 > 0 && session.keeps_up();
             }
             Err(Delivered::Over(Some(reason))) => self.over.push((key, reason)),
+            // Without a reason: the session is in the list already.
             Err(_) => {}
         }
     }
@@ -203,6 +204,7 @@ impl Clients {
     /// Lets a client that is over a limit get no more frames: it is to be dropped.
     pub(super) fn exceed(&mut self, key: SessionKey, reason: CloseReason) {
         let session = self.session_mut(key);
+        // Without a reason: the session is in the list already.
         if let Some(Delivered::Over(Some(reason))) = session.map(|session| session.over(reason)) {
             self.over.push((key, reason));
         }

@@ -143,7 +143,7 @@ struct Memory {
     beside: usize,
     /// No message of the list with a lower number has kept copies.
     first_kept: u64,
-    /// No message of the list with a lower number has lent copies.
+    /// No message of the list with a lower number has lent copies ([`copies`]).
     first_lent: u64,
 }
 
@@ -435,6 +435,7 @@ impl History {
         page.reached = looked_at.or_else(|| {
             last.and_then(|&(at, name)| match at {
                 At::Entry(at) => Some(self.cursor_after(&self.entries[at], name.rank())),
+                // The walk above goes over the list alone.
                 At::NewestOnly(_) => None,
             })
         });
@@ -779,6 +780,7 @@ impl History {
         self.forgotten = number;
         self.numbers.forgot(number);
         if self.entries.is_empty() {
+            // New lists, which hold no memory.
             (self.entries, self.topics) = Default::default();
         }
         true
