@@ -62,8 +62,8 @@ pub(crate) enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// The number of a walk over the queues (`memory.rs`), and how many queue entries with this frame the walk has met. Only the thread
-/// of the hub walks; frames are shared by all threads.
+/// The number of a walk over the queues (`memory.rs`), and how many queue entries with this frame the walk has met.
+/// Only the thread of the hub walks; frames are shared by all threads.
 #[derive(Debug, Default)]
 pub(super) struct Counted(AtomicU64);
 

@@ -480,6 +480,7 @@ impl<G: Gateway> Hub<G> {
         self.core.remove_left_frames();
         loop {
             self.core.reap();
+            // One at a time, because each may add to any of these lists.
             if let Some((key, reason)) = self.core.ended.pop_front() {
                 self.report_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {

@@ -223,6 +223,7 @@ impl KeyFetches {
                 Ok(_) => self.schedule.succeeded(now_ms),
                 Err(_) => self.schedule.failed(now_ms),
             }
+            // After the schedule was changed, because the time follows from it.
             let next_us = self.schedule.next_for_token_ms() * 1000;
             match &fetched {
                 Ok(_) => self.ring.note_good_fetch(now_us, next_us),

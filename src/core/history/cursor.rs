@@ -102,7 +102,7 @@ impl KeptCursor {
 
     /// Whether this instance has lost messages after the position, as far as it knows.
     fn is_before_loss_of(&self, head: KeptHead) -> bool {
-        // The newest loss was no mere hole.
+        // The newest loss is a gap: no hole came after it.
         let is_gap = head.gap > 0 && head.gap == head.loss;
         match (self.found_by, self.stored()) {
             (FoundBy::Number { loss } | FoundBy::NumberUntilRead { loss }, _) => loss < head.gap,
