@@ -23,7 +23,7 @@ const NAME_STEPS_MAX: usize = 100_000;
 /// The most steps of matching for the reason why a name is denied: an error without it is right, too.
 const FAULT_STEPS_MAX: usize = 10_000;
 
-/// The default table (contract channels: who may do what).
+/// The default table (protocol-channels.md, "Roles").
 const DEFAULT: [(&str, &[&str]); 3] = [
     (
         "admin",

@@ -79,6 +79,7 @@ impl NewerKeys {
         let hash = self.unknown.hasher().hash_one(unsigned.wanted_key());
         let seen_us = self.unknown.get(&hash).copied();
         match seen_us.filter(|at| now_us.saturating_sub(*at) < UNKNOWN_US) {
+            // Before the first good fetch, `None` is less than any time.
             Some(at) if self.fetched_us > Some(at) => return unsigned.refusal,
             Some(_) => {}
             None => {
@@ -100,6 +101,7 @@ impl NewerKeys {
 
     /// Forgets what was unknown for too long before the last good fetch.
     fn forget_old(&mut self) {
+        // 0 before the first good fetch: nothing is forgotten.
         let now_us = self.fetched_us.unwrap_or_default();
         let is_recent = |at: u64| now_us.saturating_sub(at) < UNKNOWN_US;
         self.unknown.retain(|_, at| is_recent(*at));

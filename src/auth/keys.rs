@@ -179,6 +179,7 @@ impl KeySet {
     /// # Errors
     /// The set is full.
     pub fn add_secret(&mut self, secret: &Secret) -> Result<(), KeyError> {
+        // A secret has no key id.
         self.add(None, Algorithm::Hs256, Material::Shared(secret.clone()))
     }
 
@@ -196,6 +197,7 @@ impl KeySet {
             if algorithm == Algorithm::Rs256 && rsa_bits(&key) < RSA_BITS_MIN {
                 return Err(KeyError::Weak { number });
             }
+            // PEM has no key ids.
             added.add(None, algorithm, Material::Public(key))?;
         }
         if added.len() == self.len() {
@@ -363,6 +365,7 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
         other => &[other.name()],
     };
     let says_one_of = |name: &str, values: &[&str]| {
+        // A value that is no text is none of `values`.
         let value = jwk
             .get(name)
             .map(|value| value.as_str().unwrap_or("no text"));

@@ -135,6 +135,7 @@ impl Template {
 
     /// Returns the name with the same text in each placeholder.
     fn filled_with(&self, text: &str) -> String {
+        // Each placeholder has a value, so there is always a name.
         let filled = self.fill(|_| Some(text.to_owned()));
         filled.unwrap_or_default()
     }
@@ -220,6 +221,7 @@ pub(super) fn escape_claim(claim: &str) -> Result<String, ClaimFault> {
         if byte.is_ascii_alphanumeric() || b"-_@|=".contains(&byte) {
             text.push(char::from(byte));
         } else {
+            // Writing to a `String` cannot fail.
             let _ = write!(text, "%{byte:02X}");
         }
     }

@@ -47,6 +47,7 @@ impl Verdicts {
     /// Remembers an answer.
     pub(super) fn keep(&mut self, pattern: &str, verdict: Verdict) {
         if pattern.len() <= PATTERN_BYTES_MAX {
+            // Each weighs 1, so the limit is on their number.
             self.0.put(pattern, verdict, 1);
         }
     }

@@ -19,7 +19,7 @@ use weirgate_wire::json::Json;
 /// good.
 const BEGINS_SOON_MS: i64 = 5 * 60 * 1000;
 
-/// The role of a client with the API key (contract channels: row roles).
+/// The role of a client with the API key (tokens.md).
 const API_KEY_ROLE: &str = "admin";
 
 /// The identity of a client, from its token.
@@ -170,6 +170,7 @@ impl Authenticator {
     ) -> Result<Option<Identity>, RefusedToken> {
         let token = match self.token(head) {
             Ok(token) => token,
+            // Of two tokens it is not known which one counts.
             Err(refusal) => return self.refuse(None, refusal),
         };
         let identity = match self.identify(token.as_ref(), now) {

@@ -156,6 +156,7 @@ impl HistoryStats {
     /// How far back the messages reach; `None` while none have a position. `unix_us` is the time now.
     pub fn reach(&self, unix_us: i64) -> Option<Reach> {
         let us = unix_us.saturating_sub(self.since_unix_us?);
+        // 0 if the clock was set back.
         let us = u64::try_from(us).unwrap_or_default();
         Some(Reach {
             us,
@@ -174,6 +175,7 @@ impl Core {
             NameSource::Kept if !has_positions => NameSource::Live,
             from => from,
         };
+        // A history that is being filled has nothing for clients yet.
         let history = history.filter(|_| !self.is_filling);
         let traffic = self.topics.traffic(name, self.now);
         let live_us = traffic
@@ -182,6 +184,7 @@ impl Core {
         let newest = history.and_then(|history| history.newest_unix_us(name));
         let kept_us = newest.map(|at| {
             let age_us = self.now.unix_us.saturating_sub(at);
+            // 0 if the clock was set back.
             u64::try_from(age_us).unwrap_or_default()
         });
         Brings {

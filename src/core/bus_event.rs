@@ -99,7 +99,8 @@ impl BusEvent {
         }
     }
 
-    /// The notice of an event about the link to the bus and the marks of the feed; `None` for the others.
+    /// The notice of an event about the link to the bus, the subjects of the stream or the positions of the feed;
+    /// `None` for the others.
     pub fn link_notice(&self) -> Option<BusNotice> {
         match self {
             Self::Up => Some(BusNotice::Up),

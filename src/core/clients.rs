@@ -13,7 +13,8 @@ use super::tables::{SlabRoom, SlotSet};
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, SlowReason};
 use weirgate_wire::base::ChunkedQueue;
 
-/// If too many messages are postponed for a client, so many of them go out with each further one.
+/// If too many messages are postponed for a client that resumes (`resume.rs`), so many of them go out with each further
+/// one.
 const SENT_WITH_EACH: usize = 16;
 
 /// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.
@@ -34,7 +35,7 @@ pub(super) struct Clients {
     /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or its throttle
     /// holds a frame.
     pub(super) to_arm: Vec<SessionKey>,
-    /// Clients whose throttles are to open early.
+    /// Clients whose throttles are to open early (`session/throttle.rs`).
     pub(super) full_throttles: ChunkedQueue<SessionKey>,
     /// Sessions that still have to get the newest message, without its position ([`Delivered::Ahead`]).
     pub(super) ahead: Vec<SessionKey>,
@@ -122,7 +123,7 @@ impl Clients {
 
     /// Puts the next `count` messages that were postponed in the send queue. Returns whether more wait that may go out.
     ///
-    /// A message that came during the search for missed ones is replayed as they are, outside of the limits of the
+    /// A message that came during the search for missed ones is replayed like these, outside of the limits of the
     /// queue, because a client cannot take several megabytes at once. But if the client takes too little of what is
     /// replayed, such a message is sent as a live one, which counts for the limits.
     pub(super) fn send_postponed(
@@ -183,9 +184,11 @@ impl Clients {
         match session.thin(&limits.send_queue) {
             Ok(removed) => {
                 self.stats.count_conflated(removed);
+                // Some frames were removed, and had waited only for the loop.
                 self.replaced_unsent |= removed.0 > 0 && session.keeps_up();
             }
             Err(Delivered::Over(Some(reason))) => self.over.push((key, reason)),
+            // Without a reason: the session is in the list already.
             Err(_) => {}
         }
     }
@@ -203,6 +206,7 @@ impl Clients {
     /// Lets a client that is over a limit get no more frames: it is to be dropped.
     pub(super) fn exceed(&mut self, key: SessionKey, reason: CloseReason) {
         let session = self.session_mut(key);
+        // Without a reason: the session is in the list already.
         if let Some(Delivered::Over(Some(reason))) = session.map(|session| session.over(reason)) {
             self.over.push((key, reason));
         }

@@ -143,6 +143,7 @@ impl Core {
         let session = self.clients.session(key);
         let refusal = session.and_then(Session::later_refusal);
         if let Some((refusal, reason)) = refusal {
+            // `None`: even a client of an event stream gets the status alone.
             self.refuse(key, refusal, reason, None);
         }
         refusal.is_some()

@@ -329,6 +329,7 @@ impl Core {
     /// requested.
     pub fn publish(&mut self, publication: &Publication) {
         self.keep(publication);
+        // No pattern: to the members of the publication's own topic.
         self.publish_copy(publication, None);
     }
 
@@ -451,6 +452,7 @@ impl Core {
             CloseBegun::Ignored => {}
             CloseBegun::Waits => {
                 self.clients.end_gathering(self.now, key);
+                // The session has not ended: there is no end to report yet.
                 self.leave_all(key, None);
                 self.arm(key);
             }
@@ -475,12 +477,13 @@ impl Core {
         }
     }
 
-    /// Sets the user and the marks of a new token.
+    /// Sets the user and the marks of a new token: all by which an operator can find its connection.
     pub fn set_token(&mut self, key: SessionKey, user: Option<Box<str>>, marks: Arc<TokenMarks>) {
         if let Some(session) = self.clients.session_mut(key) {
             let record = session.record();
             record.set_user(user);
             record.marks = Some(marks);
+            // `None`: what the gateway keeps for the client has not changed.
             session.count_client(None, self.now);
         }
     }
@@ -492,6 +495,7 @@ impl Core {
             let marks = record.marks.as_deref().cloned().unwrap_or_default();
             let roles = [role.into()].into();
             record.marks = Some(Arc::new(TokenMarks { roles, ..marks }));
+            // As in `set_token`.
             session.count_client(None, self.now);
         }
     }

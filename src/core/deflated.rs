@@ -33,13 +33,14 @@ const CHAINED_MAX: usize = 6;
 /// to these clients this costs little.
 const BYTES_OF_CLIENT: usize = 512;
 
-/// The most bytes that are compressed in a second for windows of fewer clients than that: 6 % of a core at most.
+/// The most bytes that are compressed in a second for windows with fewer clients than [`BYTES_OF_CLIENT`] requires:
+/// 6 % of a core at most.
 const FEW_BYTES_PER_SECOND: usize = 16 * 1024 * 1024;
 
 /// The outcome of [`Compressor::chain`].
 enum Chained {
     Made,
-    /// The frame does not get smaller.
+    /// The frame does not get smaller, or there is nothing to which it may refer.
     Useless,
     /// The window is not known, or too few clients have it.
     Refused,
@@ -127,6 +128,7 @@ pub(super) struct Compressor {
 /// What is left of [`FEW_BYTES_PER_SECOND`] in this second.
 #[derive(Debug)]
 struct FewBudget {
+    /// The second, counted by the monotonic clock.
     second: u64,
     bytes: usize,
 }
@@ -258,6 +260,7 @@ impl Compressor {
         let next = self.windows.move_client(NextPayload {
             client: client.window,
             before,
+            // A frame to which no other refers is in the window only by its length.
             gap: client.prefix_bytes + if id.is_none() { body_bytes } else { 0 },
             frame: id.map(|id| (id, body_bytes)),
         });
@@ -301,6 +304,7 @@ impl Compressor {
         frame.encoded_stored(key, |pieces| {
             stats.encodings_stored += 1;
             let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+            // With room for the headers of the stored blocks.
             let mut out = websocket::room_for(bytes + bytes / 8_192 + 32);
             Deflater::write_stored(&mut out, pieces);
             out.shrink_to_fit();
@@ -355,6 +359,7 @@ impl Compressor {
         self.text.clear();
         let (windows, text) = (&self.windows, &mut self.text);
         let made = frame.encoded_with(key, |body| {
+            // The window has no text, or the payload could refer to bytes that differ from client to client.
             if !windows.text(window, prefix_bytes, body, text) {
                 return None;
             }
@@ -408,6 +413,7 @@ impl Compressor {
 fn alone_key(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body_bytes();
     match params.deflates_with(body_bytes)? {
+        // A large payload is compressed with the small window for all clients ([`LARGE_BYTES`]).
         Deflater::WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),
         _ => Some(Key::of(Kind::Small)),
     }

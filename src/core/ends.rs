@@ -74,6 +74,7 @@ impl Core {
             return;
         };
         let slow = self.waits.remove(now, key, &mut self.clients.stats.slow);
+        // Why the client was slow, for the log line: by its wait for the kernel, or else by its gate.
         let slow = slow.or_else(|| gated.and_then(|gate| Some((gate.why?, gate.say))));
         ended.note_slow(slow);
         self.count_departed(key, departed);
@@ -316,6 +317,7 @@ impl Core {
         let Some(session) = self.clients.session(key) else {
             return Ok(());
         };
+        // The list of refusals names no single connection, so the text of the key is not needed.
         let own = session.connected("");
         let who = Connected {
             user: user.or(own.user),
@@ -365,6 +367,7 @@ impl Core {
             let whom = request.whom.clone();
             let slots = self.clients.sessions.capacity();
             if self.cuts.looked_at == 0 {
+                // Of some clients, whichever they are, any may be meant: the walk begins anywhere.
                 self.cuts.first_slot = match whom {
                     Whom::Any { .. } => self.random() as usize % slots.max(1),
                     Whom::Refused | Whom::Chosen(_) => 0,

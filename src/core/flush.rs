@@ -153,6 +153,7 @@ impl BatchEncoder<'_> {
             return false;
         }
         plans.push(*self.compressor.plan(frame, client, company, stats));
+        // The clock is read only after a compression.
         self.has_time &= !self.compressor.take_has_compressed() || self.turn.has_batch_time();
         true
     }
@@ -171,6 +172,7 @@ impl BatchEncoder<'_> {
             if frame.encoded(Key::of(kind)).is_some() {
                 return true;
             }
+            // With room for the headers of stored blocks.
             let bytes = frame.body_bytes() + frame.body_bytes() / 8_192 + 64;
             if !self.make_large(frame, kind, || bytes, stats) {
                 return false;
@@ -252,6 +254,7 @@ impl Core {
         encoder.advance(&mut self.turn, stats);
         let is_over = !self.laps.is_under_way() || self.flush_lists(tx);
         if is_over {
+            // Held states go into the queues before the lap takes the lists, so that they go out in this lap.
             self.begin_release();
             self.release_states();
             self.laps.begin(&mut self.clients.dirty);
@@ -264,6 +267,7 @@ impl Core {
     /// Returns false if the time was over before the end of the lap.
     fn flush_lists(&mut self, tx: &mut dyn Transmit) -> bool {
         loop {
+            // `&`, because the others get a batch even if those with little to send have used up the time.
             let is_over = self.flush_little(tx) & self.flush_long(tx);
             // What is left of a long queue may be little, and belongs to this lap too.
             if !is_over || !self.laps.is_under_way() {
@@ -471,6 +475,7 @@ impl Core {
                 self.laps.add(list, key.slot);
             }
         }
+        // So many bytes are out that the first ping does not wait for its interval.
         if written.asks_early {
             session.ping_early(now, &self.limits);
         }
@@ -503,6 +508,7 @@ impl Core {
             AfterWrite::End(reason) => self.end(key, reason, SocketEnd::Close),
         }
         if reads_on {
+            // Pongs that are out count no longer as memory of the client's input; no message has come by that.
             self.count_received(key, InputProgress::None);
             self.resume(key, Pause::Control);
         }

@@ -62,8 +62,8 @@ pub(crate) enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// The number of a walk over the queues, and how many queue entries with this frame the walk has met. Only the thread
-/// of the hub walks; frames are shared by all threads.
+/// The number of a walk over the queues (`memory.rs`), and how many queue entries with this frame the walk has met.
+/// Only the thread of the hub walks; frames are shared by all threads.
 #[derive(Debug, Default)]
 pub(super) struct Counted(AtomicU64);
 
@@ -126,12 +126,12 @@ const _: () = assert!(size_of::<Frame>() <= 144);
 pub(super) const FRAME_BYTES: usize = allocated_bytes(size_of::<Frame>() + 2 * size_of::<usize>());
 
 impl Frame {
-    /// Starts a text frame; the payload is written to the builder.
+    /// Starts a text frame; the payload is written to the builder. `alive` counts the memory of the frame.
     pub fn text(alive: &FrameBytes) -> FrameBuilder {
         FrameBuilder::new(Content::Text, alive)
     }
 
-    /// Starts a binary frame.
+    /// Starts a binary frame, as [`text`](Self::text).
     pub fn binary(alive: &FrameBytes) -> FrameBuilder {
         FrameBuilder::new(Content::Binary, alive)
     }

@@ -213,6 +213,7 @@ impl Core {
         };
         session.record().code = Some(200);
         event_stream::answer_head(head, &self.limits, session.control(now));
+        // Nothing went wrong: the end counts as that of a client that leaves by itself.
         self.start_closing(key, CloseReason::PeerGone);
     }
 
@@ -304,6 +305,7 @@ impl Core {
         let first_ping_at = (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter);
         let moved = session.open(now, greeted, accepted, first_ping_at);
         let peer = session.peer();
+        // What was lost before the client came does not concern it.
         session.know_losses(self.losses.count);
         let stats = &mut self.clients.stats;
         stats.count_move(moved);

@@ -143,7 +143,7 @@ struct Memory {
     beside: usize,
     /// No message of the list with a lower number has kept copies.
     first_kept: u64,
-    /// No message of the list with a lower number has lent copies.
+    /// No message of the list with a lower number has lent copies ([`copies`]).
     first_lent: u64,
 }
 
@@ -302,6 +302,7 @@ impl History {
     fn is_new_since(&self, since: u64, wanted: &Wanted) -> bool {
         let mut new_names = self.new_names.iter();
         new_names.any(|(names, number)| {
+            // A pattern may match any of the new names.
             let is_pattern = wanted.patterns.is_some();
             since < *number && (is_pattern || names.matches(wanted.name.as_str()))
         })
@@ -435,6 +436,7 @@ impl History {
         page.reached = looked_at.or_else(|| {
             last.and_then(|&(at, name)| match at {
                 At::Entry(at) => Some(self.cursor_after(&self.entries[at], name.rank())),
+                // The walk above goes over the list alone.
                 At::NewestOnly(_) => None,
             })
         });
@@ -757,6 +759,7 @@ impl History {
         };
         entry.copies.forget(&mut self.memory.beside);
         let number = entry.number;
+        // The list begins after this message from now on.
         if let Some(since) = &mut self.since {
             let gone_us = entry.body.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
@@ -779,6 +782,7 @@ impl History {
         self.forgotten = number;
         self.numbers.forgot(number);
         if self.entries.is_empty() {
+            // New lists, which hold no memory.
             (self.entries, self.topics) = Default::default();
         }
         true
@@ -792,6 +796,7 @@ impl History {
             return false;
         };
         let newest_only = self.newest_only.get(index);
+        // What is kept from before a loss may have a newer message after it.
         let is_there = match (self.lost_and_asked(), newest_only) {
             (None, _) => true,
             (Some(lost), Some(entry)) => !lost.is_after(entry),

@@ -168,6 +168,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.gateway
             .handle_input(&mut self.core, &mut self.clients, input);
+        // By its work, the gateway may have got room for messages of clients that are not read.
         self.core.room_was_freed = true;
         self.finish_call();
     }
@@ -213,6 +214,7 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_last_read(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if self.core.phase(key) == Some(PhaseKind::Head) {
+            // `None`: without a whole head, it is not known whether an event stream was asked for.
             let late = RequestRefusal::new(408, "Request timeout");
             self.core
                 .refuse(key, late, CloseReason::HandshakeTimeout, None);
@@ -315,6 +317,7 @@ impl<G: Gateway> Hub<G> {
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effects = &mut self.core.effects;
         let effect = effects.pop_front();
+        // The list is empty: if it has very much room, that is given back.
         if effect.is_none() && tables::is_too_large(0, effects.capacity()) {
             *effects = VecDeque::new();
         }
@@ -477,6 +480,7 @@ impl<G: Gateway> Hub<G> {
         self.core.remove_left_frames();
         loop {
             self.core.reap();
+            // One at a time, because each may add to any of these lists.
             if let Some((key, reason)) = self.core.ended.pop_front() {
                 self.report_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {

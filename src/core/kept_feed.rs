@@ -189,6 +189,7 @@ impl Core {
             topic,
             frame: &frame,
             deliver: publication.deliver,
+            // Only a publication that is a frame itself is retained.
             retain: Retain::Keep,
             // The frame itself says whether it is of the feed.
             place: Place::Outside,
@@ -252,6 +253,7 @@ impl Core {
             BusNotice::Up => self.is_filling = false,
             BusNotice::Skipped { topic, place, .. } => {
                 if let Some(position) = place.position() {
+                    // No body: the message was left out.
                     history.keep(self.now, position, topic, None);
                 }
             }
@@ -296,6 +298,7 @@ impl Core {
         if self.has_history() && self.position().is_none() {
             // Random also after a loss: no earlier position may count from this mark.
             let nonce = self.random() & NONCE_MASK;
+            // The nonce alone makes the mark unique, so the hash and the numbers are 0.
             let mark = Mark { nonce, counter: 0 };
             self.note(&BusNotice::Feed(FeedNotice::Mark {
                 feed_hash: 0,

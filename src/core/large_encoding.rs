@@ -96,6 +96,7 @@ impl LargeEncoder {
                 deflater.begin();
                 Writer::Deflated(PayloadWriter::new(bytes / 2), deflater)
             }
+            // Plain and chained encodings of a large frame are never asked for.
             Kind::Stored | Kind::Plain | Kind::Chained => Writer::Stored(PayloadWriter::new(bytes)),
         };
         self.under_way = Some(UnderWay {

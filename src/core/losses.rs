@@ -57,7 +57,8 @@ impl Times {
         });
         let before = before.filter(|before| *before < losses);
         let (before, last) = match active {
-            // A time since the newest loss does not count: without an earlier one, no loss has hit the topic.
+            // A time since the newest loss does not count. Without an earlier one, no loss has hit the topic; with one,
+            // that is the only one.
             Active::No => (before?, before?),
             Active::UntilLoss => (before.unwrap_or(losses), losses),
             Active::Always => (before.unwrap_or(losses), u64::MAX),

@@ -38,8 +38,8 @@ const FRAMES_AT_ONCE: usize = 64;
 /// A walk has this part of [`Limits::work_us`](super::Limits::work_us) in each flush, of which a turn has several.
 pub(super) const WALK_PART: u64 = 4;
 
-/// The time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest time for which
-/// a walk waits until a flush has reached every client.
+/// The *rest*: the time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest
+/// time for which a walk waits until a flush has reached every client.
 const REST_US: u64 = 250_000;
 
 /// A client for which the kernel has taken nothing for so long is dropped although the kernel may take more: its frames wait

@@ -3,8 +3,9 @@
 //! The loop is behind if a newer state replaces an older one in a send queue during a flush, although the kernel takes
 //! all bytes of that client: the client has waited only for the loop. Each further push would cost time and deliver
 //! nothing. So from then on the newest state of each topic and key is held here, and goes to all members once the flush
-//! has reached all clients. Meanwhile a write skips the states in a send queue for which the queue has newer states.
-//! Holding ends with a round in which no state was replaced, or as a try after [`TRY_AFTER_US`].
+//! has reached all clients; from one such moment to the next is a *round*. Meanwhile a write skips the states in a send
+//! queue for which the queue has newer states. Holding ends with a round in which no state was replaced, or as a try
+//! after [`TRY_AFTER_US`].
 //!
 //! The states of a topic go out one at a time, oldest first, while there is time; the rest goes out in later turns. A
 //! publication of a topic with held states that is no state itself comes after them: they go out before it, in no round, and
@@ -300,6 +301,7 @@ impl Overload {
         if self.states > 0
             && let Some(held) = self.held.get_mut(topic)
         {
+            // If none is held any more, all that clients have seen is out.
             let oldest = held.states.first_key_value();
             let oldest = oldest.map_or(u64::MAX, |(number, _)| *number);
             held.seen.note(key, self.numbered, oldest);

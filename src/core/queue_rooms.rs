@@ -60,6 +60,7 @@ impl RoomWalk {
                 }
             }
             self.next_slot += 1;
+            // A look at a client is short, so the clock is not read after each.
             if self.next_slot.is_multiple_of(64) && !turn.has_time() {
                 return false;
             }
@@ -126,6 +127,7 @@ impl Core {
         }
         self.rooms.next_bytes = match are_enough && open_enough {
             true => next_bytes,
+            // Another walk follows at once.
             false => 0,
         };
     }

@@ -59,6 +59,7 @@ impl<G: Gateway> Hub<G> {
             self.core.turn.begin_share(key, self.core.limits.share_us);
             let has_more = self.use_share(key);
             match has_more {
+                // It is in the other line, for memory.
                 true if self.core.no_frame_room.contains(&key) => {}
                 true => self.core.stand_in_line(key),
                 false => self.core.resume(key, Pause::Turn),

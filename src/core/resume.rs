@@ -102,6 +102,7 @@ impl Core {
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
         let mut page = history.page(cursor, wanted, may_skip, budget)?;
+        // None of them is charged yet.
         self.charge_messages(key, &mut page.messages, 0)?;
         Ok(page)
     }
@@ -182,6 +183,7 @@ impl Core {
         };
         let (mut newest, found) = history.newest(wanted, count, budget);
         found?;
+        // None of them is charged yet.
         self.charge_messages(recipient.key, &mut newest, 0)?;
         Ok(newest)
     }
@@ -287,6 +289,7 @@ impl Core {
         let budget = self.frame_budget(recipient);
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
         let (mut missed, outcomes) = history.missed(since, wanted, budget);
+        // None of them is charged yet.
         self.charge_messages(recipient.key, &mut missed, 0)?;
         Ok((missed, outcomes))
     }

@@ -41,6 +41,7 @@ impl Refusals {
     /// Whether a refusal with exactly these conditions has not ended.
     fn holds(&self, cut: &Cut, now: i64) -> bool {
         let ends = self.by_conditions.get(&cut.key());
+        // The end for old tokens is the last end: never before that for all.
         ends.is_some_and(|ends| now < ends.old)
     }
 

@@ -145,6 +145,7 @@ impl Pair {
         let last = &self.after;
         let (busy_us, in_flight) = (self.grown(|s| s.busy_us), last.in_flight_bytes());
         let (mss, window) = (u64::from(last.mss_bytes), u64::from(last.window_bytes));
+        // For most of the time, no byte was in flight.
         if busy_us * 2 < self.passed_us() {
             return if late_us >= LATE_US {
                 Cause::Late
@@ -155,6 +156,7 @@ impl Pair {
         if last.retransmits >= 2 && last.last_ack_ms >= SILENT_MS && in_flight >= mss {
             return Cause::Silent;
         }
+        // The round trip is far longer than the shortest one while much is in flight: that waits on the path.
         let queued_us = last.rtt_us.saturating_sub(last.min_rtt_us);
         let is_far = u64::from(last.rtt_us) >= 3 * u64::from(last.min_rtt_us);
         if is_far && queued_us >= QUEUED_RTT_US && in_flight >= (2 * mss).max(window * 3 / 10) {
@@ -167,10 +169,12 @@ impl Pair {
         if last.is_closed() {
             return Cause::Closed;
         }
-        // A window of less than a segment is full because the client's program does not read.
+        // A round trip fills at least half of the window, and without it more could be in flight. A window of less than
+        // a segment is full because the client's program does not read.
         if window >= mss && round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
             return Cause::Window;
         }
+        // The window was the limit for half of the busy time, or for a fifth of it and is full now.
         let limited_us = self.grown(|s| s.window_limited_us);
         let is_full = in_flight + mss > window;
         if limited_us * 2 >= busy_us || limited_us * 5 >= busy_us && is_full {

@@ -301,6 +301,7 @@ impl Topics {
         }
         match delivery.retain {
             Retain::Keep => {}
+            // The same frame keeps its number: members that got it on joining have that number.
             Retain::Set if topic.holds(delivery.frame) => {}
             Retain::Set => {
                 topic.retained = Some(Arc::clone(delivery.frame));

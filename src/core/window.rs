@@ -337,6 +337,7 @@ impl Windows {
 /// Appends to a list, and removes what references no longer reach. Lists that end with the same reachable bytes become
 /// equal.
 fn append(sent: &mut Vec<Sent>, next: NextPayload) {
+    // A gap at the end of the list and the new one are a single gap.
     let open = sent.pop_if(|last| last.frame.is_none());
     let gap = next.gap + open.map_or(0, |open| open.gap as usize);
     let bytes = next.frame.map_or(0, |(_, bytes)| bytes);

@@ -43,6 +43,7 @@ struct Schedule {
 impl Schedule {
     /// The earliest time of the next fetch that can bring a missing key: a fetch for a token, or the regular fetch.
     fn next_for_token_ms(&self) -> u64 {
+        // 0: at once, if no token has caused a fetch so far.
         let again_ms = self.asked_ms.map_or(0, |at| at + FETCH_AGAIN_MS);
         // After a failure, a token waits for the next attempt like everybody.
         match self.failures {
@@ -76,6 +77,7 @@ impl Schedule {
     fn failed(&mut self, now_ms: u64) {
         let wait_ms = match self.has_keys {
             true => FETCH_AGAIN_MS,
+            // 16 doublings are over the limit by far, and do not overflow.
             false => (FIRST_RETRY_MS << self.failures.min(16)).min(FETCH_AGAIN_MS),
         };
         self.failures = self.failures.saturating_add(1);
@@ -221,6 +223,7 @@ impl KeyFetches {
                 Ok(_) => self.schedule.succeeded(now_ms),
                 Err(_) => self.schedule.failed(now_ms),
             }
+            // After the schedule was changed, because the time follows from it.
             let next_us = self.schedule.next_for_token_ms() * 1000;
             match &fetched {
                 Ok(_) => self.ring.note_good_fetch(now_us, next_us),

@@ -71,6 +71,7 @@ impl KeyFiles {
     pub(crate) fn load(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
         let fingerprints = Fingerprints::take(self.paths().cloned());
         let texts = self.texts(files::read)?;
+        // `None`: the set at the URL is fetched later.
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
         if url.is_some() {
@@ -102,8 +103,8 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secrets, the keys in `texts`, those of the files in the order of [`Self::paths`], and the keys in the set that was
-    /// `fetched` from the URL. A broken key is an error in a file, and is left out in a fetched set.
+    /// The secrets, the keys in `texts`, those of the files in the order of [`Self::paths`], and the keys in the set
+    /// that was `fetched` from the URL. A broken key is an error in a file, and is left out in a fetched set.
     fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         for secret in self.0.jwt_secret.iter().chain(&self.0.jwt_secret_before) {
@@ -168,6 +169,7 @@ impl KeyUrl {
         let authorities = settings.jwks_ca_file.as_deref();
         let tls = url
             .wants_tls()
+            // `None`: the provider needs no certificate of weirgate.
             .then(|| tls_roots::client(authorities, None));
         let tls = tls
             .transpose()

@@ -49,6 +49,7 @@ impl Deflater {
     pub fn with_window(level: u32, window_bits: u8) -> Self {
         let level = Compression::new(level.clamp(1, 9));
         Self {
+            // `false`: without the header of zlib.
             state: Compress::new_with_window_bits(level, false, window_bits),
         }
     }
@@ -126,11 +127,13 @@ impl Deflater {
 
     /// Appends the end of such a body.
     pub fn end_stored(out: &mut Vec<u8>) {
+        // The first byte of an empty block; the other four are the tail that every sender cuts off.
         out.push(0);
     }
 
     /// Appends the header of one stored block, whose `len` bytes the caller appends.
     pub fn write_stored_header(out: &mut Vec<u8>, len: u16) {
+        // 0: a stored block, and not the last one.
         out.push(0);
         out.extend_from_slice(&len.to_le_bytes());
         out.extend_from_slice(&(!len).to_le_bytes());
@@ -198,6 +201,7 @@ pub(crate) struct Inflation {
 impl Default for Inflation {
     fn default() -> Self {
         Self {
+            // As in `Deflater::with_window`.
             state: Decompress::new(false),
             taken: 0,
         }

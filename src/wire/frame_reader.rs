@@ -38,7 +38,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// Returns the close code (§7.4.1; contract: row closing).
+    /// Returns the close code (§7.4.1; closes.md).
     pub fn close_code(self) -> u16 {
         match self {
             Self::TooBig => 1009,
@@ -321,6 +321,7 @@ impl FrameReader {
 
     /// Returns the length of the header, known from its second byte on.
     fn head_bytes_needed(&self) -> usize {
+        // Two bytes, none, two or eight for a longer length, and four of the mask.
         match self.head[1] & !MASKED {
             _ if self.head_len < 2 => 2,
             126 => 8,

@@ -5,8 +5,8 @@
 //! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), and always
 //! after `check_depth`. When sonic-rs skips a value, it also skips the four bytes after `\u` unread, even a quote, so
 //! brackets after such an escape could look like part of a string. This is why the escapes are checked first, too.
-//! Iterating over an object, sonic-rs accepts bytes after its end; [`Json::check`] and [`Json::object_entries`] refuse them
-//! (contract: row JSON).
+//! Iterating over an object, sonic-rs accepts bytes after its end; [`Json::check`] and [`Json::object_entries`] refuse
+//! them.
 //!
 //! serde_json, which tests and tools use, limits nesting to 128 levels; the JSON parser of the crate `nats` to 512.
 

@@ -102,12 +102,15 @@ impl KeptCursor {
 
     /// Whether this instance has lost messages after the position, as far as it knows.
     fn is_before_loss_of(&self, head: KeptHead) -> bool {
+        // The newest loss is a gap: no hole came after it.
         let is_gap = head.gap > 0 && head.gap == head.loss;
         match (self.found_by, self.stored()) {
             (FoundBy::Number { loss } | FoundBy::NumberUntilRead { loss }, _) => loss < head.gap,
             // The stream is read from its beginning.
             (_, None) => false,
+            // Nothing was read since the loss. So the position is from before it, unless this question has brought it.
             (FoundBy::Position, Some(_)) if head.position.is_none() => is_gap && !self.has_brought,
+            // The position is older than all that was read since the loss.
             (_, Some((id, _))) => is_gap && head.first_since.is_some_and(|first| id < first),
         }
     }
@@ -138,6 +141,7 @@ impl KeptCursor {
         } else {
             self.position = reached.or(self.position);
             let loss = self.asked.loss;
+            // Nothing was read since the loss: the stream may have lost other messages before the next one.
             self.found_by = match reached_id.is_none() && loss > 0 {
                 true => FoundBy::NumberUntilRead { loss },
                 false => FoundBy::Number { loss },

@@ -260,6 +260,7 @@ impl NewestOnly {
 
     /// The message that has been kept for longest.
     fn longest(&self) -> Option<(u64, KeptOrder)> {
+        // Numbers begin at 1. Messages without one (0) are in `read`, by the time since which they are kept.
         let numbered = self.entries.range((1, StoredId::default())..).next();
         let numbered = numbered.map(|(place, newest)| (newest.entry.kept_us, *place));
         let read = self.read.first_key_value().map(|(longest, _)| *longest);

@@ -52,6 +52,7 @@ impl MessageNumbers {
     pub(super) fn mark(&mut self, feed_hash: u32, mark: Mark, count: u64) {
         let number = match self.newest_mark {
             Some((_, before)) => before + count,
+            // The first mark of a connection: what comes after it follows the newest message.
             None => self.head,
         };
         self.feed_hash = Some(feed_hash);
@@ -121,6 +122,7 @@ impl MessageNumbers {
     /// Notes that the message with this number and all messages before are no longer kept: of their ids, those over
     /// [`IDS_MAX`] are forgotten.
     pub(super) fn forgot(&mut self, number: u64) {
+        // `head` less the ids is the number before that of the first id.
         while self.ids.len() > IDS_MAX
             && self.head - (self.ids.len() as u64) < number
             && self.ids.pop_front().is_some()

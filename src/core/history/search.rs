@@ -308,6 +308,7 @@ impl History {
             if !matching.take_time_for(topics.len()) {
                 return Ok(Some(self.entries[at].number));
             }
+            // `others`: so many topics before it no wanted name matches.
             while let Some(others) = matching.first_of(topics) {
                 at += others;
                 let entry = &self.entries[at];
@@ -402,6 +403,7 @@ impl History {
             let alone = u32::from(self.newest_only.get(topic).is_some());
             if newest.seen.get(&topic) == Some(&newest.count) {
                 matching.exclude(topic);
+            // More messages are kept than the one that stays alone, so the list has some.
             } else if self.known_topics.kept(topic) > alone {
                 listed += 1;
             }

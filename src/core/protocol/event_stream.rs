@@ -142,10 +142,12 @@ impl EventWriter {
     pub(crate) fn finish(mut self, frame: &Frame) -> Encoded {
         response::end_event(&mut self.event, frame.position());
         self.event.shrink_to_fit();
+        // An event has no room before it: it begins at 0.
         Encoded::new(self.event, 0, self.body_at)
     }
 
     fn whole(mut self, frame: &Frame) -> Encoded {
+        // No limit: the highest multiple of three.
         while self.step(frame, usize::MAX / 3 * 3) {}
         self.finish(frame)
     }

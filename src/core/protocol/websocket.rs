@@ -266,6 +266,7 @@ impl WebSocket {
         };
         let new = || Box::new(new_context(self.reader.message_bytes_max()));
         let context = self.context.get_or_insert_with(new);
+        // The pipe never fails. If the client has closed before, there is nothing to send.
         let _ = context.close(&mut pipe, Some(frame));
         let _ = context.flush(&mut pipe);
     }

@@ -133,6 +133,7 @@ impl Cut {
             ("token", &cut.token),
         ];
         for (name, text) in texts {
+            // A condition that is not given is right: as one of a byte.
             let bytes = text.as_ref().map_or(1, String::len);
             if !(1..=Refusal::TOKEN_BYTES_MAX).contains(&bytes) {
                 return Err(format!("{name}: 1 to {} bytes", Refusal::TOKEN_BYTES_MAX));
@@ -248,6 +249,7 @@ impl Cut {
     pub(super) fn ending(&self, ends: &Ends) -> Self {
         Self {
             until: (ends.all < i64::MAX).then(|| seconds(ends.all)),
+            // Only if old tokens stay refused for longer than others.
             since: (ends.all < ends.old).then(|| seconds(ends.since)),
             ..self.clone()
         }

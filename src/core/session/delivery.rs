@@ -80,6 +80,7 @@ impl Session {
                 .key()
                 .map(|key| throttle.judge(now, key, frame, under_way, limits.hard_bytes))
             {
+                // A frame without a key is never held, but must not tell a later position than those that are.
                 None if frame.has_position() && throttle.has_rate() && throttle.count() > 0 => {
                     return Some(Self::overtakes(frame));
                 }

@@ -65,6 +65,7 @@ impl Session {
             Phase::Gone => return None,
         };
         let soft = self.queue.over_soft_since();
+        // A microsecond more, because only then the time is over (`soft_limit_due`).
         let soft = soft.map(|since| since + limits.send_queue.soft_for_us + 1);
         let throttle = self.throttle().and_then(Throttle::due_us);
         let gate = self.gate_due(now, limits);

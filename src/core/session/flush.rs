@@ -142,6 +142,7 @@ impl Session {
             Encoding::Event => (Kind::Event, event_stream::encode),
             Encoding::RawEvent => (Kind::RawEvent, event_stream::encode_raw),
         };
+        // Events are not deflated, so nothing looks at these.
         let params = DeflateParams::default();
         let make = |frame: &Arc<Frame>, _, plans: &mut Vec<FramePlan>| {
             encode(frame, Encode::Event(kind, event), plans)

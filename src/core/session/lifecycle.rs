@@ -99,6 +99,7 @@ impl Session {
             return Ok(None);
         };
         let before = read.len();
+        // One byte more than permitted shows that the head is too large.
         let room = (bytes_max + 1).saturating_sub(before);
         read.extend_from_slice(&input[..input.len().min(room)]);
         if let Some(error) = HeadError::of_tls(read) {

@@ -86,6 +86,7 @@ impl Throttle {
     /// Sets or ends the rate. The caller has opened the throttle, so no frame is held.
     pub(super) fn set_rate(&mut self, now: Now, rate: Option<MaxRate>) {
         self.interval_us = rate.map_or(0, |rate| rate.interval_us);
+        // A shorter interval counts at once.
         self.next_us = self.next_us.min(now.mono_us + self.interval_us);
     }
 
@@ -236,6 +237,7 @@ impl Session {
     pub(super) fn throttle_mut(&mut self) -> &mut Throttle {
         self.is_limited = true;
         let throttle = &mut self.cold.throttle;
+        // Without a rate: the caller sets it, or a gate.
         throttle.get_or_insert_with(|| Box::new(Throttle::new(None)))
     }
 

@@ -38,6 +38,7 @@ impl Session {
     pub(super) fn unread_answer_bytes(&self) -> u32 {
         let UnreadAnswers { bytes, until } = self.cold.unread_answers;
         let out = self.queue.frames_out() as u32;
+        // Of counts that are cut to 32 bits, the sign of the difference says which is ahead.
         let are_out = self.queue.data_is_empty() || until.wrapping_sub(out) as i32 <= 0;
         if are_out { 0 } else { bytes }
     }

@@ -199,6 +199,7 @@ impl Waits {
     /// The time of the next poll; `None` while no client waits.
     pub(crate) fn due_us(&self) -> Option<u64> {
         match self.walk {
+            // A poll is under way, and goes on at once.
             Some(_) => Some(0),
             None if self.by_client.is_empty() => None,
             None => Some(self.polls[POLLS - 1] + EVERY_US),

@@ -91,6 +91,7 @@ impl Both {
                 // An outage ends what that side had reached, and nothing of the other side.
                 self.caught_up_waits &= side == Side::Beside;
                 self.has_subscribed &= side == Side::Stream;
+                // Until both are up again, the loop gets only the first `Down`.
                 (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
             }
             (Side::Beside, BusEvent::Gap { lost }) => Some(BusEvent::GapBeside { lost: *lost }),

@@ -227,8 +227,8 @@ impl TrustedProxies {
     /// Returns the client's address: the peer's address, or behind trusted proxies the right-most address of
     /// `X-Forwarded-For` outside the trusted networks, or of `Forwarded` (RFC 7239) in a request without
     /// `X-Forwarded-For`. The client may have forged the entries further left. Empty entries are skipped; any other
-    /// entry without an address ends the search. With [`Self::Any`] the client is the right-most entry (contract
-    /// events, row "The call"). `lines` returns the lines of a header.
+    /// entry without an address ends the search. With [`Self::Any`] the client is the right-most entry (settings.md,
+    /// `--trusted-proxies`). `lines` returns the lines of a header.
     pub fn client<'a, I: Iterator<Item = &'a [u8]>>(
         &self,
         peer: &Peer,

@@ -30,6 +30,7 @@ struct Rings<T>(ChunkedSlab<Node<T>>);
 impl<T> Rings<T> {
     /// Appends a value to a ring, or starts a new ring. Returns the index of the value.
     fn push(&mut self, first: Option<u32>, value: T) -> u32 {
+        // Set below: a value alone in its ring is its own neighbour.
         let (before, after) = (0, 0);
         let at = self.0.insert(Node {
             value,
@@ -123,6 +124,7 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         self.entry_at.get_or_insert_with(entry, || {
             let client = client.group();
             let line = *line_at_of.get_or_insert_with(client, || {
+                // Before the line whose turn is next, so its own turn comes last.
                 lines.push(*turn, AddressLine { client, head: None })
             });
             turn.get_or_insert(line);

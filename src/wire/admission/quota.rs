@@ -172,6 +172,7 @@ impl Quota {
         let state = self.state();
         let free = state.free(self.0.max);
         let has_room = amount <= free && state.held_by(client.group()) < free;
+        // 0: no progress so far. A store that evicts too says at once what the holder does.
         has_room.then(|| self.insert(state, client, amount, 0))
     }
 
@@ -223,6 +224,7 @@ impl Quota {
         let mut state = self.state();
         let granted = amount.min(state.room_for(self.0.max, client));
         state.refused += u64::from(granted < amount);
+        // As in `grant_spare`.
         self.insert(state, client, granted, 0)
     }
 
@@ -262,6 +264,7 @@ impl Quota {
             let is_needed = |state: &QuotaState, amount| {
                 state.held - state.evicting > amount && state.is_over(max - max / 8)
             };
+            // Any holder, stalled or not, of any address.
             Self::choose(state, now_us, 0, 0, is_needed);
         }
     }
@@ -271,6 +274,7 @@ impl Quota {
     pub fn evict(&self, others: u64, stalled_us: u64, now_us: u64) {
         let state = self.state();
         let until = state.evicted + others;
+        // 0: of any address.
         Self::choose(state, now_us, stalled_us, 0, |state, _| {
             state.evicted < until
         });

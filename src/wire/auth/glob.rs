@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::match_budget::{MatchBudget, OverBudget};
 use crate::base::allocated_bytes;
 
-/// Whether a name counts as a pattern: only `*` and `?` make one, `[` and `\` alone do not (contract channels: row
-/// names).
+/// Whether a name counts as a pattern: only `*` and `?` make one, `[` and `\` alone do not (protocol-channels.md,
+/// "Names and patterns").
 pub(super) fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }

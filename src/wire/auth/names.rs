@@ -123,6 +123,7 @@ impl NamePatterns {
     /// Whether the name is in the list or matches a pattern.
     pub fn matches(&self, name: &str) -> bool {
         let matches = self.matches_within(name, &mut MatchBudget::unlimited());
+        // An unlimited budget is never used up.
         matches.unwrap_or(false)
     }
 
@@ -133,6 +134,7 @@ impl NamePatterns {
             Kind::Redis(globs) => globs.match_name(name, &mut budget),
             Kind::Nats(subjects) => subjects.match_bytes(name, &mut budget),
         };
+        // As in `matches`.
         matches.unwrap_or(false)
     }
 

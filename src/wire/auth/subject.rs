@@ -109,6 +109,7 @@ impl Subject {
     /// Whether the pattern matches the subject. `subject` has no wildcards.
     pub fn matches(&self, subject: &str) -> bool {
         let tokens = subject.split('.').map(Some);
+        // An unlimited budget is never used up.
         let matches = self.matches_tokens(tokens, &mut MatchBudget::unlimited());
         matches.unwrap_or(false)
     }

@@ -31,6 +31,7 @@ pub fn escaped_bytes(text: &[u8], kept: &[char]) -> String {
     for chunk in text.utf8_chunks() {
         shown.push_str(&escaped(chunk.valid(), kept));
         for byte in chunk.invalid() {
+            // Writing to a `String` cannot fail.
             let _ = write!(shown, "\\x{byte:02x}");
         }
     }

@@ -83,6 +83,7 @@ impl<K, V, const PART: usize> ExtendibleMap<K, V, PART> {
         const PLACE_BYTES: usize = 1;
         let places = |entries: usize| match entries {
             0 => 0,
+            // No table has fewer places.
             1..=3 => 4,
             // Seven eighths of the places are used.
             entries => (entries * 8 / 7).next_power_of_two(),

@@ -56,6 +56,7 @@ impl InflateWindows {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
+        // A single thread has all windows, so a load and a store suffice.
         self.0.granted.store(granted, Ordering::Relaxed);
         Some(InflateWindow {
             totals: Arc::clone(&self.0),

@@ -21,6 +21,7 @@ impl Trace {
     /// `states` are the `tracestate` lines in their order.
     pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
         let [version, trace, id, flags] = trace_parts(parent)?;
+        // The specification forbids the version `ff`.
         let is_good = is_hex(version, 2)
             && version != "ff"
             && is_id(trace, 32)

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use super::Json;
 
 impl Json<'_> {
-    /// Returns JSON of a service as UTF-8 without a byte order mark. UTF-16 and UTF-32 are known by their mark, or by the zero
-    /// bytes of their first two characters, which are ASCII (RFC 4627 §3; contract: row JSON of services). A text that is none
-    /// of these is returned unchanged.
+    /// Returns JSON of a service as UTF-8 without a byte order mark. UTF-16 and UTF-32 are known by their mark, or by
+    /// the zero bytes of their first two characters, which are ASCII (RFC 4627 §3). A text that is none of these is
+    /// returned unchanged.
     pub fn utf8_of(text: &[u8]) -> Cow<'_, [u8]> {
         let decoded = match text {
             [0xff, 0xfe, 0, 0, rest @ ..] => from_utf32(rest, u32::from_le_bytes),
