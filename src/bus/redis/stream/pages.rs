@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::range::RangeSize;
 use super::read_limits;
-use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
+use super::reader::{EntryPrints, STATE, StreamEntry, StreamProof, entries, id_text, message};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, is_of_user_or_key, shown_trimmed};
@@ -52,6 +52,7 @@ pub(super) struct RedisStreamPages {
     names: Names,
     key: String,
     progress: SourceProgress,
+    prints: EntryPrints,
     open: VecDeque<QuestionReading>,
     /// The connection between two looks at the requests.
     parts: Option<Parts>,
@@ -66,7 +67,9 @@ type Parts = (Buffered, RespReader, RedisEndpoint, SocketAddr, RangeSize);
 struct QuestionReading {
     question: Question,
     sought: Sought,
+    /// The last entry that was read, as of [`PageCursor`]: its id, and its hash if it was read here.
     after: Option<StoredId>,
+    hash: Option<u64>,
     cut: Option<RetainedCut>,
     /// What was sent of this page.
     values: usize,
@@ -104,6 +107,8 @@ enum AnswerEnd {
     Error(String),
     /// An entry was not one.
     Unreadable,
+    /// The last entry that was read is another one by now: the stream was made anew.
+    OtherEpoch,
     /// The loop has ended.
     LoopGone,
 }
@@ -153,6 +158,7 @@ impl QuestionReading {
         Self {
             sought: Sought::new(&question.names),
             after: question.after.after,
+            hash: question.after.hash,
             question,
             cut: None,
             values: 0,
@@ -183,8 +189,10 @@ impl QuestionReading {
         BusEvent::RetainedPage {
             number: self.question.number,
             cursor: Arc::new(PageCursor {
+                after: self.after,
+                hash: self.hash,
                 cut: self.cut,
-                ..PageCursor::after(self.after)
+                ..PageCursor::default()
             }),
             is_open,
         }
@@ -196,6 +204,12 @@ impl QuestionReading {
             number: self.question.number,
             cut: cut.or(self.cut),
         }
+    }
+
+    /// The end of a question whose last entry is of another epoch of the stream. What is missing already stays the reason.
+    fn end_of_epoch(self) -> BusEvent {
+        let cut = self.cut.or(Some(RetainedCut::Epoch));
+        self.end(cut)
     }
 }
 
@@ -219,6 +233,7 @@ impl RedisStreamPages {
             names,
             key: key.to_owned(),
             progress,
+            prints: EntryPrints::default(),
             open: VecDeque::new(),
             parts: None,
             connected: (Instant::now(), 0),
@@ -307,6 +322,7 @@ impl RedisStreamPages {
             }
             AnswerEnd::Error(words) => self.fail(&reading, &words, link),
             AnswerEnd::Unreadable => self.unreadable(reading, link),
+            AnswerEnd::OtherEpoch => link.send(reading.end_of_epoch()),
             AnswerEnd::LoopGone => Err(LoopGone),
         }
     }
@@ -380,6 +396,7 @@ impl RedisStreamPages {
             servers,
             waiter,
             key,
+            prints,
             ..
         } = self;
         let patience = Duration::from_millis(servers.settings.times.ping_timeout_ms);
@@ -402,7 +419,7 @@ impl RedisStreamPages {
             let end = take_entries(
                 &mut connection,
                 (key, &mut range),
-                reading,
+                (reading, prints),
                 patience,
                 |reading, entry| hand_over(key, reading, entry, link),
             )?;
@@ -430,10 +447,10 @@ impl RedisStreamPages {
                 ask(servers.connect(waiter)?, RangeSize::aiming_at(PAGE_BYTES))?
             }
         };
-        // After an entry that is none, the rest of the answer is on the way.
+        // After an entry that ends the question, the rest of the answer is on the way.
         self.parts = match answer.end {
             AnswerEnd::Whole(_) | AnswerEnd::Error(_) => Some(parts),
-            AnswerEnd::Unreadable | AnswerEnd::LoopGone => None,
+            AnswerEnd::Unreadable | AnswerEnd::OtherEpoch | AnswerEnd::LoopGone => None,
         };
         Ok(answer)
     }
@@ -498,10 +515,7 @@ impl RedisStreamPages {
         if now.duration_since(behind.since) >= BEHIND_MAX {
             return match is_gone {
                 // The source has not seen the entry either, or will soon see that the stream is another one.
-                true => {
-                    let cut = reading.cut.or(Some(RetainedCut::Epoch));
-                    link.send(reading.end(cut))
-                }
+                true => link.send(reading.end_of_epoch()),
                 false => self.refuse(reading, &error.to_string(), link),
             };
         }
@@ -518,11 +532,12 @@ impl RedisStreamPages {
     }
 }
 
-/// Asks for entries from the last one that was read on, and takes each as it comes.
+/// Asks for entries from the last one that was read on, and takes each as it comes. A stream that is made anew may give the
+/// id of the last one to another entry, so its print is compared too.
 fn take_entries(
     connection: &mut Connection<'_>,
     (key, range): (&str, &mut RangeSize),
-    reading: &mut QuestionReading,
+    (reading, prints): (&mut QuestionReading, &EntryPrints),
     patience: Duration,
     mut hand_over: impl FnMut(&mut QuestionReading, StreamEntry) -> Result<(), LoopGone>,
 ) -> Result<AnswerEnd, RedisError> {
@@ -557,7 +572,11 @@ fn take_entries(
         taken.entries += 1;
         range.arrived(bytes);
         taken.newest = Some(entry.id);
+        let before_hash = reading.hash.replace(prints.print(&entry).hash);
         if taken.newest == before {
+            if before_hash.is_some() && before_hash != reading.hash {
+                return Ok(AnswerEnd::OtherEpoch);
+            }
             continue;
         }
         if taken.entries == 1 && before.is_some() {
