@@ -67,9 +67,11 @@ type Parts = (Buffered, RespReader, RedisEndpoint, SocketAddr, RangeSize);
 struct QuestionReading {
     question: Question,
     sought: Sought,
-    /// The last entry that was read, as of [`PageCursor`]: its id, and its hash if it was read here.
+    /// The last entry that was read, as of [`PageCursor`]: its id, its hash if it was read here, and whether it is handed
+    /// over once more.
     after: Option<StoredId>,
     hash: Option<u64>,
+    repeats: bool,
     cut: Option<RetainedCut>,
     /// What was sent of this page.
     values: usize,
@@ -159,6 +161,7 @@ impl QuestionReading {
             sought: Sought::new(&question.names),
             after: question.after.after,
             hash: question.after.hash,
+            repeats: question.after.repeats,
             question,
             cut: None,
             values: 0,
@@ -191,6 +194,7 @@ impl QuestionReading {
             cursor: Arc::new(PageCursor {
                 after: self.after,
                 hash: self.hash,
+                repeats: self.repeats,
                 cut: self.cut,
                 ..PageCursor::default()
             }),
@@ -577,11 +581,13 @@ fn take_entries(
             if before_hash.is_some() && before_hash != reading.hash {
                 return Ok(AnswerEnd::OtherEpoch);
             }
-            continue;
-        }
-        if taken.entries == 1 && before.is_some() {
+            if !std::mem::take(&mut reading.repeats) {
+                continue;
+            }
+        } else if taken.entries == 1 && before.is_some() {
             reading.cut.get_or_insert(RetainedCut::Window);
         }
+        reading.repeats = false;
         if hand_over(reading, entry).is_err() {
             return Ok(AnswerEnd::LoopGone);
         }
