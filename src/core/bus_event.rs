@@ -167,6 +167,10 @@ pub struct PageCursor {
     pub parts: Vec<ReadPart>,
     /// The last message that was read, in a question for all messages of the stream that is the kept feed.
     pub after: Option<StoredId>,
+    /// Whether the question brings that message once more, because a client may lack a copy of it.
+    pub repeats: bool,
+    /// A hash of that message, if the source has read it and its id may be that of another message by now.
+    pub hash: Option<u64>,
     /// Why messages before this place may be missing; `None` if they are whole.
     pub cut: Option<RetainedCut>,
 }

@@ -38,8 +38,9 @@ const FRAMES_AT_ONCE: usize = 64;
 /// A walk has this part of [`Limits::work_us`](super::Limits::work_us) in each flush, of which a turn has several.
 pub(super) const WALK_PART: u64 = 4;
 
-/// The *rest*: the time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest
-/// time for which a walk waits until a flush has reached every client.
+/// The *rest*: the time from a walk that freed enough, or found nothing to free, to the next walk; shorter if clients
+/// waited for the loop during the walk. Also the longest time for which a walk waits until a flush has reached every
+/// client.
 const REST_US: u64 = 250_000;
 
 /// A client for which the kernel has taken nothing for so long is dropped although the kernel may take more: its frames wait
@@ -66,6 +67,9 @@ pub(super) struct FrameMemory {
     over_since: Option<u64>,
     /// No walk begins before this time, microseconds of the monotonic clock, unless the rest ends early.
     rest_until: u64,
+    /// Whether clients waited for the loop during the last walk. They may have shared the frames of those that do not read,
+    /// which no drop would have freed, so the rest ends once the loop has reached every client.
+    was_amid_flush: bool,
     /// At so much memory of all frames a rest ends early.
     next_bytes: u64,
     /// The client that began last to get older messages, and when, microseconds of the monotonic clock.
@@ -76,6 +80,8 @@ pub(super) struct FrameMemory {
 #[derive(Debug, Default)]
 struct QueueWalk {
     number: u32,
+    /// As of [`FrameMemory`].
+    was_amid_flush: bool,
     next_slot: usize,
     /// The frames of this slot that were examined, and the client's share so far.
     examined: usize,
@@ -299,10 +305,14 @@ impl Core {
         self.stats().messages_waiting > 0 || self.resumed_messages.held() > 0
     }
 
-    /// Whether a client may begin to get older messages, whose frames take memory until the client has them. So clients that
-    /// come back together are served one after the other, instead of dropped for their frames.
+    /// Whether a client may begin to get older messages. It may not while some of them may be lost ([`super::doubts`]), nor
+    /// while memory is short: the frames take memory until the client has them. So clients that come back together are
+    /// served one after the other, instead of dropped for their frames.
     pub fn may_begin_resume(&mut self, key: SessionKey) -> bool {
-        let may_begin = self.has_resume_room();
+        if self.history.is_none() {
+            return true;
+        }
+        let may_begin = !self.waits_for_word(key) && self.has_resume_room();
         if may_begin {
             self.memory.began = Some((key, self.now.mono_us));
         }
@@ -352,12 +362,17 @@ impl Core {
     /// waits for the end of the flush; if a flush never ends, only for a limited time.
     fn is_walk_due(&self) -> bool {
         let (memory, now) = (&self.memory, self.now.mono_us);
-        let is_due = now >= memory.rest_until && self.is_over_frame_limit();
-        if !is_due && !self.outgrows_walks() {
+        let rests = || now < memory.rest_until && (!memory.was_amid_flush || self.has_unreached());
+        if !self.is_over_frame_limit() || rests() && !self.outgrows_walks() {
             return false;
         }
         let waited_long = || memory.over_since.is_some_and(|at| now >= at + REST_US);
         !self.has_unflushed() || waited_long()
+    }
+
+    /// Whether some clients wait for the loop, and not for their kernels.
+    fn has_unreached(&self) -> bool {
+        self.has_unflushed() || !self.clients.gather.waiting.is_empty()
     }
 
     /// Looks at a part of the queues while frames are over their limit, and drops clients after the end of the walk.
@@ -384,6 +399,7 @@ impl Core {
             },
             None => return,
         };
+        walk.was_amid_flush |= self.has_unreached();
         self.turn.begin(self.limits.work_us / WALK_PART);
         match walk.advance(self.now, &self.clients.sessions, &mut self.turn) {
             true => self.end_walk(walk),
@@ -395,6 +411,7 @@ impl Core {
     /// limit.
     fn end_walk(&mut self, walk: QueueWalk) {
         self.memory.walks += 1;
+        self.memory.was_amid_flush = walk.was_amid_flush;
         let candidates = walk.candidates.into_sorted().into_iter();
         self.drop_found(Found {
             candidates: candidates.map(|Reverse((_, key))| key).collect(),

@@ -95,6 +95,11 @@ impl Bench {
         after.map(|id| id.major)
     }
 
+    /// Whether the newest question brings the message after which it begins once more.
+    fn asks_for_last(&self) -> bool {
+        self.world.outputs.after[&self.question()].repeats
+    }
+
     /// The names that clients wait for with the newest question.
     fn sought(&self) -> Vec<&str> {
         let names = &self.world.outputs.sought[&self.question()];
@@ -144,9 +149,13 @@ impl Bench {
 
     /// An event stream of payloads, with these requests in its URL.
     fn stream_of(&mut self, requests: &[Value], since: Option<u64>) -> SessionKey {
-        let since = since.map_or_else(String::new, |since| {
-            format!("Last-Event-ID: {}\r\n", position(since))
-        });
+        let since = since.map(|since| position(since).to_string());
+        self.stream_from(requests, since.as_deref())
+    }
+
+    /// As [`Self::stream_of`], after a position in its own words.
+    fn stream_from(&mut self, requests: &[Value], since: Option<&str>) -> SessionKey {
+        let since = since.map_or_else(String::new, |since| format!("Last-Event-ID: {since}\r\n"));
         let sends = requests
             .iter()
             .map(|one| format!("&send={}", one.to_string().replace('"', "%22")));

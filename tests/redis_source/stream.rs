@@ -280,6 +280,60 @@ fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
     }
 }
 
+/// A client takes a page of all messages. Meanwhile, a publisher who numbers the entries begins again.
+#[test]
+fn all_messages_of_a_stream_made_anew_between_two_pages_do_not_mix() {
+    const BYTES: usize = 100_000;
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let anew = |client: &mut redis::Connection, name: &str| {
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("DEL").arg(KEY);
+        for n in 1..=20 {
+            let data = format!("{name}{}", "x".repeat(BYTES));
+            let fields = ["channel", "a", "data", &data];
+            pipe.cmd("XADD").arg(KEY).arg(format!("{n}-1")).arg(&fields);
+        }
+        let _: Vec<redis::Value> = pipe.query(client).expect("added");
+    };
+    for (is_other, is_open) in [(false, true), (true, true), (false, false), (true, false)] {
+        anew(&mut client, "old");
+        let (settings, status) = (settings(&server.url()), Arc::new(BusStatus::new(&[], 1)));
+        let with_pages = source(settings, &status).with_pages();
+        let (source, interest) = with_pages.expect("pages");
+        let events = run(source);
+        let name = TopicName::fixed("a");
+        let ask = |number, from: PageCursor| {
+            let names = Arc::from([name.clone()]);
+            let who = (number, ClientAddr::Unix);
+            interest.ask_all(Subscription::channel("a"), who, (Arc::new(from), names));
+        };
+        ask(1, PageCursor::default());
+        let page = |kinds: &mut BTreeSet<String>| loop {
+            match events.recv_timeout(PATIENCE).expect("a page") {
+                BusEvent::LastValue { message, .. } => {
+                    kinds.insert(String::from_utf8_lossy(&message.payload[..3]).into_owned());
+                }
+                BusEvent::RetainedPage { cursor, .. } => break Ok(cursor),
+                BusEvent::RetainedEnd { cut, .. } => break Err(cut),
+                _ => {}
+            }
+        };
+        let mut kinds = BTreeSet::new();
+        let cursor = page(&mut kinds).expect("a page");
+        anew(&mut client, if is_other { "new" } else { "old" });
+        match is_open {
+            true => interest.ask_more_retained(1),
+            // The question has ended, and another one goes on from its cursor.
+            false => ask(2, PageCursor::clone(&cursor)),
+        }
+        let second = page(&mut kinds);
+        assert_eq!(kinds, BTreeSet::from(["old".to_owned()]), "{is_open}");
+        let ends_anew = second.err() == Some(Some(RetainedCut::Epoch));
+        assert_eq!(ends_anew, is_other, "{is_open}");
+    }
+}
+
 /// A publisher who numbers the entries begins again, so the last entry that was read has the id of another one.
 #[test]
 fn a_stream_made_anew_with_the_ids_of_before_is_a_loss_and_is_read_from_its_first_entry() {

@@ -202,6 +202,10 @@ impl Throttle {
             (frames + 1, bytes + held.frame.queue_bytes())
         });
         self.bytes -= bytes;
+        if self.held.is_empty() {
+            // Until the next frame, the throttle does not open: nothing else would free the table.
+            (self.held, self.room) = (Held::default(), None);
+        }
         (frames, bytes)
     }
 
@@ -270,6 +274,25 @@ mod tests {
         assert!(matches!(judged(&mut throttle), Throttled::Held(Some(_))));
         assert_eq!(throttle.open(now).len(), 1);
         assert!(matches!(judged(&mut throttle), Throttled::Passes));
+    }
+
+    /// A client with a rate of its own gives up all its names.
+    #[test]
+    fn no_table_is_counted_of_a_throttle_that_holds_nothing_any_more() {
+        let alive = FrameBytes::default();
+        let now = Now::default();
+        let mut throttle = Throttle::new(Some(MaxRate { interval_us: 1_000 }));
+        let keys: Vec<_> = (0..1_000).map(ConflationKey).collect();
+        for key in &keys {
+            let frame = Frame::text(&alive).key(*key).body(b"x").finish();
+            throttle.judge(now, *key, &frame, 0, usize::MAX / 4);
+        }
+        assert!(throttle.room_bytes() > 0);
+        let (most, last) = keys.split_at(999);
+        assert_eq!(throttle.remove(most.iter()).0, 998, "one has passed");
+        assert!(throttle.room_bytes() > 0, "the table of one");
+        assert_eq!(throttle.remove(last.iter()).0, 1);
+        assert_eq!((throttle.room_bytes(), alive.alive()), (0, 0));
     }
 
     #[test]

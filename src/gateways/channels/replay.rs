@@ -38,7 +38,7 @@ use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, Wai
 use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
     Content, CopyPosition, CopyRank, Core, Frame, KeptCursor, KeptHead, NotRecovered, Outcome,
-    Point, Publication, RetainedCut, SessionKey, StoredId, TopicName, Wanted,
+    PageCursor, Point, Publication, RetainedCut, SessionKey, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -299,12 +299,16 @@ impl Replay {
         !self.is_paused && self.stream != StreamReading::Over
     }
 
-    /// The message after which the stream is read. `None`: it is read from its beginning, because the client has no
-    /// message of it, or may lack a copy of the last one.
-    fn after(&self) -> Option<StoredId> {
-        let (id, copy) = self.cursor.stored()?;
-        let has_all_copies = self.names.last().is_none_or(|name| name.rank() <= copy);
-        has_all_copies.then_some(id)
+    /// From where the stream is read: after the message that the client has, which comes once more if the client may lack a
+    /// copy of it; from its beginning if it has none. A question that began before that message would notice neither
+    /// that the stream was made anew nor what it has removed since.
+    fn begins(&self) -> PageCursor {
+        let stored = self.cursor.stored();
+        let lacks_copy = |copy| self.names.last().is_some_and(|name| name.rank() > copy);
+        PageCursor {
+            repeats: stored.is_some_and(|(_, copy)| lacks_copy(copy)),
+            ..PageCursor::after(stored.map(|(id, _)| id))
+        }
     }
 
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A
@@ -384,20 +388,22 @@ impl RetainedClient {
     }
 
     /// Chooses what the next question is for: the same as the one before that has not come to its end; or names of
-    /// which the client has come equally far. Returns after which message another one reads (`Some(None)`: from the
-    /// beginning of the stream); `None`: the one before goes on, or there is nothing to ask for.
+    /// which the client has come equally far. Returns from where another one reads; `None`: the one before goes on, or
+    /// there is nothing to ask for.
     pub(super) fn begin_reading(
         &mut self,
         scope: &TopicName,
         head: KeptHead,
-    ) -> Option<Option<StoredId>> {
-        let mut begins = None;
+    ) -> Option<PageCursor> {
+        let mut begins: Option<PageCursor> = None;
         let is_same = self.read_in(scope).next().is_some();
         if !is_same {
             let replays = self.replay.replays.range_mut::<str, _>(names_in(scope));
             for (_, replay) in replays.filter(|(_, replay)| replay.asks_bus()) {
-                let after = replay.after();
-                replay.is_asked = *begins.get_or_insert(after) == after;
+                let own = replay.begins();
+                let begins = begins.get_or_insert_with(|| own.clone());
+                replay.is_asked = begins.after == own.after;
+                begins.repeats |= replay.is_asked && own.repeats;
             }
         }
         for replay in self.read_in_mut(scope) {
@@ -443,7 +449,7 @@ impl Retained {
         waits.or_insert_with(|| WaitedName {
             // No answer has to be sent first.
             state: ValuesState::Waits(0),
-            cursor: self.questions.cursor_after(None),
+            cursor: self.questions.cursor_from(PageCursor::default()),
             since: self.newest_live,
             count: 0,
             wants_end: false,

@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::range::RangeSize;
 use super::read_limits;
-use super::reader::{STATE, StreamEntry, StreamProof, entries, id_text, message};
+use super::reader::{EntryPrints, STATE, StreamEntry, StreamProof, entries, id_text, message};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, is_of_user_or_key, shown_trimmed};
@@ -52,6 +52,7 @@ pub(super) struct RedisStreamPages {
     names: Names,
     key: String,
     progress: SourceProgress,
+    prints: EntryPrints,
     open: VecDeque<QuestionReading>,
     /// The connection between two looks at the requests.
     parts: Option<Parts>,
@@ -66,7 +67,11 @@ type Parts = (Buffered, RespReader, RedisEndpoint, SocketAddr, RangeSize);
 struct QuestionReading {
     question: Question,
     sought: Sought,
+    /// The last entry that was read, as of [`PageCursor`]: its id, its hash if it was read here, and whether it is handed
+    /// over once more.
     after: Option<StoredId>,
+    hash: Option<u64>,
+    repeats: bool,
     cut: Option<RetainedCut>,
     /// What was sent of this page.
     values: usize,
@@ -104,6 +109,8 @@ enum AnswerEnd {
     Error(String),
     /// An entry was not one.
     Unreadable,
+    /// The last entry that was read is another one by now: the stream was made anew.
+    OtherEpoch,
     /// The loop has ended.
     LoopGone,
 }
@@ -153,6 +160,8 @@ impl QuestionReading {
         Self {
             sought: Sought::new(&question.names),
             after: question.after.after,
+            hash: question.after.hash,
+            repeats: question.after.repeats,
             question,
             cut: None,
             values: 0,
@@ -183,8 +192,11 @@ impl QuestionReading {
         BusEvent::RetainedPage {
             number: self.question.number,
             cursor: Arc::new(PageCursor {
+                after: self.after,
+                hash: self.hash,
+                repeats: self.repeats,
                 cut: self.cut,
-                ..PageCursor::after(self.after)
+                ..PageCursor::default()
             }),
             is_open,
         }
@@ -196,6 +208,12 @@ impl QuestionReading {
             number: self.question.number,
             cut: cut.or(self.cut),
         }
+    }
+
+    /// The end of a question whose last entry is of another epoch of the stream. What is missing already stays the reason.
+    fn end_of_epoch(self) -> BusEvent {
+        let cut = self.cut.or(Some(RetainedCut::Epoch));
+        self.end(cut)
     }
 }
 
@@ -219,6 +237,7 @@ impl RedisStreamPages {
             names,
             key: key.to_owned(),
             progress,
+            prints: EntryPrints::default(),
             open: VecDeque::new(),
             parts: None,
             connected: (Instant::now(), 0),
@@ -307,6 +326,7 @@ impl RedisStreamPages {
             }
             AnswerEnd::Error(words) => self.fail(&reading, &words, link),
             AnswerEnd::Unreadable => self.unreadable(reading, link),
+            AnswerEnd::OtherEpoch => link.send(reading.end_of_epoch()),
             AnswerEnd::LoopGone => Err(LoopGone),
         }
     }
@@ -380,6 +400,7 @@ impl RedisStreamPages {
             servers,
             waiter,
             key,
+            prints,
             ..
         } = self;
         let patience = Duration::from_millis(servers.settings.times.ping_timeout_ms);
@@ -402,7 +423,7 @@ impl RedisStreamPages {
             let end = take_entries(
                 &mut connection,
                 (key, &mut range),
-                reading,
+                (reading, prints),
                 patience,
                 |reading, entry| hand_over(key, reading, entry, link),
             )?;
@@ -430,10 +451,10 @@ impl RedisStreamPages {
                 ask(servers.connect(waiter)?, RangeSize::aiming_at(PAGE_BYTES))?
             }
         };
-        // After an entry that is none, the rest of the answer is on the way.
+        // After an entry that ends the question, the rest of the answer is on the way.
         self.parts = match answer.end {
             AnswerEnd::Whole(_) | AnswerEnd::Error(_) => Some(parts),
-            AnswerEnd::Unreadable | AnswerEnd::LoopGone => None,
+            AnswerEnd::Unreadable | AnswerEnd::OtherEpoch | AnswerEnd::LoopGone => None,
         };
         Ok(answer)
     }
@@ -498,10 +519,7 @@ impl RedisStreamPages {
         if now.duration_since(behind.since) >= BEHIND_MAX {
             return match is_gone {
                 // The source has not seen the entry either, or will soon see that the stream is another one.
-                true => {
-                    let cut = reading.cut.or(Some(RetainedCut::Epoch));
-                    link.send(reading.end(cut))
-                }
+                true => link.send(reading.end_of_epoch()),
                 false => self.refuse(reading, &error.to_string(), link),
             };
         }
@@ -518,11 +536,12 @@ impl RedisStreamPages {
     }
 }
 
-/// Asks for entries from the last one that was read on, and takes each as it comes.
+/// Asks for entries from the last one that was read on, and takes each as it comes. A stream that is made anew may give the
+/// id of the last one to another entry, so its print is compared too.
 fn take_entries(
     connection: &mut Connection<'_>,
     (key, range): (&str, &mut RangeSize),
-    reading: &mut QuestionReading,
+    (reading, prints): (&mut QuestionReading, &EntryPrints),
     patience: Duration,
     mut hand_over: impl FnMut(&mut QuestionReading, StreamEntry) -> Result<(), LoopGone>,
 ) -> Result<AnswerEnd, RedisError> {
@@ -557,12 +576,18 @@ fn take_entries(
         taken.entries += 1;
         range.arrived(bytes);
         taken.newest = Some(entry.id);
+        let before_hash = reading.hash.replace(prints.print(&entry).hash);
         if taken.newest == before {
-            continue;
-        }
-        if taken.entries == 1 && before.is_some() {
+            if before_hash.is_some() && before_hash != reading.hash {
+                return Ok(AnswerEnd::OtherEpoch);
+            }
+            if !std::mem::take(&mut reading.repeats) {
+                continue;
+            }
+        } else if taken.entries == 1 && before.is_some() {
             reading.cut.get_or_insert(RetainedCut::Window);
         }
+        reading.repeats = false;
         if hand_over(reading, entry).is_err() {
             return Ok(AnswerEnd::LoopGone);
         }

@@ -44,6 +44,7 @@ use self::answers::{
     stream_entries,
 };
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
+pub(super) use self::known::EntryPrints;
 use self::known::{EntryPrint, KnownEntries};
 use super::super::resp::Value;
 use super::ENTRY_FIELDS;

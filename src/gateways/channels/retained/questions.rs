@@ -137,12 +137,12 @@ impl Questions {
         self.number
     }
 
-    /// The cursor of all messages of the stream after one; from its beginning on for `None`.
-    pub(in super::super) fn cursor_after(&mut self, after: Option<StoredId>) -> QuestionCursor {
-        self.cursors += u64::from(after.is_some());
+    /// The cursor of all messages of the stream from here on.
+    pub(in super::super) fn cursor_from(&mut self, from: PageCursor) -> QuestionCursor {
+        self.cursors += u64::from(from.after.is_some());
         QuestionCursor {
-            id: after.map_or(BEGIN_OF_ALL, |_| self.cursors),
-            page_cursor: Arc::new(PageCursor::after(after)),
+            id: from.after.map_or(BEGIN_OF_ALL, |_| self.cursors),
+            page_cursor: Arc::new(from),
             reads_all: true,
         }
     }

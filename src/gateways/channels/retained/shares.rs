@@ -184,8 +184,8 @@ impl Retained {
             let Some(wanted) = waiter.names.get_mut(&name) else {
                 continue;
             };
-            if let Some(after) = begins {
-                wanted.cursor = self.questions.cursor_after(after);
+            if let Some(from) = begins {
+                wanted.cursor = self.questions.cursor_from(from);
             }
             let client = waiter.address.unwrap_or(ClientAddr::Unix);
             let number = self.questions.join(&name, &wanted.cursor, key, client);

@@ -11,13 +11,15 @@ use super::events::NatsCut;
 use super::removals::Removals;
 use crate::nats::consumer::Start;
 use crate::nats::stream_info::StreamInfo;
-use weirgate_core::StoredId;
+use weirgate_core::{PageCursor, StoredId};
 
 /// How far all messages were read.
 #[derive(Debug, Default)]
 pub(super) struct AllRead {
     /// The last message that was read.
     after: Option<StoredId>,
+    /// Whether that message is handed over once more, as of [`PageCursor`].
+    repeats: bool,
     /// The last message that was read before the last check of the stream: behind it, messages may be missing.
     whole_to: Option<StoredId>,
     /// The number of the last message before the first numbers that did not come since the last check. They are of other
@@ -47,19 +49,23 @@ pub(super) enum AfterCheck {
 }
 
 impl AllRead {
-    /// Reads on after this position.
-    pub(super) fn new(after: Option<StoredId>) -> Self {
+    /// Reads on from here.
+    pub(super) fn new(from: &PageCursor) -> Self {
         Self {
-            after,
-            whole_to: after,
-            removals: Removals::new(after),
+            after: from.after,
+            repeats: from.repeats,
+            whole_to: from.after,
+            removals: Removals::new(from.after),
             ..Self::default()
         }
     }
 
-    /// Up to where nothing is missing but what [`Self::cut`] tells.
-    pub(super) fn whole_to(&self) -> Option<StoredId> {
-        self.whole_to
+    /// From where another question reads on: nothing is missing up to there but what [`Self::cut`] tells.
+    pub(super) fn cursor(&self) -> PageCursor {
+        PageCursor {
+            repeats: self.repeats,
+            ..PageCursor::after(self.whole_to)
+        }
     }
 
     /// Why something is missing of what was read.
@@ -119,9 +125,14 @@ impl AllRead {
         self.removals.expect(waiting);
     }
 
-    /// Counts a message. Returns false if it was read before.
+    /// Counts a message. Returns false if it was read before, and is not to be handed over once more.
     pub(super) fn take(&mut self, id: StoredId) -> bool {
         match self.after {
+            Some(after) if id == after && self.repeats => {
+                self.removals.take_again();
+                self.repeats = false;
+                return true;
+            }
             // A consumer begins at the last message that was read, or at its nanosecond or before it.
             Some(after) if id == after || id.major < after.major && id.minor <= after.minor => {
                 self.removals.take_again();
@@ -138,7 +149,7 @@ impl AllRead {
             _ => {}
         }
         self.removals.take();
-        (self.after, self.has_taken) = (Some(id), true);
+        (self.after, self.has_taken, self.repeats) = (Some(id), true, false);
         true
     }
 
@@ -211,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_a_start_by_time_brings_again_is_read_once_and_is_no_other_epoch() {
-        let mut read = AllRead::new(Some(id(7, 100)));
+        let mut read = AllRead::new(&PageCursor::after(Some(id(7, 100))));
         assert_eq!(read.consumer_start(), Start::Time(100));
         // Of the same nanosecond, of an earlier one after the clock went back, and the last one itself.
         for again in [id(6, 100), id(6, 99), id(7, 100)] {
@@ -221,10 +232,27 @@ mod tests {
         assert_eq!(read.cut(), None);
     }
 
+    /// A client may lack a copy of it. If the stream has it no more, nothing is handed over in its place.
+    #[test]
+    fn the_last_message_is_handed_over_once_more_if_that_is_asked() {
+        let from = PageCursor {
+            repeats: true,
+            ..PageCursor::after(Some(id(7, 100)))
+        };
+        let mut read = AllRead::new(&from);
+        assert!(!read.take(id(6, 100)));
+        assert_eq!(read.cursor(), from);
+        assert!(read.take(id(7, 100)) && !read.take(id(7, 100)));
+        assert!(!read.cursor().repeats);
+        let mut read = AllRead::new(&from);
+        assert!(read.take(id(8, 100)) && !read.take(id(8, 100)) && !read.cursor().repeats);
+        assert!(!read.is_of_other_epoch());
+    }
+
     #[test]
     fn a_lower_number_that_is_newer_and_another_message_of_a_number_are_of_another_epoch() {
         for other in [id(6, 101), id(7, 101), id(7, 99)] {
-            let mut read = AllRead::new(Some(id(7, 100)));
+            let mut read = AllRead::new(&PageCursor::after(Some(id(7, 100))));
             assert!(!read.take(other) && read.is_of_other_epoch(), "{other:?}");
         }
     }

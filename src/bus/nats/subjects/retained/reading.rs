@@ -78,7 +78,7 @@ fn leader_of(parts: &[StreamPart]) -> &str {
 
 impl QuestionReading {
     pub(super) fn of(question: &Question) -> Self {
-        let all = (question.wants == Wants::All).then(|| AllRead::new(question.after.after));
+        let all = (question.wants == Wants::All).then(|| AllRead::new(&question.after));
         Self {
             all,
             ..Self::new(&question.after)
@@ -167,7 +167,7 @@ impl QuestionReading {
     /// From where another question reads on.
     pub(super) fn cursor(&self) -> PageCursor {
         let mut cursor = match &self.all {
-            Some(all) => PageCursor::after(all.whole_to()),
+            Some(all) => all.cursor(),
             None => PageCursor::of(self.parts.clone()),
         };
         cursor.cut = self.cut_so_far().as_ref().map(NatsCut::reason);

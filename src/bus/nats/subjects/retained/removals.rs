@@ -232,3 +232,54 @@ impl Removals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn id(major: u64) -> StoredId {
+        StoredId {
+            major,
+            minor: major,
+        }
+    }
+
+    /// A mirror with all numbers from 1 on but `missing`.
+    fn mirror(denies: bool, head: u64, missing: &[u64]) -> StreamInfo {
+        let messages = head - missing.len() as u64;
+        let answer = format!(
+            r#"{{"config":{{"mirror":{{}},"deny_delete":{denies},"deny_purge":{denies}}},"state":{{"first_seq":1,"last_seq":{head},"messages":{messages},"deleted":{missing:?}}}}}"#
+        );
+        StreamInfo::read(answer.as_bytes()).expect("good")
+    }
+
+    /// The gaps of a mirror look like removed messages, unless nobody may remove any.
+    #[test]
+    fn a_gap_of_a_mirror_is_a_doubt_behind_a_position_and_after_a_time_in_which_nobody_looked() {
+        let start = Instant::now();
+        for denies in [false, true] {
+            for (missing, position, is_doubt) in
+                [(3, Some(2), true), (3, Some(4), false), (3, None, false)]
+            {
+                let mut removals = Removals::new(position.map(id));
+                removals.check(
+                    &mirror(denies, 9, &[missing]),
+                    position.map(id),
+                    false,
+                    start,
+                );
+                assert_eq!(removals.has_lost(), is_doubt && !denies, "{position:?}");
+            }
+            for (after, is_doubt) in [(UNSEEN_MAX, false), (2 * UNSEEN_MAX, true)] {
+                let mut removals = Removals::default();
+                removals.check(&mirror(denies, 9, &[3]), None, false, start);
+                removals.expect(8);
+                (0..8).for_each(|_| removals.take());
+                // Messages have come, and others that the mirror leaves out.
+                let now = start + after;
+                removals.check(&mirror(denies, 12, &[3, 10]), Some(id(9)), false, now);
+                assert_eq!(removals.has_lost(), is_doubt && !denies, "{after:?}");
+            }
+        }
+    }
+}

@@ -24,10 +24,14 @@ const PART_BYTES: usize = 256;
 /// An entry of a stream, by its id and a hash of its fields: a stream that is made anew may give the same id to another
 /// entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct EntryPrint {
-    pub(super) id: StoredId,
-    hash: u64,
+pub(in crate::redis::stream) struct EntryPrint {
+    pub(in crate::redis::stream) id: StoredId,
+    pub(in crate::redis::stream) hash: u64,
 }
+
+/// Makes the prints of entries. A print is compared only with others of the same maker.
+#[derive(Debug, Default)]
+pub(in crate::redis::stream) struct EntryPrints(RandomState);
 
 fn bytes_of(value: &Value) -> &[u8] {
     match value {
@@ -66,18 +70,18 @@ pub(super) struct KnownEntries {
     passed_over: HashSet<EntryPrint, RandomState>,
     /// `passed_over` are of a stream that was made anew, so only what the new one has already may be one of them.
     is_anew: bool,
-    hashes: RandomState,
+    prints: EntryPrints,
 }
 
-impl KnownEntries {
-    /// The print of an entry, which is compared only with others of the same reader.
-    pub(super) fn print(&self, entry: &StreamEntry) -> EntryPrint {
+impl EntryPrints {
+    /// The print of an entry.
+    pub(in crate::redis::stream) fn print(&self, entry: &StreamEntry) -> EntryPrint {
         self.last_print(entry.id, &LastEntry::Whole(&entry.fields))
     }
 
     /// As [`Self::print`], of the entry with this id in an answer about the last entry.
-    pub(super) fn last_print(&self, id: StoredId, entry: &LastEntry<'_>) -> EntryPrint {
-        let mut hasher = self.hashes.build_hasher();
+    fn last_print(&self, id: StoredId, entry: &LastEntry<'_>) -> EntryPrint {
+        let mut hasher = self.0.build_hasher();
         // Only two names count, and one is longer than the other.
         let mut add = |name_bytes: usize, value_bytes: usize, value: &[u8]| {
             hasher.write_usize(name_bytes);
@@ -105,6 +109,18 @@ impl KnownEntries {
             id,
             hash: hasher.finish(),
         }
+    }
+}
+
+impl KnownEntries {
+    /// The print of an entry.
+    pub(super) fn print(&self, entry: &StreamEntry) -> EntryPrint {
+        self.prints.print(entry)
+    }
+
+    /// As [`Self::print`], of the entry with this id in an answer about the last entry.
+    pub(super) fn last_print(&self, id: StoredId, entry: &LastEntry<'_>) -> EntryPrint {
+        self.prints.last_print(id, entry)
     }
 
     /// Entries up to this id are not read.
