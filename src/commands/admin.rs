@@ -117,7 +117,7 @@ impl AdminAddresses {
     }
 
     /// Sends a request; an empty `body` is left out, any other is JSON. Returns the status and the body of the
-    /// response. Blocks for at most five seconds, and for the lookup of a name.
+    /// response. Blocks for at most five seconds.
     ///
     /// # Errors
     /// No whole response arrived: the reason, for the user.

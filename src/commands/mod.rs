@@ -240,6 +240,20 @@ impl Program {
         Ok(args)
     }
 
+    /// The gateway of this command line, of which the first argument is the program's name, and the gateway's arguments.
+    /// `None` for another command, or wrong arguments.
+    fn gateway_of(
+        &'static self,
+        args: Vec<OsString>,
+        env: &Env,
+    ) -> Option<(&'static GatewayKind, ArgMatches)> {
+        args.first()?;
+        let args = self.with_subcommand(args, env).ok()?;
+        let matches = command(self, For::Arguments).try_get_matches_from(args);
+        let (name, matches) = matches.ok()?.remove_subcommand()?;
+        Some((self.gateway(&name)?, matches))
+    }
+
     /// What the arguments of a gateway ask for: its run, a check of its settings, or something to print.
     fn gateway_invocation(
         &self,

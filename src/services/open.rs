@@ -25,12 +25,12 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(4);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
-const READ_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Header lines in the head of an answer.
-const ANSWER_HEADERS_MAX: usize = 100;
+pub(crate) const ANSWER_HEADERS_MAX: usize = 100;
 
-/// The most bytes that a connection for calls takes: `READ_BYTES_MAX`, the head of a request, the records of TLS. The
+/// The most bytes that a connection for calls takes: [`ANSWER_HEAD_BYTES_MAX`], the head of a request, the records of TLS. The
 /// bodies of calls are charged elsewhere, and are not copied.
 pub(crate) const CALL_CONNECTION_BYTES: u64 = 80 * 1024;
 
@@ -147,7 +147,7 @@ impl Drop for Charge {
 pub(super) fn protocol() -> Builder {
     let mut builder = Builder::new();
     builder
-        .max_buf_size(READ_BYTES_MAX)
+        .max_buf_size(ANSWER_HEAD_BYTES_MAX)
         .max_headers(ANSWER_HEADERS_MAX);
     builder
 }

@@ -185,8 +185,9 @@ impl Instance {
         carried: &mut VecDeque<(usize, To, Vec<u8>)>,
     ) {
         match action {
-            ExchangeAction::Publish { to, bytes, .. } if self.is_connected => {
-                carried.push_back((number, to, bytes));
+            ExchangeAction::Publish { to, messages, .. } if self.is_connected => {
+                let messages = messages.into_iter();
+                carried.extend(messages.map(|bytes| (number, to.clone(), bytes)));
             }
             ExchangeAction::Publish { .. } => {}
             ExchangeAction::Deliver {

@@ -186,17 +186,28 @@ impl ConsumersSession<'_> {
                 // JetStream has to answer first; silence counts as another failed attempt.
                 let is_silent = subscription.health.silent_for(now) >= reported_after;
                 if is_silent && subscription.attempts.is_due(now) {
-                    self.attach_failed(index, &NatsError::unanswered());
+                    let error = subscription.health.silence();
+                    self.attach_failed(index, &error);
                 }
                 continue;
             }
             if let Some(silent) = subscription.health.falls_silent(now, reported_after) {
-                tracing::warn!(
-                    subject = subscription.spec.subject,
-                    silent_ms = silent.as_millis() as u64,
-                    "JetStream does not answer about a consumer; the connection is well, and the \
-                     other subjects go on"
-                );
+                let subject = &subscription.spec.subject;
+                let silent_ms = silent.as_millis() as u64;
+                match subscription.health.not_permitted {
+                    Some(_) => tracing::warn!(
+                        error = %subscription.health.silence(),
+                        subject,
+                        silent_ms,
+                        "nothing is known about a consumer; the connection is well"
+                    ),
+                    None => tracing::warn!(
+                        subject,
+                        silent_ms,
+                        "JetStream does not answer about a consumer; the connection is well, and \
+                         the other subjects go on"
+                    ),
+                }
                 if let Some(consumer) = status_of(&self.relay.status, subscription) {
                     consumer.set_silent(true);
                     consumer.set_lag(None);
@@ -305,9 +316,13 @@ impl ConsumersSession<'_> {
                 streams,
                 "one of these streams is there by now; their subjects are read too"
             ),
+            (true, false) if found == Presence::Forbidden => tracing::info!(
+                streams,
+                "this user may not ask for all of these streams ($JS.API.STREAM.INFO.*), and none \
+                 of the others is there; only the relays are read, and no stream is made (--market)"
+            ),
             (true, false) => tracing::info!(
                 streams,
-                is_forbidden = (found == Presence::Forbidden).then_some(true),
                 "none of these streams is there; only the relays are read, and no stream is made \
                  (--market)"
             ),

@@ -283,6 +283,10 @@ impl<'a> ConsumersSession<'a> {
             self.standstills.no_leader(stream, now);
             return Ok(());
         }
+        if let WatchdogAnswer::NotPermitted(what) = answer {
+            self.subscriptions[index].health.not_permitted = Some(what);
+            return Ok(());
+        }
         self.note_life(index, now);
         let subscription = &mut self.subscriptions[index];
         match answer {
@@ -323,6 +327,7 @@ impl<'a> ConsumersSession<'a> {
             // About a consumer no longer in use, or a stream still missing.
             WatchdogAnswer::Other
             | WatchdogAnswer::NoLeader
+            | WatchdogAnswer::NotPermitted(_)
             | WatchdogAnswer::Counted(..)
             | WatchdogAnswer::Gone(_)
             | WatchdogAnswer::Paused(_)

@@ -7,6 +7,7 @@ use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::{Credentials, Login, Tls, tls_config};
 use crate::LinkTimes;
+use weirgate_runtime::Lookup;
 use weirgate_wire::base::Secret;
 
 /// The name in the server's connection list.
@@ -39,6 +40,8 @@ pub struct NatsSettings {
     pub processes: u32,
     /// The times of the link to each server.
     pub times: LinkTimes,
+    /// The time that the lookup of a name may take.
+    pub lookup: Lookup,
     /// After this many milliseconds without an answer of JetStream about a consumer, while the link is well, the
     /// subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
@@ -97,6 +100,7 @@ impl NatsSettings {
             ephemeral: true,
             processes: 1,
             times: LinkTimes::default(),
+            lookup: Lookup::default(),
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
             look_back: LookBack {

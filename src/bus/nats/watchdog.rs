@@ -66,6 +66,8 @@ pub(super) enum WatchdogAnswer {
     State(Box<StreamInfo>),
     /// No server leads the stream of a consumer.
     NoLeader,
+    /// The server refuses the question: this user may not do this. Nothing is known of JetStream.
+    NotPermitted(String),
 }
 
 /// What the watchdog needs of the session.
@@ -388,7 +390,7 @@ fn judge_which_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(Json::read(&answer)?)) {
         Ok(Some(stream)) => Verdict::ask_next(InfoRequest::SubjectStream, stream_info(&stream)),
         Ok(None) => Verdict::done([WatchdogAnswer::StreamExists(false)]),
-        Err(error) => Verdict::done(proof_of_life(&error)),
+        Err(error) => Verdict::done(said_by(error)),
     }
 }
 
@@ -397,7 +399,7 @@ fn judge_subject_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
         Ok(_) => Some(WatchdogAnswer::StreamExists(true)),
         Err(error) if error.stream_is_missing() => Some(WatchdogAnswer::StreamExists(false)),
-        Err(error) => proof_of_life(&error),
+        Err(error) => said_by(error),
     };
     Verdict::done(found)
 }
@@ -525,7 +527,7 @@ impl WatchedConsumer {
             Err(error) if error.consumer_is_missing() => Some(WatchdogAnswer::Gone(consumer)),
             Err(error) => {
                 tracing::debug!(%error, consumer, "no answer about a consumer");
-                proof_of_life(&error)
+                said_by(error)
             }
         }
     }
@@ -539,9 +541,13 @@ fn stream_info(stream: &str) -> ApiRequest {
     ApiRequest::of(Action::StreamInfo.subject_about(stream))
 }
 
-/// An answer of JetStream, even an error, shows that it works; any other error shows nothing.
-fn proof_of_life(error: &ApiError) -> Option<WatchdogAnswer> {
-    error.is_an_answer().then_some(WatchdogAnswer::Other)
+/// What an error says: that JetStream works, if it is an answer of JetStream; or why there is none, if the server refuses
+/// the question. Any other error says nothing.
+fn said_by(error: ApiError) -> Option<WatchdogAnswer> {
+    match error {
+        ApiError::NotPermitted(what) => Some(WatchdogAnswer::NotPermitted(what)),
+        error => error.is_an_answer().then_some(WatchdogAnswer::Other),
+    }
 }
 
 /// Whether the server delivers no more until something is acknowledged.
@@ -669,6 +675,12 @@ mod tests {
         assert_eq!(watchdog.refused("other", now, &mut sent), None);
         let refused = watchdog.refused(&stream_info("S").subject, now, &mut sent);
         assert_eq!(refused, Some((0, pending())));
+        // A user that may not ask about the consumer.
+        let (mut watchdog, mut sent, now) = started(false);
+        let subject = consumer_info("S", "c").subject;
+        let refused = watchdog.refused(&subject, now, &mut sent);
+        let what = format!("publish to {subject}");
+        assert_eq!(refused, Some((0, vec![WatchdogAnswer::NotPermitted(what)])));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::role::bulk_field;
 use super::servers::{OpenConnection, RedisServers, addresses, waiter};
 use super::settings::RedisEndpoint;
 use crate::socket::Waiter;
-use weirgate_runtime::detached;
+use weirgate_runtime::{Lookup, detached};
 
 /// While a connection exists, a sentinel is asked at this interval, the next one each time.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -226,7 +226,8 @@ pub(super) fn name_same_server(one: &RedisEndpoint, other: &RedisEndpoint) -> bo
     if one.host.eq_ignore_ascii_case(&other.host) {
         return true;
     }
-    let [ours, theirs] = [one, other].map(|endpoint| addresses(endpoint).unwrap_or_default());
+    let of = |endpoint| addresses(endpoint, &Lookup::default()).unwrap_or_default();
+    let [ours, theirs] = [one, other].map(of);
     let mut ours = ours.iter().map(|address| address.ip().to_canonical());
     ours.any(|ip| theirs.iter().any(|their| their.ip().to_canonical() == ip))
 }

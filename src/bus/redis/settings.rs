@@ -9,6 +9,7 @@ use url::{Host, Url};
 
 use super::error::RedisError;
 use crate::LinkTimes;
+use weirgate_runtime::Lookup;
 use weirgate_wire::base::{Secret, is_host, unix_socket_url};
 
 /// The default port of a Redis server.
@@ -38,6 +39,8 @@ pub struct RedisSettings {
     pub payload_bytes_max: usize,
     /// The time that an address may take to accept a connection, milliseconds.
     pub connect_timeout_ms: u64,
+    /// The time that the lookup of a name may take.
+    pub lookup: Lookup,
     /// The times of the link to the server.
     pub times: LinkTimes,
     /// Whether the bus counts as away while Redis refuses a wanted name, because the gateway needs all its names. If
@@ -58,6 +61,7 @@ impl RedisSettings {
             tls_client: None,
             payload_bytes_max: 16 * 1024 * 1024,
             connect_timeout_ms: 1_000,
+            lookup: Lookup::default(),
             times: LinkTimes::default(),
             needs_all_names: false,
         }

@@ -12,8 +12,8 @@ use crate::gateways::events::content_coding::{Decoding, TooLarge, coding, is_kno
 use crate::gateways::events::metrics;
 use crate::services::redirects::Redirects;
 use crate::services::{
-    ByService, Ended, Failure, FailureReason, Lease, OpenConnections, Policy, Pool, RequestMetrics,
-    RequestStats, Service, USER_AGENT,
+    ANSWER_HEAD_BYTES_MAX, ANSWER_HEADERS_MAX, ByService, Ended, Failure, FailureReason, Lease,
+    OpenConnections, Policy, Pool, RequestMetrics, RequestStats, Service, USER_AGENT,
 };
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -188,7 +188,7 @@ struct ServiceClient {
     limits: CallLimits,
     stats: Arc<RequestStats>,
     redirects: Redirects,
-    /// Log lines about answers that were evicted.
+    /// Log lines about answers that were evicted, and about heads that are too large.
     lines: RefCell<LogBudget>,
 }
 
@@ -253,7 +253,7 @@ impl ServiceClient {
         // Without a place, because the gateway bounds the calls at once. No silence is excused: no client is
         // still sending the body.
         let sent = self.pool.send(None, request, || false).await;
-        let (response, connection) = sent.map_err(|failure| why(&failure))?;
+        let (response, connection) = sent.map_err(|failure| self.why(&failure))?;
         self.receive(response, lease.insert(connection)).await
     }
 
@@ -276,6 +276,33 @@ impl ServiceClient {
             }
         }
         request
+    }
+
+    /// Returns the failure of a call that has no response. If no connection became free in time, that is a timeout. Logs that
+    /// the head of the response was too large.
+    fn why(&self, failure: &Failure) -> CallFailure {
+        match failure.reason {
+            FailureReason::Unreachable | FailureReason::RequestBody => CallFailure::Unreachable,
+            FailureReason::HeadTooLarge => {
+                self.log_head_too_large();
+                CallFailure::TooLarge
+            }
+            FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
+        }
+    }
+
+    fn log_head_too_large(&self) {
+        let now = self.limits.clock.now();
+        if let Some(suppressed) = self.lines.borrow_mut().line(now) {
+            let service = self.pool.service().name();
+            tracing::warn!(
+                service,
+                suppressed,
+                head_bytes_max = ANSWER_HEAD_BYTES_MAX,
+                header_lines_max = ANSWER_HEADERS_MAX,
+                "the head of a service's response to a call is too large"
+            );
+        }
     }
 
     fn log_no_room(&self) {
@@ -449,16 +476,6 @@ impl ChargedDecoding {
         let (body, mut permit) = (self.decoding.finish(), self.permit);
         permit.set(body.len() as u64, u64::MAX);
         (body, permit)
-    }
-}
-
-/// Returns the failure of a call that has no response. If no connection became free in time, that is a timeout.
-fn why(failure: &Failure) -> CallFailure {
-    match failure.reason {
-        FailureReason::Unreachable | FailureReason::HeadTooLarge | FailureReason::RequestBody => {
-            CallFailure::Unreachable
-        }
-        FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
     }
 }
 

@@ -30,12 +30,12 @@ struct User {
     /// The next connection of `waiting` whose request is judged before its deadline. `None`: no round is under way.
     /// They may be very many, so each request that was judged has the next one judged, in as many turns as it takes.
     next_to_judge: Option<SessionKey>,
-    search: Search,
+    search: DeadConnectionSearch,
 }
 
 /// The search for a user's dead connections, which lasts while requests wait.
 #[derive(Debug, Default)]
-struct Search {
+struct DeadConnectionSearch {
     /// The connections that are still to be pinged: those after this bound. `None`: all were pinged.
     rest: Option<Bound<SessionKey>>,
     /// The pinged connections without a sign of life, as far as the gateway knows.
@@ -189,9 +189,9 @@ impl Users {
         let is_first = user.waiting.is_empty();
         user.waiting.insert(key);
         if is_first {
-            user.search = Search {
+            user.search = DeadConnectionSearch {
                 rest: Some(Unbounded),
-                ..Search::default()
+                ..DeadConnectionSearch::default()
             };
             user.ping_next(core);
             while user.search.rest.is_some() && core.has_share() {

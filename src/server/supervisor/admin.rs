@@ -62,14 +62,40 @@ const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
 pub(super) struct Living {
     pub(super) number: Number,
     pub(super) channel: Channel,
-    /// Whether its state is other than `starting`. Pages are made of the answers of these processes, also of those that
-    /// stop.
-    pub(super) has_started: bool,
-    /// `starting`, `serving`, `ready` or `stopping`, as in the metric of states.
-    pub(super) state: &'static str,
+    pub(super) state: LivingState,
+}
+
+/// The state of a process that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LivingState {
+    /// It has not answered yet.
+    Starting,
+    /// It answers, and is not ready.
+    Serving,
+    Ready,
+    Stopping,
+}
+
+impl LivingState {
+    const ALL: [Self; 4] = [Self::Starting, Self::Serving, Self::Ready, Self::Stopping];
+
+    /// The label in the metric of states.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+        }
+    }
 }
 
 impl Living {
+    /// Whether it has answered. Pages are made of the answers of these processes, also of those that stop.
+    fn has_started(&self) -> bool {
+        self.state != LivingState::Starting
+    }
+
     /// Whether this is the process of a query.
     fn is_called(&self, number: &str) -> bool {
         self.number.to_string() == number
@@ -134,7 +160,7 @@ impl Shared {
     }
 
     fn started(&self) -> Vec<Living> {
-        let has_started = |one: &&Living| one.has_started;
+        let has_started = |one: &&Living| one.has_started();
         self.with(|board| board.living.iter().filter(has_started).cloned().collect())
     }
 
@@ -170,9 +196,10 @@ impl Shared {
         let asked: Vec<_> = requests
             .into_iter()
             .map(|(one, admin_request)| {
+                let (number, has_started) = (one.number, one.has_started());
                 let asked =
                     spawn_local(async move { admin_request.ask(&one.channel, limit).await });
-                (one.number, one.has_started, asked)
+                (number, has_started, asked)
             })
             .collect();
         let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
@@ -201,11 +228,12 @@ impl Shared {
     ) -> Vec<(Number, Option<AdminAnswer>)> {
         let asked = whom.into_iter().map(|(one, mut turn)| {
             let change = change.clone();
+            let (number, has_started) = (one.number, one.has_started());
             let asked = spawn_local(async move {
                 turn.come().await;
                 change.ask(&one.channel, ANSWER_MAX).await
             });
-            (one.number, one.has_started, asked)
+            (number, has_started, asked)
         });
         answers(asked.collect(), Instant::now() + ANSWER_MAX).await
     }
@@ -368,7 +396,8 @@ impl Shared {
             count: board.count,
             is_stopping: board.is_stopping,
             stopping: {
-                let stopping = board.living.iter().filter(|one| one.state == "stopping");
+                let living = board.living.iter();
+                let stopping = living.filter(|one| one.state == LivingState::Stopping);
                 stopping.map(|one| one.number).collect()
             },
         })
@@ -439,19 +468,18 @@ impl Shared {
     /// The metrics of the supervisor itself, which no process has.
     fn own_metrics(&self) -> Vec<GatewayMetric> {
         self.with(|board| {
-            let states = ["starting", "serving", "ready", "stopping"];
-            let count = |state: &str| {
+            let count = |state| {
                 let of_state = board.living.iter().filter(|one| one.state == state);
                 of_state.count() as u64
             };
-            let states: Vec<_> = states.map(|state| (state, count(state))).into();
+            let states = LivingState::ALL.map(|state| (state.label(), count(state)));
             let closes: Vec<_> = board.closes.clone().into_iter().collect();
             vec![
                 GatewayMetric::ByLabel(
                     &MetricName::CLIENT_CLOSES,
                     Box::new(move || closes.clone()),
                 ),
-                GatewayMetric::ByLabel(&MetricName::PROCESSES, Box::new(move || states.clone())),
+                GatewayMetric::ByLabel(&MetricName::PROCESSES, Box::new(move || states.into())),
                 GatewayMetric::fixed(&MetricName::PROCESS_RESTARTS, board.restarts as usize),
                 GatewayMetric::fixed(&MetricName::PROCESS_ROLLS, board.rolls as usize),
             ]
@@ -706,7 +734,7 @@ impl Shared {
             headers: forwarded(&request.head.headers),
             body: Bytes::new(),
         };
-        let is_not_ready = |one: &Living| one.state != "ready";
+        let is_not_ready = |one: &Living| one.state != LivingState::Ready;
         let mut whom = self.started();
         whom.sort_by_key(is_not_ready);
         for one in whom {

@@ -54,7 +54,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep_until};
 
-use self::admin::{Board, Living, Shared, clients_in};
+use self::admin::{Board, Living, LivingState, Shared, clients_in};
 use self::ask::AdminRequest;
 pub(crate) use self::channel::ToSupervisor;
 use self::channel::{Channel, Heard};
@@ -364,18 +364,17 @@ impl Shell {
     /// Shows the pages what there is.
     fn publish(&self) {
         let living = self.supervisor.states().filter_map(|(number, state)| {
-            let word = match state {
+            let state = match state {
                 SlotState::Empty | SlotState::Waiting { .. } => return None,
-                SlotState::Starting { .. } => "starting",
-                SlotState::Serving { is_ready: true, .. } => "ready",
-                SlotState::Serving { .. } => "serving",
-                SlotState::Stopping { .. } => "stopping",
+                SlotState::Starting { .. } => LivingState::Starting,
+                SlotState::Serving { is_ready: true, .. } => LivingState::Ready,
+                SlotState::Serving { .. } => LivingState::Serving,
+                SlotState::Stopping { .. } => LivingState::Stopping,
             };
             Some(Living {
                 number,
                 channel: self.children.channel(number)?,
-                has_started: word != "starting",
-                state: word,
+                state,
             })
         });
         let living = living.collect();

@@ -171,8 +171,7 @@ impl<'a> SubjectsSession<'a> {
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.send_changes();
-        let publishing = self.source.publishing.as_ref();
-        if let Some(publishing) = publishing {
+        if let Some(publishing) = &mut self.source.publishing {
             publishing.publish(self.connection);
         }
         self.source.names.show();
@@ -180,7 +179,7 @@ impl<'a> SubjectsSession<'a> {
         if has_read {
             self.relay.note_work();
         } else if self.connection.queued_bytes() > 0
-            || !publishing.is_some_and(Publishing::has_waiting)
+            || !(self.source.publishing.as_ref()).is_some_and(Publishing::has_waiting)
         {
             // Not while messages wait to be published, unless the socket takes nothing.
             self.connection

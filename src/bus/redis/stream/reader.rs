@@ -679,7 +679,7 @@ impl RedisStreamReader {
         (self.is_anew, self.reached, self.old_until) = (false, None, None);
         self.after = StoredId::default();
         if is_other {
-            self.known.pass_over_after(self.after, false);
+            self.known.pass_over_after(self.after);
         }
     }
 
@@ -700,7 +700,7 @@ impl RedisStreamReader {
         let has_only_later = held.0.is_some_and(|counters| counters.is_gone(last));
         if has_only_later && !is_anew && !is_other {
             // The last entry that was read may be one of a stream with lower ids than the one before.
-            return self.known.pass_over_after(last, false);
+            return self.known.pass_over_after(last);
         }
         if is_anew {
             self.reached = Some(newest.id).filter(|_| !is_above || !was_empty);
@@ -708,13 +708,12 @@ impl RedisStreamReader {
         }
         let is_new_life = is_anew && !is_other;
         if let Some(after) = self.reread_start(newest, last, held, is_new_life) {
-            self.known.pass_over_after(after, is_new_life);
+            self.known.pass_over_after(after);
             self.known.begin_after(after);
             self.after = after;
         } else {
-            if is_other {
-                self.known.pass_over_after(newest.id, is_new_life);
-            }
+            // The stream is at an earlier state, and may get back what it lacks.
+            self.known.pass_over_after(newest.id);
             (self.after, self.last_read) = (newest.id, Some(newest));
             self.reached = Some(newest.id);
             out.push(KeptEvent::Head(self.after));
@@ -796,7 +795,6 @@ impl RedisStreamReader {
         if !may_follow {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
-            self.known.reached_end();
             self.removed = state.counters.map_or(0, Counters::removed);
             self.report_caught_up(out);
             return self.wait_at_end(out);
@@ -906,9 +904,6 @@ impl RedisStreamReader {
         }
         let mut entries = entries.into_iter();
         entries.try_for_each(|entry| self.entry(entry, out))?;
-        if !was_read && !is_full {
-            self.known.reached_end();
-        }
         self.count_from(state);
         Ok(())
     }

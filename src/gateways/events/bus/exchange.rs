@@ -185,7 +185,7 @@ impl Exchange {
         self.instances.there().chain(beyond).cloned().collect()
     }
 
-    /// Ends the push `number`, which could not be published as a whole.
+    /// Ends the push `number`, of which nothing was published.
     pub fn unsent(&mut self, number: u64) {
         self.end(number, Blame::Nobody);
     }
@@ -448,33 +448,35 @@ impl Exchange {
         if self.is_leaving {
             return;
         }
-        let bytes = message.bytes(&self.me);
+        let messages = vec![message.bytes(&self.me)];
         self.actions.push_back(ExchangeAction::Publish {
             to,
-            bytes,
+            messages,
             number: None,
         });
     }
 
-    /// Queues the push as parts with at most `message_bytes_max` bytes of the body. They have the number of the push,
-    /// so that [`Self::unsent`] ends it if one cannot be published.
+    /// Queues the push as parts with at most `message_bytes_max` bytes of the body. They are published together or not at
+    /// all, because one without the others is of no use; then [`Self::unsent`] ends the push.
     fn publish_parts(&mut self, number: u64, body: &[u8]) {
         let chunks = body.chunks(self.settings.message_bytes_max.max(1));
         let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        for (part, bytes) in (0..).zip(chunks) {
-            let message = InstanceMessage::Push(PushPart {
+        let message = |(part, bytes)| {
+            let part = PushPart {
                 number,
                 part,
                 parts,
                 body_bytes: body.len(),
                 bytes,
-            });
-            self.actions.push_back(ExchangeAction::Publish {
-                to: To::All,
-                bytes: message.bytes(&self.me),
-                number: Some(number),
-            });
-        }
+            };
+            InstanceMessage::Push(part).bytes(&self.me)
+        };
+        let messages = (0..).zip(chunks).map(message).collect();
+        self.actions.push_back(ExchangeAction::Publish {
+            to: To::All,
+            messages,
+            number: Some(number),
+        });
     }
 
     /// The oldest push that still waits for late instances.

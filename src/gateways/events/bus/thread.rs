@@ -272,17 +272,21 @@ impl BusThread {
         self.exchange.unreadable(now, origin);
     }
 
-    /// Carries out what the exchange has queued. If a push cannot be published, the exchange learns its number; if one
-    /// cannot be read, it counts as unreadable.
+    /// Carries out what the exchange has queued. If a push cannot be published, no part of it is, and the exchange learns its
+    /// number; if one cannot be read, it counts as unreadable.
     fn carry_out_actions(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
-                ExchangeAction::Publish { to, bytes, number } => {
+                ExchangeAction::Publish {
+                    to,
+                    messages,
+                    number,
+                } => {
                     let subject = match to {
                         To::All => Arc::clone(&self.all),
                         To::Instance(id) => subject_of(&self.all, &id),
                     };
-                    let is_published = self.connection.publisher.publish(&subject, bytes);
+                    let is_published = self.connection.publisher.publish(&subject, messages);
                     if let Some(number) = number.filter(|_| !is_published) {
                         self.exchange.unsent(number);
                     }
