@@ -81,6 +81,7 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     let known: Vec<_> = KEYS.into_iter().chain(relayed).collect();
     let LevelsFeedSettings { endpoints, .. } = checked.get();
     let refused = endpoints.iter().filter_map(|e| e.unknown_key(&known));
+    // The first row is `--endpoint`.
     let flag = super::settings::OF_BOTH[0].flag;
     refused.map(|r| checked.refused(flag, &r)).collect()
 }

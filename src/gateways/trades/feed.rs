@@ -117,6 +117,7 @@ impl TradesFeed {
             place: Place::LeftOut(position),
             ..Publication::new(
                 symbol(&message.subject)?.into(),
+                // Empty, because no client gets it.
                 Frame::text(&self.alive).finish(),
             )
         })

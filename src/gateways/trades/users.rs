@@ -261,6 +261,7 @@ impl Users {
     pub(super) fn wait_until(&mut self, core: &Core, client: &HeldSymbols, due_us: u64) -> u64 {
         let search = self.user(client).map(|user| &user.search);
         let pinged_us = search.map_or(0, |search| match search.rest {
+            // Some are still to be pinged.
             Some(_) => core.now().mono_us,
             None => search.pinged_us,
         });
