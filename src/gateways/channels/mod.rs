@@ -234,6 +234,7 @@ impl ChannelsGateway {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
+            // 0: there are no last values, unless `with_retained` or `with_pages` follows.
             retained: Retained::new(settings.acl.syntax(), 0),
             past: Past::default(),
             kept: None,
@@ -518,6 +519,7 @@ impl Gateway for ChannelsGateway {
         let answer = match client.requests.take(core.now(), &self.stats.access) {
             Rated::Dropped => None,
             Rated::DroppedWithError => {
+                // The message is not read, so the answer has no request id.
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
                 Some((answer, FollowUp::default()))
             }

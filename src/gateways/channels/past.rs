@@ -101,6 +101,7 @@ impl PastQuestion {
         Self {
             wait,
             stage: Stage::Waits,
+            // Until the name is asked for, which sets it.
             forgotten: 0,
             cut: None,
             unread: None,
@@ -522,6 +523,7 @@ impl ChannelsGateway {
             return;
         };
         let name_bytes = self.names.bytes();
+        // An address has clients if it holds memory of names.
         match question.keep(core, message, |client| name_bytes.of(client) > 0) {
             Ok(()) => {}
             Err(NotKept::Unread(id)) => self.past.unread(number, id),

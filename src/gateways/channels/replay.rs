@@ -581,6 +581,7 @@ impl Retained {
         if let Some(replay) = client.and_then(|client| client.replay.replays.get_mut(&replay_key)) {
             let removed = replay.names.extract_if(.., |one| one.name == *name);
             let bytes = removed.map(|one| one.memory_bytes()).sum();
+            // 0: no other address holds a part of this memory.
             replay.memory.give_back(bytes, 0);
             if replay.names.is_empty() {
                 self.remove_replay(&replay_key, key);
@@ -626,6 +627,7 @@ impl ChannelsGateway {
                 continue;
             }
             let cut = Some(RetainedCut::Off);
+            // No messages, and so no position.
             let frame = Answer::last(core, &name, 0, cut, None);
             core.send(key, &frame);
         }

@@ -146,6 +146,7 @@ impl Turns {
         } else {
             self.clients.push(client, key);
         }
+        // One question; the time does not matter, because these permits are not evicted.
         let (name, permit) = (name?, self.permits.hold(client, 1, 0));
         Some(Turn {
             name,

@@ -119,7 +119,7 @@ pub(in super::super) struct Questions {
     pub(super) requests: VecDeque<RetainedRequest>,
 }
 
-/// The id of the cursor from the beginning of all messages: another cursor than that of the newest, which has the id 0.
+/// The id of the cursor from the beginning of all messages. The cursor from the beginning of last values has the id 0.
 const BEGIN_OF_ALL: u64 = u64::MAX;
 
 /// A name, clients of a question about it, and the cursor from which they go on.
@@ -238,6 +238,7 @@ impl Questions {
                 break;
             }
         }
+        // Without an address, all members have ended.
         fewest.map_or(ClientAddr::Unix, |(_, client)| client)
     }
 
@@ -276,6 +277,7 @@ impl Questions {
             },
             false => RetainedRequest::Ask {
                 name: name.clone(),
+                // Set by `Retained::next_request`.
                 cover: None,
                 number,
                 after,

@@ -177,7 +177,7 @@ impl Resuming {
             Err(NotRecovered::Large) if !self.earlier.has_since() => {
                 Some(RetainedCut::Limit.label())
             }
-            // Then no newest messages follow instead.
+            // For these reasons, no newest messages follow instead (`gets_newest`).
             Err(why @ (NotRecovered::Off | NotRecovered::Large)) => Some(why.label()),
             Ok(()) | Err(_) => {
                 let cut = self.cut_of_newest(name, outcome, has_forgotten);
