@@ -46,6 +46,7 @@ pub(super) struct Renewals {
 impl Renewals {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
+            // A full bucket, whatever the time is.
             bucket: TokenBucket::new(per_second, 0),
             by_address: HashMap::default(),
             counted_from_us: 0,

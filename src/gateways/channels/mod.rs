@@ -363,6 +363,7 @@ impl ChannelsGateway {
         identity: &Identity,
         rights: Rights,
     ) -> ChannelsClient {
+        // The session exists, so the client has an address.
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         ChannelsClient::new(
             rights,
@@ -634,6 +635,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        // With a subject, the topic is the pattern for which the bus has sent the message.
         let subject = publication.subject.as_deref();
         let name = subject.unwrap_or(publication.topic.as_str());
         // A message of a name that is no user's own: compressed messages to any client may refer to it.
@@ -685,6 +687,7 @@ impl Gateway for ChannelsGateway {
                 subject,
                 place,
             } => self.skipped(core, topic, subject.as_ref(), *place),
+            // For the history of the core.
             BusNotice::Feed(_) => {}
             BusNotice::Settled {
                 topic,

@@ -832,6 +832,7 @@ impl ChannelsGateway {
             }
             // Taken out, because the waiter counts the bytes that are sent to it.
             let (replay_key, mut replay) = replay.remove_entry();
+            // The last message of the stream that the client has got, and the last copy of it.
             let has = replay.cursor.stored();
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {

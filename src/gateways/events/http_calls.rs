@@ -313,6 +313,7 @@ impl ServiceClient {
         };
         let read = read_body(body, bytes_max, Some(held));
         let activity = lease.activity();
+        // No silence is excused.
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = read.await.ok_or(CallFailure::Timeout)?;
         let body = body.map_err(|error| self.failure(&error))?;

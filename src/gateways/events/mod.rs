@@ -489,6 +489,7 @@ impl Gateway for EventsGateway {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
+        // The session exists, so the client has an address.
         let client = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         let mut connection = Connection::new(
             URL_SAFE_NO_PAD.encode(id.to_be_bytes()),

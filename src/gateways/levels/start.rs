@@ -122,6 +122,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let question = StartQuestion::new(asked, move |_| for_question.check());
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
+    // The gateway as it is, and no further pages.
     plan.parts(
         |levels| levels,
         source,

@@ -62,6 +62,7 @@ impl BusReading<'_> {
             marks_channel: None,
             acl: None,
             has_last_values: false,
+            // As soon as the server confirms it.
             settle: Settle::NEVER,
         }
     }

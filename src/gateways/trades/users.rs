@@ -66,6 +66,7 @@ impl User {
         let next = self.holders.range((rest, Unbounded)).next();
         let next = next.map(|(key, _)| *key);
         self.search.rest = next.map(Excluded);
+        // `probe` returns false for a client that cannot answer.
         match next {
             Some(key) if !self.waiting.contains(&key) && core.probe(key) => {
                 self.search.silent.insert(key);

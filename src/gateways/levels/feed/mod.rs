@@ -293,6 +293,7 @@ impl LevelsFeed {
     ) -> Result<(), BadMessage> {
         let bytes_max = self.settings.messages.bus_message_bytes_max;
         check_size(&message.payload, bytes_max)?;
+        // Only without [`Feed::reader`], which reads every message within the limit.
         if message.text == PayloadText::Unread {
             // Sized by the last output, so that the buffer rarely grows.
             let last = self.cache.value_bytes(LEVELS);
