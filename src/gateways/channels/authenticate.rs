@@ -156,7 +156,7 @@ impl ChannelsGateway {
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
-        // Then all names of the client have been judged by these rights.
+        // If so, all names of the client have been judged by these rights already.
         let is_same = client.rights.have_same_names(&rights) && client.names_table == self.table;
         keep_apart(core, key, &rights);
         client.rights = rights;

@@ -277,9 +277,9 @@ impl ChannelsGateway {
     }
 
     /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time
-    /// for. Until its turn, a name that the stream has got comes as before. One that has left it comes again once the
-    /// bus has confirmed it: what was published meanwhile is lost. If the bus refuses other names of the feed than before,
-    /// the members of the next held names get an error.
+    /// for. Until its turn, a name that the stream has got comes as before. A name that has left the stream comes again
+    /// once the bus has confirmed the name: what was published meanwhile is lost. If the bus refuses other names of the
+    /// feed than before, the members of the next held names get an error.
     pub(super) fn move_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         while let (Some(id), Some(kept)) = (self.moving, &self.kept) {
             let has_id = id < self.names.numbers();

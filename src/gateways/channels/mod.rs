@@ -6,9 +6,10 @@
 //! it resumes, from the answer on. While the bus is connected, `subscribed` waits until the bus has confirmed the
 //! names. The syntax of names and patterns depends on the bus ([`NameSyntax`]); everything else is the same on both.
 //!
-//! A new table of roles may arrive at any time, and decides every later request, and the rest of one under way: from what
-//! the client's token says, its rights are made again as for a new client. A client keeps the names that it holds until it
-//! unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
+//! A new table of roles may arrive at any time. It decides every later request, and what is left of a request under
+//! way: the client's rights are made again from what its token says, as for a new client. A client keeps the names that
+//! it holds until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the
+//! name.
 //!
 //! Begin with [`ChannelsGateway::handle_message`] below, then `request.rs`, `pending.rs` and `grant.rs`.
 //!

@@ -48,8 +48,8 @@ pub(in crate::gateways) enum Since {
 }
 
 impl Since {
-    /// The position from which the client resumes; `None` if the client does not resume. A request without `since`
-    /// resumes from the position of its event stream.
+    /// The position from which the client resumes; `None`: it does not resume. A request without `since` resumes from
+    /// the position of its event stream.
     pub(in crate::gateways) fn or(self, last_event_id: Option<&str>) -> Option<String> {
         match self {
             Self::Absent => last_event_id.map(str::to_owned),

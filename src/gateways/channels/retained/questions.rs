@@ -6,8 +6,9 @@
 //! While the bus has a question that begins at a cursor and has not brought its first page, later clients that begin there
 //! wait for the next question, which they share.
 //!
-//! At the bus a question waits its turn among those of one address. It is that of a member with the fewest others, and a
-//! question moves for a client that begins to wait for it and has none: nobody waits behind what only others want.
+//! At the bus a question waits its turn among the questions of one address: of its members' addresses, the one with the
+//! fewest. If a client begins to wait for a question and its address has none there, a question of an address with
+//! several moves to the client's address: nobody waits behind what only others want.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
