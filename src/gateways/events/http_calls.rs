@@ -195,6 +195,9 @@ struct ServiceClient {
 /// Log lines of a service a second.
 const LINES_PER_SECOND: u32 = 1;
 
+/// The time of the last progress of a whole body: bodies that are still being read are evicted first.
+const WHOLE_US: u64 = u64::MAX;
+
 impl ServiceClient {
     fn new(service: Service, path: &str, limits: CallLimits, open: OpenConnections) -> Self {
         let policy = Policy {
@@ -250,7 +253,7 @@ impl ServiceClient {
         lease: &mut Option<Lease<Full<Bytes>>>,
     ) -> Result<Received, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
-        // Without a place, because the gateway bounds the calls at once. No silence is excused: no client is
+        // Without a permit (`None`), because the gateway bounds the calls at once. No silence is excused: no client is
         // still sending the body.
         let sent = self.pool.send(None, request, || false).await;
         let (response, connection) = sent.map_err(|failure| self.why(&failure))?;
@@ -337,11 +340,11 @@ impl ServiceClient {
         };
         let read = read_body(body, bytes_max, Some(held));
         let activity = lease.activity();
+        // No silence is excused.
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = read.await.ok_or(CallFailure::Timeout)?;
         let body = body.map_err(|error| self.failure(&error))?;
-        // A whole body counts as making progress from here on: bodies that are still being read are evicted first.
-        permit.set(body.len() as u64, u64::MAX);
+        permit.set(body.len() as u64, WHOLE_US);
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
@@ -467,14 +470,14 @@ impl ChargedDecoding {
     fn rewound(mut self) -> Self {
         self.decoding = self.decoding.rewound();
         let bytes = self.decoding.held_bytes() as u64;
-        self.permit.set(bytes, u64::MAX);
+        self.permit.set(bytes, WHOLE_US);
         self.permit.work();
         self
     }
 
     fn finish(self) -> (Vec<u8>, Permit) {
         let (body, mut permit) = (self.decoding.finish(), self.permit);
-        permit.set(body.len() as u64, u64::MAX);
+        permit.set(body.len() as u64, WHOLE_US);
         (body, permit)
     }
 }

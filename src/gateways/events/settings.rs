@@ -184,6 +184,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "route",
         Kind::Form(&ROUTES),
         &With::<EventsSettings, String> {
+            // The form has refused a text that does not parse.
             set: |events, text| events.routes = parse_routes(&text).unwrap_or_default(),
             get: |events| joined_by_space(&events.routes),
         },

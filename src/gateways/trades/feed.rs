@@ -117,6 +117,7 @@ impl TradesFeed {
             place: Place::LeftOut(position),
             ..Publication::new(
                 symbol(&message.subject)?.into(),
+                // Empty, because no client gets it.
                 Frame::text(&self.alive).finish(),
             )
         })
@@ -139,6 +140,7 @@ impl TradesFeed {
         out.extend_from_slice(br#"{"type":"trade","data":"#);
         match &message.text {
             PayloadText::Made(data) => out.extend_from_slice(data),
+            // Nested too deep (`read`), or not read before.
             _ => write_data(&message.payload, out)?,
         }
         let time_ms = broadcast_unix_ms(now, message);

@@ -66,6 +66,7 @@ impl User {
         let next = self.holders.range((rest, Unbounded)).next();
         let next = next.map(|(key, _)| *key);
         self.search.rest = next.map(Excluded);
+        // `probe` returns false for a client that cannot answer.
         match next {
             Some(key) if !self.waiting.contains(&key) && core.probe(key) => {
                 self.search.silent.insert(key);
@@ -261,6 +262,7 @@ impl Users {
     pub(super) fn wait_until(&mut self, core: &Core, client: &HeldSymbols, due_us: u64) -> u64 {
         let search = self.user(client).map(|user| &user.search);
         let pinged_us = search.map_or(0, |search| match search.rest {
+            // Some are still to be pinged.
             Some(_) => core.now().mono_us,
             None => search.pinged_us,
         });

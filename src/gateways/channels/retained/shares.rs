@@ -134,6 +134,7 @@ impl Retained {
         }
         let mut asked = Vec::new();
         let bytes = self.bytes.clone();
+        // If nothing is held, a share is given even if it is larger than the limit.
         while self.is_up
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
@@ -187,6 +188,7 @@ impl Retained {
             if let Some(from) = begins {
                 wanted.cursor = self.questions.cursor_from(from);
             }
+            // A client in the line has an address (`values_taken`).
             let client = waiter.address.unwrap_or(ClientAddr::Unix);
             let number = self.questions.join(&name, &wanted.cursor, key, client);
             wanted.state = ValuesState::Asked(number);

@@ -99,6 +99,7 @@ impl Exchange {
             link: Link::Away,
             waiting: BTreeMap::new(),
             waits_for_late: 1,
+            // No push has the number 0 (`message.rs`).
             next_number: 1,
             next_here_us: 0,
             announced: 0,
@@ -222,6 +223,7 @@ impl Exchange {
             return self.handle_gone(now, &from);
         }
         match self.instances.note_alive(now.mono_us, &from) {
+            // It was not known before; `None`: it is over the limit.
             Some(true) => self.count_others(now, &from, "another instance is on the bus"),
             Some(false) => {}
             None => return self.ignore(now, Ignored::Instances, Some(&from)),
@@ -256,6 +258,7 @@ impl Exchange {
             } else {
                 for id in self.instances.silent(read_us) {
                     self.count_others(now, &id, "another instance is silent");
+                    // Its incomplete push, whatever the number.
                     self.abandon(now, &id, u64::MAX);
                     // Cut off from the bus, it may take pushes of which nothing is known here.
                     self.stats.doubts.add(1);
@@ -285,6 +288,7 @@ impl Exchange {
     fn handle_echo(&mut self, now: Now) {
         let echo_us = now.mono_us;
         // To others this instance is up from here on, so they must know which pushes it could not publish.
+        // The newest push has the number before the next one.
         if self.link == Link::Unproven && self.announced < self.next_number - 1 {
             self.announce(echo_us);
         }
@@ -307,6 +311,7 @@ impl Exchange {
 
     /// Ends the waits for an instance that has announced its stop, because it has no devices any more.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
+        // Its incomplete push, whatever the number.
         self.abandon(now, from, u64::MAX);
         if self.instances.note_stopped(from) {
             self.count_others(now, from, "another instance has stopped");

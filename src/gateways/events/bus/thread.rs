@@ -236,6 +236,7 @@ impl BusThread {
                 if self.exchange.has_left()
                     && let Some(done) = self.leaving.take()
                 {
+                    // The stop may have gone on without it.
                     let _ = done.send(());
                 }
             }
