@@ -13,6 +13,7 @@ use crate::gateways::shared::feed::{
     BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_integer, write_stamp,
 };
 use crate::gateways::shared::history::append_end;
+use crate::gateways::trades::candles::CANDLES;
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, CopyRank, EventReader, Feed, FeedLine, FeedSettings,
     FeedStats, Frame, FrameBytes, PayloadText, Place, Position, Publication,
@@ -251,7 +252,7 @@ impl Feed for TradesFeed {
 /// name of the form of a candles topic is not a symbol: the trade would go to the watchers of the candles.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;
-    (!symbol.starts_with("candle:")).then_some(symbol)
+    (!symbol.starts_with(CANDLES)).then_some(symbol)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use crate::gateways::shared::counts::{Count, labelled};
 use weirgate_core::{BusNotice, ConflationKey, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap, Now};
 
-pub(super) use self::interval::Interval;
+pub(super) use self::interval::{CANDLES, Interval};
 
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
