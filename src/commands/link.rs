@@ -92,6 +92,7 @@ impl Target {
         Ok(Self {
             destination: Destination::Host {
                 host,
+                // Both schemes have a default, so 80 is never used.
                 port: url.port_or_known_default().unwrap_or(80),
             },
             tls,

@@ -292,6 +292,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
 
 fn token_from(input: impl Read) -> io::Result<Option<Token>> {
     let mut text = String::new();
+    // Enough to see that a token is too long.
     let bytes_max = 2 * Refusal::TOKEN_BYTES_MAX as u64;
     input.take(bytes_max).read_to_string(&mut text)?;
     Ok(Token::new(text.trim()))

@@ -115,6 +115,7 @@ impl Query {
     fn fits_ended(&self, at: &EndedAt) -> bool {
         let user = self.who.user.as_deref();
         let is_asked = user.is_some() || self.who.address.is_some();
+        // The search may be by session or name alone, which fits no ended connection.
         is_asked
             && user.is_none_or(|user| at.ended.user.as_deref() == Some(user))
             && self.who.has_address(at.ended.client.ip())
@@ -284,6 +285,7 @@ impl AnswerContext<'_> {
         }
         let who = Connected {
             user: self.query.who.user.as_deref(),
+            // A search has no certificate, session or token.
             certificate: None,
             address: self.query.who.address,
             session: "",

@@ -420,6 +420,7 @@ impl Worker {
     }
 
     fn finish(&self, key: SessionKey, outcome: HandshakeOutcome) {
+        // Fails only after the end of the loop: the socket is then closed.
         let _ = self.finished.send(Entered { key, outcome });
         self.the_loop.wake();
     }

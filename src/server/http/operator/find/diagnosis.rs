@@ -1,4 +1,7 @@
 //! Why a client gets what it gets, and what it does not get: a sentence for the operator, with its cause.
+//!
+//! The `brings` of a name say from where its messages come, whether the bus has confirmed it, how old its newest
+//! message is, and how far its history reaches back.
 
 use super::super::state::some_text;
 use super::AnswerContext;
