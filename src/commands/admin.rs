@@ -75,7 +75,7 @@ impl AdminAddresses {
         words: &str,
         path: &str,
     ) -> Result<Self, Exit> {
-        // No gateway starts, so the settings are not checked against each other.
+        // No gateway starts, so there is no check of its own.
         let checked = program.checked(rows(), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let typed = matches.get_many::<String>("target").unwrap_or_default();

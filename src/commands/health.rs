@@ -117,7 +117,7 @@ pub(super) fn read(
     // 1, not 2: see [`Exit::status`].
     let gateway = gateway.map_err(|error| Exit::settings(&[error], 1))?;
     let rows = rows(gateway.or_else(|| program.gateways.first()));
-    // Without the gateway's check of its settings against each other, and without warnings: both are in its own log.
+    // Without the gateway's own check of its settings, and without warnings: the gateway's log has the results of both.
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
     Ok(HealthCheck::of(&checked))

@@ -330,6 +330,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand_help_heading("Commands");
     let gateways = program.gateways.iter().enumerate();
     let root = gateways.fold(root, |root, (at, kind)| {
+        // 0, so that the most used gateway comes first.
         let rank = if kind.name == program.most_used {
             0
         } else {

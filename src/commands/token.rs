@@ -185,6 +185,7 @@ impl TokenCommand {
                 .and_then(|key| ApiKey::new(key.secret())),
             keys: KeyRing::new(keys.map_err(|error| error.to_string())?),
             rules: self.auth.rules.clone(),
+            // The token is on the command line or in standard input, not in a cookie.
             cookie: None,
         };
         let identity = authenticator.identify(token, now);

@@ -76,6 +76,7 @@ pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
                 }
             ),
             is_of_one: found.setting.counts() != Counts::All,
+            // 0 means no limit.
             max: Some(max).filter(|max| *max > 0),
             max_in_force: (flag == CONNECTIONS_MAX).then_some(in_force),
             now,

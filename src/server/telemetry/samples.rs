@@ -43,6 +43,7 @@ where
     N: EncodeCounterValue + EncodeGaugeValue,
 {
     match metric.kind {
+        // `None`: without an exemplar.
         MetricKind::Counter => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
         _ => encoder.encode_gauge(&value),
     }
@@ -80,6 +81,7 @@ impl Samples for DurationCounts {
             sum,
             self.count(),
             &self.classic_buckets(),
+            // No exemplars.
             None,
             native,
         )

@@ -385,6 +385,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let windows = core.inflate_windows();
         let sessions = stats.heads + stats.open + stats.closing;
         ShellStats {
+            // The connections that are no sessions of the loop are with the HTTP thread.
             http_connections: core.connections() as u64 - sessions,
             connections_max: (limits.connections_max < usize::MAX)
                 .then_some(limits.connections_max as u64),

@@ -153,6 +153,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 _ if was_open => Cost::Little,
                 _ => Cost::Unknown,
             };
+            // This read has brought the end of the head.
             if !was_open && cost != Cost::Head {
                 self.head_rate.note_read(ended_us);
             }
