@@ -182,6 +182,7 @@ impl Target {
             Destination::Host { host, .. } => host,
             Destination::Here(_) => "localhost",
         };
+        // `None`: the client shows no certificate.
         let config = tls_roots::client(ca_file, None).map_err(no_tls)?;
         let name = ServerName::try_from(name.to_owned()).map_err(no_tls)?;
         let mut session = ClientConnection::new(config, name).map_err(no_tls)?;

@@ -149,6 +149,7 @@ impl Accepting {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
                 // Everything after the accept is the same for all stream sockets.
                 let stream = stream.into_std()?;
+                // `None`: the kernel is not asked which process this is.
                 Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
             }
             Self::Handed(socket) => {

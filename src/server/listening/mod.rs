@@ -268,6 +268,7 @@ fn set_options(socket: &Socket, options: &ListenOptions) {
         }
     }
     #[cfg(not(target_os = "linux"))]
+    // Its options are those of Linux alone.
     let _ = options;
 }
 

@@ -53,6 +53,7 @@ static PRESENT_VALUES: &[(&str, ReadNumber)] = &[
 fn largest_send_queue(at: &MetricsReading<'_>) -> Option<u64> {
     let slowest = &at.surveyed.as_deref()?.survey.slowest;
     let bytes = slowest.iter().map(|client| client.queue_bytes);
+    // 0: no client is in the list.
     Some(bytes.max().unwrap_or(0))
 }
 
@@ -92,6 +93,7 @@ fn open_files() -> NearLimit {
         about: "Open files of the process",
         is_bytes: false,
         is_of_one: false,
+        // The limit in force is the only one.
         max: None,
         max_in_force: Some(|at| at.process.max_fds),
         now: |at| at.process.open_fds,

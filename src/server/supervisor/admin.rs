@@ -597,6 +597,7 @@ impl Shared {
             Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
         };
         let mut refused = cut.refused();
+        // `Ok(0)`: nothing is refused, so no request to the admin address ends.
         let mut own_ends = refused
             .as_ref()
             .map_or(Ok(0), |refused| self.note_refusal(refused));
@@ -939,6 +940,7 @@ fn join_metrics(
         .filter(|(_, said)| said.status == StatusCode::OK)
         .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
         .filter_map(|(number, said)| Some((Some(number), std::str::from_utf8(&said.body).ok()?)));
+    // `None`: of the supervisor.
     let pages: Vec<_> = iter::once((None, &*own)).chain(pages).collect();
     let page = exposition::joined(&pages);
     Answer::new(StatusCode::OK, format.content_type(), page).no_store()

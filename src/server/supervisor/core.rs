@@ -621,6 +621,7 @@ impl Supervisor {
                     self.actions.push_back(Action::Terminate(number));
                 }
             }
+            // 0: a stop on request is no failure.
             _ => self.stop_all(0, now),
         }
         self.advance(now);

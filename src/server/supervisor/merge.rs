@@ -230,9 +230,9 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// In an answer to a search for names, counts a name once, whichever processes have it. The count is that of the different
-/// names in the rows, or, if it is larger, the largest count of a process, which may leave rows out. If one does and
-/// several have names, the count is only the least possible, and `count_is_exact` is false.
+/// In an answer to a search for names, counts a name once, whichever processes have it. The count is that of the
+/// different names in the rows, or, if it is larger, the largest count of a process, which may leave rows out. If one
+/// does and several have names, the count is only the least possible, and `count_is_exact` is false.
 fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
     if answer.get("count").is_none() {
         return;

@@ -73,6 +73,7 @@ impl Samples for DurationCounts {
                 deltas: &[],
             },
             positive,
+            // When the counts began is not written.
             created: None,
         };
         let sum = self.sum_us() as f64 / 1e6;

@@ -155,6 +155,7 @@ pub(crate) fn members_route(telemetry: &Arc<Telemetry>, cutter: &Cutter) -> Rout
             let read = body.read(MEMBERS_BYTES_MAX).await.ok();
             let names = read.and_then(|body| Json::read(&body).ok()?.parse().ok());
             let result = names.and_then(|names| telemetry.surveys.search(Search::Members(names)));
+            // Whatever is wrong, the supervisor goes on without the numbers of all processes.
             let Some(result) = result else {
                 return LateAnswer::from(Answer::empty(StatusCode::SERVICE_UNAVAILABLE));
             };

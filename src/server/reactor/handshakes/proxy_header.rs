@@ -55,6 +55,7 @@ fn read_header(bytes: &[u8]) -> (Beginning, usize) {
             Some(address) if address.protocol == Protocol::Stream => {
                 (Beginning::Client(address.source), len)
             }
+            // The address of datagrams.
             Some(_) => (Beginning::Other, 0),
             None => (Beginning::Proxy, len),
         },

@@ -325,6 +325,7 @@ impl Worker {
                 };
                 self.finish(key, HandshakeOutcome::Header(accepted));
             }
+            // The poll does not let the socket go.
             _ => self.finish(
                 key,
                 HandshakeOutcome::Failed(CloseReason::SocketError, None),

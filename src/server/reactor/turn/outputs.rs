@@ -392,6 +392,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             accept_errors: self.listeners.errors(),
             addresses: core.known_addresses() as u64,
             bus_queue_messages: seams.bus.len() as u64,
+            // The channel is bounded, so it has a capacity.
             bus_queue_messages_max: seams.bus.capacity().unwrap_or(0) as u64,
             bus_queue_bytes: seams.bus_bytes.held() as u64,
             bus_queue_bytes_max: seams.bus_bytes.max() as u64,

@@ -140,6 +140,7 @@ impl AnswerContext<'_> {
         }
         let at = MetricsReading::read(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
+        // `None`: of any stream.
         let has_stream = found.names.iter().any(|one| is_of_stream(one, None));
         let behind = behind.filter(|_| has_stream);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
