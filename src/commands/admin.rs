@@ -148,7 +148,7 @@ impl AdminAddresses {
     }
 }
 
-/// The error for a status that the admin address of a gateway never sends.
+/// The error for a response whose status is none of those that the caller expects.
 pub(super) fn refused(path: &str, status: u16) -> String {
     let advice = match status {
         401 | 403 => {

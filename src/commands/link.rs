@@ -145,8 +145,7 @@ impl Target {
         }
     }
 
-    /// Tries the addresses in turn until `until`. Each read and write of the socket then times out after the time that
-    /// is left now.
+    /// Tries the addresses in turn until `until`. The socket has no timeouts yet.
     fn connect(&self, until: Instant) -> io::Result<Socket> {
         let addrs: Vec<ListenAddr> = match &self.destination {
             Destination::Here(addrs) => addrs.clone(),
