@@ -75,6 +75,7 @@ impl AdminAddresses {
         words: &str,
         path: &str,
     ) -> Result<Self, Exit> {
+        // No gateway starts, so there is no check of its own.
         let checked = program.checked(rows(), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let typed = matches.get_many::<String>("target").unwrap_or_default();
@@ -147,7 +148,7 @@ impl AdminAddresses {
     }
 }
 
-/// The error for a status that the admin address of a gateway never sends.
+/// The error for a response whose status is none of those that the caller expects.
 pub(super) fn refused(path: &str, status: u16) -> String {
     let advice = match status {
         401 | 403 => {

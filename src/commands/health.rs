@@ -114,9 +114,10 @@ pub(super) fn read(
         Some(name) => program.named_gateway("GATEWAY", name).map(Some),
         None => program.env_gateway(env),
     };
+    // 1, not 2: see [`Exit::status`].
     let gateway = gateway.map_err(|error| Exit::settings(&[error], 1))?;
     let rows = rows(gateway.or_else(|| program.gateways.first()));
-    // The warnings are in the gateway's log already.
+    // Without the gateway's own check of its settings, and without warnings: the gateway's log has the results of both.
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
     Ok(HealthCheck::of(&checked))

@@ -92,6 +92,7 @@ impl Target {
         Ok(Self {
             destination: Destination::Host {
                 host,
+                // Both schemes have a default, so 80 is never used.
                 port: url.port_or_known_default().unwrap_or(80),
             },
             tls,
@@ -144,8 +145,7 @@ impl Target {
         }
     }
 
-    /// Tries the addresses in turn until `until`. Each read and write of the socket then times out after the time that
-    /// is left now.
+    /// Tries the addresses in turn until `until`. The socket has no timeouts yet.
     fn connect(&self, until: Instant) -> io::Result<Socket> {
         let addrs: Vec<ListenAddr> = match &self.destination {
             Destination::Here(addrs) => addrs.clone(),
@@ -181,6 +181,7 @@ impl Target {
             Destination::Host { host, .. } => host,
             Destination::Here(_) => "localhost",
         };
+        // `None`: the client shows no certificate.
         let config = tls_roots::client(ca_file, None).map_err(no_tls)?;
         let name = ServerName::try_from(name.to_owned()).map_err(no_tls)?;
         let mut session = ClientConnection::new(config, name).map_err(no_tls)?;

@@ -130,6 +130,7 @@ impl Upstream {
             _ if !is_own => None,
             None | Some('?' | '#') => Some(format!("/{rest}")),
             Some('/') => Some(rest.to_owned()),
+            // A longer name than the last one of the base path.
             Some(_) => None,
         }
     }

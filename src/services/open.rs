@@ -79,11 +79,13 @@ impl OpenConnections {
         let room = Room {
             holders_max: state.connections_max,
             sharing: Sharing::Unshared,
+            // The evicted connection may still be open when this one is charged: the second loop waits for its end.
             early: false,
         };
         let charge = loop {
             let has_room = state.has_room.notified();
             let now_us = state.clock.mono_us();
+            // The same address for all: clients do not share these connections.
             let permit = state.charges.hold(ClientAddr::Unix, 1, now_us);
             if permit.fit(room, now_us).is_ok() {
                 let permit = Some(permit);
@@ -167,10 +169,12 @@ pub(super) async fn serve(
             return Poll::Ready(false);
         }
         let mut is_due = charge.poll_evicted(cx);
+        // Polled again after each reset, so that the timer wakes this task.
         while timer.as_mut().poll(cx).is_ready() {
             let unused = activity.silent_for();
             is_due |= unused >= KEPT_FOR;
             let left = KEPT_FOR.checked_sub(unused).filter(|left| !left.is_zero());
+            // `None`: it is due. If it has a request, it is looked at again after as long.
             let next = Instant::now() + left.unwrap_or(KEPT_FOR);
             timer.as_mut().reset(next);
         }

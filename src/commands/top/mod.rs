@@ -30,7 +30,7 @@ use weirgate_wire::json::Json;
 const PATH: &str = "/operator/state";
 /// The path of searches for clients.
 const FIND_PATH: &str = "/operator/clients";
-/// What `top` can search for: the parameter of the request, and the help.
+/// What `top` can search for: the parameter of the request, the placeholder of the value, and the help.
 const FINDS: [(&str, &str, &str); 4] = [
     (
         "user",
@@ -230,6 +230,7 @@ impl TopCommand {
         };
         let (columns, lines) = (usize::from(columns), usize::from(lines));
         let of_tables = (lines / processes.len().max(1)).saturating_sub(FACT_LINES);
+        // Five tables, each with a line for the head.
         let rows = (of_tables / 5).saturating_sub(1).max(1);
         let page = page::cut(&page::page(processes, rows), columns, lines);
         format!("\x1b[H\x1b[J{page}")

@@ -149,6 +149,7 @@ impl Accepting {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
                 // Everything after the accept is the same for all stream sockets.
                 let stream = stream.into_std()?;
+                // `None`: the kernel is not asked which process this is.
                 Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
             }
             Self::Handed(socket) => {
@@ -198,6 +199,7 @@ impl Connections {
         // The kernel reports the end of a connection even if bytes in front of the end are unread.
         let ends = streams.map(|(stream, _)| PollFd::new(stream, PollFlags::RDHUP));
         let mut ends: Vec<_> = ends.collect();
+        // The poll has a timeout of zero, so it does not wait.
         if ends.is_empty() || !poll(&mut ends, Some(&Timespec::default())).is_ok_and(|n| n > 0) {
             return;
         }
@@ -297,6 +299,7 @@ impl Connections {
             peer,
             permit,
         };
+        // `None`: a request for a WebSocket is refused.
         let served = connection::serve(Rc::clone(server), handover, None, stopping.clone());
         self.tasks.spawn_local(served);
     }

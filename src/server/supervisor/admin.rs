@@ -141,6 +141,7 @@ impl Shared {
         Self {
             board: Arc::new(Mutex::new(Board {
                 count,
+                // There from the start, so that the metric has this series before the first eviction.
                 closes: BTreeMap::from([(CloseReason::Evicted.label(), 0)]),
                 ..Board::default()
             })),
@@ -246,6 +247,7 @@ type Asked = (Number, bool, JoinHandle<io::Result<AdminAnswer>>);
 async fn answers(asked: Vec<Asked>, deadline: Instant) -> Vec<(Number, Option<AdminAnswer>)> {
     let mut all = Vec::new();
     for (number, has_started, asked) in asked {
+        // Three results in each other: of the deadline, of the task, and of the question.
         match timeout_at(deadline, asked).await {
             Ok(Ok(Err(error))) if !has_started && error.kind() == NotConnected => {}
             Ok(Ok(said)) => all.push((number, said.ok())),
@@ -403,8 +405,8 @@ impl Shared {
         })
     }
 
-    /// `/health`: 200 if any process answers with 200 in time. Whoever asks may end all processes; one that does not answer
-    /// is for the supervisor to judge.
+    /// `/health`: 200 if any process answers with 200 in time. Another status may make the asker end all processes, so
+    /// one process that does not answer is left to the supervisor.
     async fn health(&self, request: &RequestParts) -> Answer {
         let (only, target) = take_parameter(request, "process");
         let admin_request = AdminRequest::get(&target);
@@ -595,6 +597,7 @@ impl Shared {
             Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
         };
         let mut refused = cut.refused();
+        // `Ok(0)`: nothing is refused, so no request to the admin address ends.
         let mut own_ends = refused
             .as_ref()
             .map_or(Ok(0), |refused| self.note_refusal(refused));
@@ -604,6 +607,7 @@ impl Shared {
         let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
         let asked: Vec<Living> = named.iter().map(|(one, _)| one.clone()).collect();
         if cut.session.is_some() {
+            // A second turn for those that are asked: all but the one with the session get what is refused afterwards.
             held.extend(self.turns().into_iter().filter(|(one, _)| is_named(one)));
         }
         let all = self.change(named, admin_request).await;
@@ -936,6 +940,7 @@ fn join_metrics(
         .filter(|(_, said)| said.status == StatusCode::OK)
         .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
         .filter_map(|(number, said)| Some((Some(number), std::str::from_utf8(&said.body).ok()?)));
+    // `None`: of the supervisor.
     let pages: Vec<_> = iter::once((None, &*own)).chain(pages).collect();
     let page = exposition::joined(&pages);
     Answer::new(StatusCode::OK, format.content_type(), page).no_store()
@@ -943,6 +948,7 @@ fn join_metrics(
 
 /// One answer from those of all processes.
 fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
+    // Neither for a search for a name, nor with the readiness of all.
     join_found(all, None, None)
 }
 

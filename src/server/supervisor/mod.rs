@@ -131,6 +131,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         admin,
         "starting the processes"
     );
+    // 0: there are no connections yet.
     let stop_us = stop_us(&common.reactor, 0);
     let (sender, reports) = mpsc::unbounded_channel();
     let shell = Shell {
@@ -231,6 +232,7 @@ impl Shell {
     /// Runs until all processes have ended. Returns the exit status.
     async fn run(mut self, mut reports: mpsc::UnboundedReceiver<ProcessReport>) -> io::Result<u8> {
         let mut arrivals = Arrivals::take()?;
+        // The first time soon: a start takes some tenths of a second.
         let mut ask_at = Instant::now() + Duration::from_millis(50);
         loop {
             if let Some(status) = self.act() {
@@ -311,6 +313,7 @@ impl Shell {
                 }
                 SIGHUP => self.supervisor.hang_up(),
                 SIGUSR2 => self.supervisor.roll(now),
+                // SIGCHLD: the processes that have ended were taken above.
                 _ => {}
             }
         }

@@ -1,4 +1,7 @@
 //! Why a client gets what it gets, and what it does not get: a sentence for the operator, with its cause.
+//!
+//! The `brings` of a name say from where its messages come, whether the bus has confirmed it, how old its newest
+//! message is, and how far its history reaches back.
 
 use super::super::state::some_text;
 use super::AnswerContext;
@@ -137,6 +140,7 @@ impl AnswerContext<'_> {
         }
         let at = MetricsReading::read(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
+        // `None`: of any stream.
         let has_stream = found.names.iter().any(|one| is_of_stream(one, None));
         let behind = behind.filter(|_| has_stream);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
