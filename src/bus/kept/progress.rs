@@ -42,6 +42,7 @@ impl SourceProgress {
             KeptEvent::Message { id, .. } | KeptEvent::Bad { id, .. } | KeptEvent::Head(id) => {
                 Some(Some(*id))
             }
+            // The event says that no entry is known.
             KeptEvent::Lost => Some(None),
             _ => None,
         });

@@ -291,6 +291,7 @@ fn finished_stream(answer: Json<'_>) -> Result<StreamAnswer, ApiError> {
 /// # Errors
 /// It has an error, or nobody answers the subject.
 pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
+    // The status of the server: nobody listens on the subject of the request.
     if answer.status.is_some() {
         return Err(ApiError::NoJetStream);
     }

@@ -84,6 +84,7 @@ impl ServerSearch {
             *tries += 1;
             let others = match is_others_turn {
                 true => {
+                    // Each try at another server begins one host later.
                     let hosts = hosts_in_turn(learned.clone(), settings, connection, *tries / 2);
                     servers_of_first(&hosts, settings, connection.peer)
                 }

@@ -60,6 +60,7 @@ impl<'a> ConsumersSession<'a> {
             subscriptions,
             jetstream,
             search,
+            // It watches nothing until `set_up` makes the real one.
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
             standstills,
@@ -543,6 +544,7 @@ pub(super) fn status_of<'a>(
 /// Resets the status of the subscription's consumer.
 pub(super) fn reset_status(status: &BusStatus, subscription: &Subscription) {
     if let Some(consumer) = status_of(status, subscription) {
+        // Not known.
         consumer.set_lag(None);
         consumer.set_silent(false);
         consumer.set_stall(None);

@@ -218,6 +218,7 @@ impl<'w> Connection<'w> {
 
     /// Whether there may be something to read.
     pub(super) fn has_input(&mut self) -> Result<bool, RedisError> {
+        // Only looks: the time is over at once.
         self.waiter.wait(Instant::now()).map_err(RedisError::Lost)?;
         Ok(self.waiter.readable)
     }
@@ -290,6 +291,7 @@ impl<'w> Connection<'w> {
         patience: Duration,
     ) -> Result<Value, RedisError> {
         let answers = self.ask(&[command], patience)?;
+        // There is an answer: without any, `ask` returns an error.
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 

@@ -25,6 +25,7 @@ pub(super) fn levels_signals(unix_ms: i64, spot: &Spot, tape: &Tape, levels: &[L
     let mut message = ObjectWriter::new();
     message.number("ts", unix_ms);
     let [last, bid, ask] = [spot.last(), spot.bid(), spot.ask()];
+    // A share of the ETF is worth about a tenth of the index.
     message.object("spy", quote([last, bid, ask].map(|points| points / 10.0)));
     message.object("es", quote([last, bid, ask]));
     message.array("levels", described);
@@ -124,6 +125,7 @@ fn confluence(o: &mut ObjectWriter, level: &Level, levels: &[Level]) {
         .filter(|l| l.signal == level.signal)
         .count() as i64;
     let pressure = 1.0 - (-0.45 * count as f64 * (0.5 + level.barrier.ratio() / 2.0)).exp();
+    // A level with a name counts for one more than a strike.
     let rank = (count * 2 + level.touches.min(3) + i64::from(level.kind != "STRIKE")).min(10);
     let name = match rank {
         0 => "UNDEFINED",

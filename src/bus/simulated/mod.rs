@@ -74,6 +74,7 @@ impl SimulatedSource {
             let is_flow = sent % 2 == 1;
             let position = StreamPosition {
                 epoch,
+                // The two subjects are sent in turn, and each counts its own messages from 1.
                 sequence: sent / 2 + 1,
             };
             let payload = match is_flow {
@@ -106,6 +107,7 @@ impl Source for SimulatedSource {
 struct Schedule {
     start_us: u64,
     step_us: f64,
+    /// The number of the next message: its time is so many steps after the start.
     slot: u64,
 }
 

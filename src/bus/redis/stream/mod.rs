@@ -143,6 +143,7 @@ impl RedisStreamSource {
                 let bytes = connection.reader.take_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut events);
                 if !events.is_empty() {
+                    // Before the loop gets the events: the pages must not end before an entry that the loop has.
                     self.progress.read(self.reader.reached());
                     relay.note_work();
                 }
@@ -165,6 +166,7 @@ impl RedisStreamSource {
                     }
                 })?;
             }
+            // All answers have come, so none has been arriving for any time.
             relay.lag.answer_comes_for(&relay.status, Duration::ZERO);
         }
     }
