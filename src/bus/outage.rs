@@ -212,6 +212,7 @@ impl<E> Attempts<E> {
     /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
     pub(super) fn note_success(&mut self, now: Instant) -> Option<Duration> {
         let recovery = self.outages.note_end(now);
+        // Without a failed attempt before, there was no outage.
         self.next.take().and(recovery.away)
     }
 }

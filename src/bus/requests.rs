@@ -244,7 +244,7 @@ impl BusInterest {
     /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
     /// feed. The values have a position there.
     pub fn ask_newest(&self, subscription: Subscription, number: u64, client: ClientAddr) {
-        // From the beginning of the stream, and no list of names: this is for [`Wants::All`].
+        // Nothing was read before. The list of names is only for [`Wants::All`].
         let (after, wants, names) = (Arc::default(), Wants::Newest, Arc::default());
         self.ask(Question {
             subscription,

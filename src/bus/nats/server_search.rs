@@ -98,6 +98,7 @@ impl ServerSearch {
                 match log_in(&server, to, settings) {
                     ProbeResult::Silence => {}
                     found => {
+                        // A server that refuses the connection is not the one to try next.
                         *next = Some(server).filter(|_| found == ProbeResult::Answer);
                         return found;
                     }

@@ -33,6 +33,7 @@ pub(super) struct Standstills {
 /// A stream of which the leader has told something.
 #[derive(Debug)]
 struct Standstill {
+    /// The newest message that was ever stored; `None`: none so far, or not known.
     head: Option<StoredId>,
     /// When the newest message was first seen.
     since: Instant,
@@ -83,6 +84,7 @@ impl Standstills {
     /// any connection, and may be why the last one was left.
     pub(super) fn forget(&mut self) {
         self.asked = None;
+        // The answer is unknown again, and so are the limits.
         (self.answer, self.account) = Default::default();
         for one in self.streams.values_mut().filter(|one| !one.lacks_leader) {
             one.set(None);
@@ -95,6 +97,7 @@ impl Standstills {
         self.streams.retain(|name, one| {
             let is_read = streams.contains(&name.as_str()) || some_wait && one.lacks_leader;
             if !is_read {
+                // It is no longer shown.
                 status.set_stream(name, None);
             }
             is_read
@@ -126,6 +129,7 @@ impl Standstills {
                     one.note_leader();
                 }
             }
+            // Without an answer of JetStream, nothing is known of the stream.
             Err(_) => {}
         }
     }
@@ -169,6 +173,7 @@ impl Standstills {
         let account = read_answer(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
         (self.answer, self.account) = match account {
             Ok(account) if account.limits.is_some() => (AccountAnswer::Room, account),
+            // An answer that cannot be read, or says nothing of limits, is none.
             _ => Default::default(),
         };
     }
@@ -242,6 +247,7 @@ impl Standstill {
             self.since = now;
             let more = before.map(|before| info.head_number().saturating_sub(before.major));
             if let Some(more @ 1..) = more {
+                // The new messages count as evenly spread over this time.
                 self.gaps.record(micros(still) / more);
             }
         }

@@ -224,6 +224,7 @@ struct Replica {
 }
 
 impl Replica {
+    /// Whether the leader has heard of it lately. One of which it has not heard yet (0) counts as reached.
     fn is_reached(&self) -> bool {
         self.active < ELECTION_NS
     }

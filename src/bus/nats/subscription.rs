@@ -241,6 +241,7 @@ impl Subscription {
         if quiet || before.is_none() {
             self.warm(last, jetstream, &settings.look_back, relay)?;
         }
+        // Only of the newest message the time is known, too.
         let at_consumer = newest.filter(|newest| newest.sequence == delivered);
         let reached = before
             .or(at_consumer)
@@ -483,6 +484,8 @@ impl Subscription {
     ) -> Result<u64, NatsError> {
         self.gap.clear();
         let Some(reached) = self.cursor.sequence() else {
+            // Nothing was handed over by this process, so all counts that the consumer still has to deliver, or to
+            // deliver again.
             return Ok(attached.pending + attached.ack_pending);
         };
         if last_sequence <= reached {

@@ -375,6 +375,7 @@ impl Round {
             }
             (Watched::Subject(_), InfoRequest::WhichStream) => judge_which_stream(answer),
             (Watched::Subject(_), InfoRequest::SubjectStream) => judge_subject_stream(answer),
+            // A question about something else than what is watched.
             _ => Verdict::done(None),
         }
     }
@@ -441,6 +442,7 @@ impl WatchedConsumer {
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 return Verdict::done([WatchdogAnswer::NoLeader]);
             }
+            // Without an answer, nothing is known.
             Err(_) => return Verdict::done(None),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
@@ -552,6 +554,7 @@ fn said_by(error: ApiError) -> Option<WatchdogAnswer> {
 
 /// Whether the server delivers no more until something is acknowledged.
 fn is_full(info: &ConsumerInfo) -> bool {
+    // 0 or less: no limit.
     let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
     allowed > 0 && info.num_ack_pending >= allowed
 }

@@ -195,7 +195,7 @@ impl PubSubSession<'_, '_> {
             (Some(kept), Value::Bulk(name)) if *name == kept.channel.as_bytes() => {
                 kept.publishes = true;
                 kept.is_refusal_logged = false;
-                // The first published mark is due at once.
+                // The first mark to publish is due at once.
                 kept.next = Some(Instant::now());
                 Ok(())
             }

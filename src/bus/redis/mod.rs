@@ -131,7 +131,8 @@ impl RedisSource {
         Ok(self)
     }
 
-    /// Connects and subscribes to all names, then relays messages until the connection is lost. Never returns `Ok`.
+    /// Connects and subscribes to all names, then relays messages until the connection is lost.
+    /// Never returns `Ok`.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.names.take_all();

@@ -64,7 +64,8 @@ impl RedisPublisher {
         Ok((publisher, handle))
     }
 
-    /// Connects, then publishes until the connection is lost. Never returns `Ok`.
+    /// Connects, then publishes until the connection is lost.
+    /// Never returns `Ok`.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
         // Messages from before this connection would be late.

@@ -178,7 +178,8 @@ impl RespReader {
         }
     }
 
-    /// Reads a value of a single line, or begins a longer value and returns `None`.
+    /// Reads a value of a single line, or begins a longer value.
+    /// `None`: a longer value has begun.
     fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, &'static str> {
         let line = line.strip_suffix(b"\r\n");
         let line = line.ok_or("a line that ends without a carriage return")?;
@@ -254,6 +255,7 @@ impl RespReader {
             }
             match self.open.pop() {
                 Some(whole) => value = whole.into_value(),
+                // It was open a moment ago, so this does not happen.
                 None => return Ok(None),
             }
         }
@@ -297,7 +299,6 @@ impl Bulk {
             to_keep,
             is_cut: to_keep > bytes_max,
             to_discard: bytes - to_keep,
-            // A carriage return and a line feed.
             to_end: 2,
         }
     }

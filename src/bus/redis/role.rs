@@ -1,4 +1,5 @@
-//! What a server says of itself: whether it is a lone master (one without a cluster), and its links to other servers.
+//! What a server says of itself: whether it is a lone master, and its links to other servers.
+//! A lone master is a master without a cluster.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

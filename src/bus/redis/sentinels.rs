@@ -114,7 +114,7 @@ impl RedisServers {
         waiter: &mut Waiter,
         index: usize,
     ) -> Result<NamedMaster, RedisError> {
-        // For the connection, and then for each answer.
+        // A sentinel has as long for each answer as for the connection.
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let name = self.settings.master_name.clone();
         let server = self.settings.server_now();

@@ -1,4 +1,5 @@
-//! The liquidity at a price level: how resting orders build up, are used up, and come again.
+//! The liquidity at a price level: how resting orders build up, are used up, and come again. The
+//! numbers are made up.
 
 use weirgate_wire::base::SplitMix64;
 

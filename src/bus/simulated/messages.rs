@@ -114,7 +114,7 @@ fn traded(level: &Level, tape: &Tape) -> ObjectWriter {
     o
 }
 
-/// Adds the members about other levels within [`CONFLUENCE`] points of this one.
+/// Adds the members about other levels within [`CONFLUENCE`] points of this one. The formulas are made up.
 fn confluence(o: &mut ObjectWriter, level: &Level, levels: &[Level]) {
     let near =
         |other: &&Level| other.id != level.id && (other.price - level.price).abs() <= CONFLUENCE;

@@ -3,6 +3,8 @@
 //! `SimulatedMarket` is pure and writes the messages that a bus would carry; [`SimulatedSource`] sends them at a
 //! steady rate. While the loop's channel is full, the source waits, and leaves out the messages that it missed: the
 //! next one has the newest state.
+//!
+//! The numbers of the model (rates, weights, thresholds) are made up, so that the messages look plausible.
 
 mod barrier;
 mod level;

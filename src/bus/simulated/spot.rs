@@ -1,4 +1,5 @@
-//! The price of the simulated future: a random walk with changing regimes, pulled towards the opening price.
+//! The price of the simulated future: a random walk with changing regimes, pulled towards the opening price. The
+//! numbers are made up.
 
 use weirgate_wire::base::SplitMix64;
 

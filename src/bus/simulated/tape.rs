@@ -1,4 +1,5 @@
-//! The tape of the simulated future: volumes, imbalance, sweeps, trades and the top of the book.
+//! The tape of the simulated future: volumes, imbalance, sweeps, trades and the top of the book. The
+//! numbers are made up.
 
 use std::collections::VecDeque;
 

@@ -273,6 +273,7 @@ impl NatsStreamSource {
                 false
             }
             Action::AccountInfo => self.reader.standstills.not_permitted(),
+            // The server deletes a consumer by itself that this user may not delete.
             _ => false,
         }
     }

@@ -90,6 +90,7 @@ impl RedisStreamSource {
         let bytes_max = settings.payload_bytes_max;
         Ok(Self {
             servers: RedisServers::new(settings)?,
+            // Without the waker: nobody wakes this thread.
             waiter: waiter("the Redis source")?.0,
             status,
             reader: RedisStreamReader::new(

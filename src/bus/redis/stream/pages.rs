@@ -591,9 +591,9 @@ fn take_entries(
             if !std::mem::take(&mut reading.repeats) {
                 continue;
             }
-        // The answer does not begin with the last entry that was read: that one is gone, and perhaps later ones with
-        // it.
         } else if taken.entries == 1 && before.is_some() {
+            // The answer does not begin with the last entry that was read: that one is gone, and perhaps later ones
+            // with it.
             reading.cut.get_or_insert(RetainedCut::Window);
         }
         reading.repeats = false;

@@ -254,11 +254,14 @@ impl RedisStreamReader {
         let was_read = self.last_read.is_some();
         let before = match self.step {
             ReadStep::Inspect | ReadStep::Wait => self.before,
+            // In this step nobody asks whether the stream is back.
             ReadStep::CatchUp { .. } => None,
         };
         let asked = self.last_read.or(before);
         self.asked_about = asked;
         let asked_id = id_text(asked.map_or(self.after, |entry| entry.id));
+        // Whether to ask with the script, and whether to ask for the entry alone if the server does not accept the
+        // script.
         let (mut asks_state, mut asks_entry) = (true, asked.is_some());
         let mut commands: Vec<Vec<String>> = match self.step {
             ReadStep::Inspect => vec![
@@ -625,7 +628,7 @@ impl RedisStreamReader {
         // counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
-        // No more entries seem new than the old stream ever had: `added - counted.added <= counted.added`.
+        // No more entries seem new (`added - counted.added`) than the old stream ever had (`counted.added`).
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
         let was_trimmed =
             is_gone(self.after) && counters.removed() == counted.added + counters.gone(entries);
@@ -679,6 +682,7 @@ impl RedisStreamReader {
         self.before = self.last_read.take().or(self.before);
         self.counted = None;
         if let Some(newest) = newest.filter(|_| self.empty_ms.is_none()) {
+            // 0: only the counters say how many entries there are.
             return self.begin_again(newest, (state.counters, 0), is_other, out);
         }
         (self.is_anew, self.reached, self.old_until) = (false, None, None);
@@ -701,8 +705,8 @@ impl RedisStreamReader {
         let last = self.before.map_or(self.after, |before| before.id);
         let is_above = newest.id > last;
         let was_empty = self.empty_ms.is_some();
-        // A stream that was empty or missing may be another one, and one without the last entry that has only older
-        // ones is.
+        // A stream that was empty or missing counts as another one, and so does one that lacks the last entry and has
+        // no newer one.
         let is_anew = std::mem::take(&mut self.is_anew) || was_empty || !is_above;
         let has_only_later = held.0.is_some_and(|counters| counters.is_gone(last));
         if has_only_later && !is_anew && !is_other {

@@ -122,6 +122,7 @@ impl QuestionReading {
         }
         self.leader = leader_of(&found).to_owned();
         if let Some(part) = found.first_mut().filter(|_| is_in_parts) {
+            // Empty: the whole stream.
             part.filter = String::new();
         }
         self.parts_left = found.into();
@@ -208,6 +209,7 @@ impl QuestionReading {
                 stream: part.stream.clone(),
                 filter: part.filter.clone(),
                 made: part.made.clone(),
+                // Nothing was read of it.
                 sequence: 0,
             });
             self.parts.len() - 1
