@@ -221,6 +221,7 @@ impl CountedFeed {
 
     fn next_place(&mut self) -> Place {
         let Count::Since(mark, count) = &mut self.count else {
+            // It is of the feed, but without a count there is no position.
             return Place::Kept(None);
         };
         *count += 1;

@@ -134,6 +134,7 @@ fn check_subject(
     let create = match ephemeral {
         true => Some(Action::CreateConsumer),
         false => {
+            // A stream that a start makes has no message.
             let last = info.as_ref().map_or(0, |info| info.state.last_seq);
             judge_durable(link, &target, last, found)?
         }

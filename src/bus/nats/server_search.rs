@@ -280,6 +280,7 @@ fn ask_jetstream(
 ) -> Result<bool, NatsError> {
     let (mut connection, mut waiter) = open(endpoint, settings)?;
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
+    // The only subscription of this connection; it has no queue group.
     protocol::subscribe(connection.out(), &reply, None, 1);
     let of_streams = streams
         .iter()

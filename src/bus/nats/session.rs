@@ -237,6 +237,7 @@ impl<'a> ConsumersSession<'a> {
         if acks_wait {
             self.jetstream.flush_and_wait();
         }
+        // A stop need not wait for this source any more.
         self.relay.link.set_owing(false);
     }
 

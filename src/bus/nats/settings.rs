@@ -46,7 +46,7 @@ pub struct NatsSettings {
     /// subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
     /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for each message
-    /// (levels contract: 4).
+    /// (only tests have another number than 4).
     pub backlog_quiet_min: u64,
     /// The search for the last good message of a subject when the newest message is bad.
     pub look_back: LookBack,

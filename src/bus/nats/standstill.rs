@@ -57,6 +57,7 @@ fn account_full(account: &Account, info: &StreamInfo) -> Option<StreamState> {
     let limits = account.limits();
     let (storage, bytes, bytes_max) = match info.limits.is_in_memory {
         true => ("memory", account.memory, limits.max_memory),
+        // 0: no limit.
         false => ("file", account.storage, limits.max_storage.unwrap_or(0)),
     };
     let bytes_max = limit(bytes_max)?;

@@ -363,6 +363,7 @@ impl Round {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
                     watched.went_back(look)
                 }
+                // Nothing is known of the message; the next round asks again.
                 Err(error) if is_away(&error) => Verdict::done(None),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
@@ -421,6 +422,7 @@ impl WatchedConsumer {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask_next(question, stream_info(&self.target.stream))
             }
+            // `None`: the last sequence of the stream was not asked for.
             found => self.verdict(found, None),
         }
     }

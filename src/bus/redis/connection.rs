@@ -107,6 +107,7 @@ impl<'w> Connection<'w> {
         let database = endpoint.database.to_string();
         let mut commands = Vec::new();
         match (&endpoint.username, password) {
+            // Without a password here, the user has to be one that accepts any (`nopass`).
             (Some(user), _) => commands.push(vec!["AUTH", user, password.unwrap_or("")]),
             (None, Some(password)) => commands.push(vec!["AUTH", password]),
             (None, None) => {}

@@ -137,6 +137,7 @@ impl RedisSource {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.names.take_all();
         let server = connection.server();
+        // `false`: the bus answers, but not all names are subscribed yet.
         relay.status.set_up(false);
         if let Some(kept) = &mut self.kept {
             kept.connected(&mut connection, &relay.status)?;

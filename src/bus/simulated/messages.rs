@@ -9,7 +9,7 @@ use weirgate_wire::json::ObjectWriter;
 /// Levels within this distance of each other count as a confluence, in points.
 const CONFLUENCE: f64 = 2.5;
 
-/// Writes `levels.signals`, in the schema `levels.signals.v1` of the levels contract.
+/// Writes `levels.signals` (docs/reference/publish-levels.md).
 pub(super) fn levels_signals(unix_ms: i64, spot: &Spot, tape: &Tape, levels: &[Level]) -> String {
     let described = levels.iter().enumerate().map(|(i, level)| {
         let mut o = describe(level, tape);

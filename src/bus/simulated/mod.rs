@@ -155,8 +155,8 @@ pub struct SimulatedSettings {
     pub seed: u64,
 }
 
-/// A plausible session of the ES future, as the JSON messages of the subjects `levels.signals` and `market.flow` (the
-/// input of the levels contract). Pure: time and seed are arguments. The floating-point functions are those of the
+/// A plausible session of the ES future, as the JSON messages of the subjects `levels.signals` and `market.flow`
+/// (docs/reference/publish-levels.md). Pure: time and seed are arguments. The floating-point functions are those of the
 /// platform, so the messages for a seed may differ between platforms in the last digit.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulatedMarket {

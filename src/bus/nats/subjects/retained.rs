@@ -287,6 +287,7 @@ impl Retained {
             filter: "x".repeat(NAME_BYTES),
             ..StreamPart::default()
         };
+        // The largest number has the most digits.
         let start = Start::Sequence(u64::MAX);
         part.plan(start).request("", None).body.len()
     }
@@ -1375,6 +1376,7 @@ impl Retained {
     }
 
     /// Ends a question, and reports its value and why others are missing.
+    /// `cut`: why, if what was read does not say it.
     fn end(&mut self, number: u64, cut: Option<NatsCut>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {

@@ -123,6 +123,7 @@ impl RedisStreamSource {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         let settings = &self.servers.settings;
         let limits = read_limits(settings.payload_bytes_max);
+        // `false`: the bus answers, but the stream is not read to its end yet.
         relay.status.set_up(false);
         self.reader.connected();
         self.progress.connected();

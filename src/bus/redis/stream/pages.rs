@@ -417,6 +417,7 @@ impl RedisStreamPages {
                     Some(connection.ask_one(&["EVAL_RO", STATE, "1", key, &needed], patience)?)
                 }
             };
+            // A server that refuses the script says nothing of the state.
             let state = state.and_then(|state| entries(state).ok());
             connection.reader.set_limits(ReadLimits {
                 singly: true,
@@ -444,6 +445,7 @@ impl RedisStreamPages {
         let kept = kept.and_then(|(io, reader, endpoint, address, range)| {
             let parts = (io, reader);
             let connection = Connection::from_parts(waiter, parts, &endpoint, address);
+            // If this fails, a new connection is made.
             ask(connection, range).ok()
         });
         let (answer, parts) = match kept {

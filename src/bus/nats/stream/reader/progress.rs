@@ -293,6 +293,7 @@ impl Progress {
         let lacks_last = std::mem::take(&mut self.lacks_last);
         let is_other = lacks_last || self.is_other(&info) || self.is_refilled(head);
         let made_ns = self.made_since_ns(&info);
+        // `u64::MAX`: nothing was read since the question.
         self.judge_trims(&info, u64::MAX, events);
         self.look_until = self.look_until.min(head.major);
         self.info = Some(info);
