@@ -125,6 +125,7 @@ impl Standstills {
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 self.no_leader(stream, now);
             }
+            // JetStream refuses the question, but there is a leader that answers.
             Err(error) if error.is_an_answer() => {
                 if let Some(one) = self.streams.get_mut(stream) {
                     one.note_leader();

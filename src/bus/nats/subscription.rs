@@ -168,6 +168,7 @@ impl Subscription {
     }
 
     /// Reads from this consumer, and no more from the one before.
+    /// `None`: from none.
     fn replace_consumer(
         &mut self,
         attached: Option<Attached>,
@@ -419,6 +420,7 @@ impl Subscription {
         stream: StreamHead,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
+        // On this connection, the server would refuse it again.
         if self.is_refused {
             return Ok(None);
         }
@@ -449,6 +451,7 @@ impl Subscription {
                 }
             },
             Durable::Unusable(why) => why,
+            // Missing again: another client has made and deleted it meanwhile.
             Durable::Taken | Durable::Missing => NotUsed::Taken,
         };
         self.log_state(DurableState::NotUsed(not_used));

@@ -131,6 +131,7 @@ impl PublishSession<'_, '_> {
             }
             return Ok(());
         }
+        // Silence counts from the last bytes, or from the command if it came later.
         let since = |asked: &Instant| self.connection.last_received().max(*asked);
         let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {

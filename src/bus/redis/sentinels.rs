@@ -191,6 +191,7 @@ impl Watch {
         let Some(named) = answer else {
             return false;
         };
+        // After the last one, `in_turn` begins anew.
         self.next_sentinel = named.sentinel + 1;
         if name_same_server(&named.server, &self.named.server) {
             self.named.config_epoch = self.named.config_epoch.max(named.config_epoch);
@@ -227,6 +228,7 @@ pub(super) fn name_same_server(one: &RedisEndpoint, other: &RedisEndpoint) -> bo
     if one.host.eq_ignore_ascii_case(&other.host) {
         return true;
     }
+    // A name without an address is no other server than itself.
     let of = |endpoint| addresses(endpoint, &Lookup::default()).unwrap_or_default();
     let [ours, theirs] = [one, other].map(of);
     let mut ours = ours.iter().map(|address| address.ip().to_canonical());

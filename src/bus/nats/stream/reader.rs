@@ -180,6 +180,7 @@ impl JetStreamReader {
         self.progress.connected();
         self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
+        // The consumer of the connection before.
         if let Some(consumer) = self.take_consumer() {
             self.limits.note_end();
             consumer.delete(&self.unread_reply(), out);
@@ -255,6 +256,7 @@ impl JetStreamReader {
                 Some(last) if last == self.last_request => {
                     self.handle_answer(&delivery, now, unix_ns, out, events)
                 }
+                // A late answer to an earlier request.
                 _ => Ok(()),
             };
         }
@@ -305,6 +307,7 @@ impl JetStreamReader {
             }
             _ => return Ok(()),
         };
+        // While messages come, such a heartbeat says that the consumer has delivered all that there is.
         if let (Beat::Idle(_), None) = (beat, expected) {
             self.progress.nothing_is_unread(now);
         }

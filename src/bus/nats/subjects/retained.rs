@@ -940,6 +940,7 @@ impl Retained {
             return self.send(number, out);
         }
         let streams = streams.clone();
+        // Without a value, as of an empty payload: a live message that is empty leaves no value.
         let payload = pending
             .value
             .as_ref()
@@ -973,6 +974,7 @@ impl Retained {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
+            // These limits were asked for: the one that the server refuses is halved, and the request repeated.
             if part.limits.shrink(part.limits, &error) {
                 return self.create(number, part, now, out);
             }
@@ -986,6 +988,7 @@ impl Retained {
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
+        // Only the leader surely has the last values.
         if made.server.is_some_and(|server| server != part.leader) {
             consumer.leave(&nobody, out);
             pending.patience.note_placement(now);
@@ -1006,6 +1009,7 @@ impl Retained {
         pending.patience.note_step(now);
         consumer.listen(None, out);
         let all = pending.reading.all.as_ref();
+        // A page that is full already reads on only to find out whether messages are missing.
         let is_full = pending.reading.page.is_full() && !all.is_some_and(AllRead::needs_consumer);
         pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
@@ -1129,6 +1133,7 @@ impl Retained {
         }
         let is_over = pending.patience.quiet_for(now) >= 2 * PULL_TIMEOUT;
         match status {
+            // Nothing more is there, whatever the server counts.
             TIMEOUT if is_over && pending.reading.all.is_none() => {
                 self.next_stream(number, now, out)
             }

@@ -844,6 +844,7 @@ impl RedisStreamReader {
         let both = before_state.zip(self.executed);
         let since = both.and_then(|(now, seen)| now.since(seen));
         let counts_anew = both.is_some() && since.is_none();
+        // No more entries can have been added than came.
         let has_all = since.is_some_and(|since| since.additions <= entries.len() as u64);
         // The counters of a stream that was made anew say nothing of the one before.
         let is_same = since.is_some_and(|since| since.removals == 0);

@@ -247,6 +247,7 @@ impl QuestionReading {
     pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, live: Option<u64>) -> bool {
         let bytes = delivery.payload.len() + delivery.subject.len();
         self.waiting = self.waiting.saturating_sub(1);
+        // With what was cut off here: so much waited at the server.
         let whole = delivery.size() + delivery.subject.len();
         (self.seen, self.largest) = (self.seen + 1, self.largest.max(whole));
         self.came.extend(live);
