@@ -75,6 +75,7 @@ impl Publisher {
             room: Arc::clone(&self.bytes),
         };
         let batch = payloads.into_iter().map(outgoing).collect();
+        // A batch that waits alone may have any size.
         let is_full = before > 0 && before.saturating_add(bytes) > BYTES_MAX;
         if is_full || self.sender.try_send(batch).is_err() {
             return false;

@@ -210,6 +210,7 @@ impl ConsumersSession<'_> {
                 }
                 if let Some(consumer) = status_of(&self.relay.status, subscription) {
                     consumer.set_silent(true);
+                    // Not known.
                     consumer.set_lag(None);
                 }
             }
@@ -227,6 +228,7 @@ impl ConsumersSession<'_> {
         let now = Instant::now();
         let is_read = |s: &&Subscription| !s.presence.is_left_out();
         let mut read = self.subscriptions.iter().filter(is_read).peekable();
+        // If no subject is read, nothing can be silent.
         if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, reported_after)) {
             return Ok(());
         }

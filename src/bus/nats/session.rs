@@ -60,6 +60,7 @@ impl<'a> ConsumersSession<'a> {
             subscriptions,
             jetstream,
             search,
+            // It watches nothing until `set_up` makes the real one.
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
             standstills,
@@ -236,6 +237,7 @@ impl<'a> ConsumersSession<'a> {
         if acks_wait {
             self.jetstream.flush_and_wait();
         }
+        // A stop need not wait for this source any more.
         self.relay.link.set_owing(false);
     }
 
@@ -543,6 +545,7 @@ pub(super) fn status_of<'a>(
 /// Resets the status of the subscription's consumer.
 pub(super) fn reset_status(status: &BusStatus, subscription: &Subscription) {
     if let Some(consumer) = status_of(status, subscription) {
+        // Not known.
         consumer.set_lag(None);
         consumer.set_silent(false);
         consumer.set_stall(None);

@@ -46,7 +46,7 @@ pub struct NatsSettings {
     /// subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
     /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for each message
-    /// (levels contract: 4).
+    /// (only tests have another number than 4).
     pub backlog_quiet_min: u64,
     /// The search for the last good message of a subject when the newest message is bad.
     pub look_back: LookBack,
@@ -87,7 +87,7 @@ pub struct SubscriptionSpec {
 }
 
 impl NatsSettings {
-    /// Settings for plain subjects: no streams, no consumers, all other values as in the contracts.
+    /// Settings for plain subjects: no streams, no consumers, all other values as by default.
     pub fn plain(urls: &str, credentials: Credentials, tls: Tls) -> Self {
         Self {
             urls: urls.into(),
@@ -104,6 +104,7 @@ impl NatsSettings {
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
             look_back: LookBack {
+                // 0: no search.
                 messages_max: 0,
                 is_good: Arc::new(|_, _| true),
             },
@@ -114,6 +115,7 @@ impl NatsSettings {
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Result<Endpoint, NatsError>> {
         let text = self.urls.expose();
         let urls: Vec<&str> = split(&text).collect();
+        // Without a URL, the empty one is reported as bad.
         let urls = if urls.is_empty() { vec![""] } else { urls };
         let parsed: Vec<_> = urls.into_iter().map(Endpoint::parse).collect();
         parsed.into_iter()

@@ -363,6 +363,7 @@ impl Round {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
                     watched.went_back(look)
                 }
+                // Nothing is known of the message; the next round asks again.
                 Err(error) if is_away(&error) => Verdict::done(None),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
@@ -375,6 +376,7 @@ impl Round {
             }
             (Watched::Subject(_), InfoRequest::WhichStream) => judge_which_stream(answer),
             (Watched::Subject(_), InfoRequest::SubjectStream) => judge_subject_stream(answer),
+            // A question about something else than what is watched.
             _ => Verdict::done(None),
         }
     }
@@ -420,6 +422,7 @@ impl WatchedConsumer {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask_next(question, stream_info(&self.target.stream))
             }
+            // `None`: the last sequence of the stream was not asked for.
             found => self.verdict(found, None),
         }
     }
@@ -441,6 +444,7 @@ impl WatchedConsumer {
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 return Verdict::done([WatchdogAnswer::NoLeader]);
             }
+            // Without an answer, nothing is known.
             Err(_) => return Verdict::done(None),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
@@ -552,6 +556,7 @@ fn said_by(error: ApiError) -> Option<WatchdogAnswer> {
 
 /// Whether the server delivers no more until something is acknowledged.
 fn is_full(info: &ConsumerInfo) -> bool {
+    // 0 or less: no limit.
     let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
     allowed > 0 && info.num_ack_pending >= allowed
 }

@@ -195,6 +195,7 @@ impl PubSubSession<'_, '_> {
             (Some(kept), Value::Bulk(name)) if *name == kept.channel.as_bytes() => {
                 kept.publishes = true;
                 kept.is_refusal_logged = false;
+                // The first mark to publish is due at once.
                 kept.next = Some(Instant::now());
                 Ok(())
             }
@@ -254,6 +255,7 @@ impl PubSubSession<'_, '_> {
         };
         let (holds, may_share) = (kept.holds(), kept.may_share());
         let is_in_doubt = std::mem::replace(&mut kept.held, holds) && !holds;
+        // A server that was no lone master has given no positions, so a doubt about its role changes nothing.
         if is_in_doubt && kept.learned.was_lone_master || kept.is_shared && !may_share {
             kept.is_shared = false;
             self.relay.status.set_positions_shared(false);
@@ -370,9 +372,11 @@ impl MarkThread {
             let commands: Vec<_> = publish.chain(links).chain([vec!["HELLO"]]).collect();
             let answers = connection.ask(&commands, ANSWER_TIMEOUT)?;
             match (answers.first(), mark) {
+                // No mark was published.
                 (_, None) => {}
                 (Some(Value::Integer(_)), _) => learned.refused_ms.store(0, Relaxed),
                 (Some(Value::Error(words)), _) if words.starts_with("NOPERM") => {
+                    // At least 1, because 0 means that the last mark was accepted.
                     if learned.refused_ms.swap(next.at_ms.max(1), Relaxed) == 0 {
                         tracing::warn!(
                             channel,
@@ -390,11 +394,14 @@ impl MarkThread {
             }
             learned.master_ms.store(next.at_ms, Relaxed);
             let links = links_in(&answers);
+            // 0 is the first answer of this connection, and the same hash means the same links: then no link has
+            // changed.
             if ![0, links].contains(&learned.links.swap(links, Relaxed)) {
                 learned.has_lost.store(true, Relaxed);
             }
             match self.to_publish.recv() {
                 Ok(mark) if Arc::ptr_eq(&mark.learned, &learned) => next = mark,
+                // It is of another connection of the reading thread, perhaps to another server.
                 Ok(mark) => return Ok(Some(mark)),
                 Err(_) => return Ok(None),
             }

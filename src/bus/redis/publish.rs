@@ -65,6 +65,7 @@ impl RedisPublisher {
     }
 
     /// Connects, then publishes until the connection is lost.
+    /// Never returns `Ok`.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
         // Messages from before this connection would be late.
@@ -130,6 +131,7 @@ impl PublishSession<'_, '_> {
             }
             return Ok(());
         }
+        // Silence counts from the last bytes, or from the command if it came later.
         let since = |asked: &Instant| self.connection.last_received().max(*asked);
         let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {

@@ -49,7 +49,7 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
-    /// Settings for a server; everything else has the values of the contracts.
+    /// Settings for a server; everything else has its default value.
     pub fn new(server: RedisEndpoint) -> Self {
         Self {
             server,
@@ -92,6 +92,7 @@ impl RedisSettings {
     /// the name, or all sentinels have TLS. The answer of a sentinel without TLS may come from an attacker, who has a
     /// certificate for a name of his own.
     pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
+        // Then the certificate must have the name that a sentinel reports.
         let is_reported = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
         match plain.next().filter(|_| is_reported) {

@@ -202,6 +202,7 @@ impl<'a> SubjectsSession<'a> {
                         name: Arc::clone(name),
                         is_pattern: change.patterns,
                     };
+                    // `None`: no queue group, so this connection gets every message.
                     protocol::subscribe(out, name, None, sids.add(subscription));
                 } else if let Some(sid) = sids.sid_of(name) {
                     protocol::unsubscribe(out, sid);
@@ -226,6 +227,7 @@ impl<'a> SubjectsSession<'a> {
         if let Some(ms) = nats.times.unanswered_ms(oldest.map(|oldest| oldest.sent)) {
             return Err(NatsError::Unconfirmed(ms).into());
         }
+        // No stream is read here, so the other server has to answer about none.
         if self.source.is_restored && self.search.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }

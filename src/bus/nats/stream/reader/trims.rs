@@ -72,6 +72,7 @@ impl Trims {
     /// Returns the message up to which some were removed, if that is so.
     pub(super) fn judge(&mut self, first: u64, read: u64) -> Option<u64> {
         let doubt = self.doubt?;
+        // The stream begins behind the first of the missing numbers.
         let is_lost = first > doubt.before + 1;
         // What came after the question is in doubt until the next answer.
         let later = Doubt {
