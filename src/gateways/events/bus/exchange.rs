@@ -164,7 +164,6 @@ impl Exchange {
                 return number;
             }
         };
-        self.stats.sent.add(1);
         let waiting = PendingPush {
             late_until_us: now.mono_us + self.settings.wait_us / LATE_SHARE,
             until_us: now.mono_us + self.settings.wait_us,
@@ -186,9 +185,12 @@ impl Exchange {
         self.instances.there().chain(beyond).cloned().collect()
     }
 
-    /// Ends the push `number`, of which nothing was published.
-    pub fn unsent(&mut self, number: u64) {
-        self.end(number, Blame::Nobody);
+    /// Notes whether the push `number` was published. If it was not, nothing of it was, and its wait ends.
+    pub fn note_published(&mut self, number: u64, is_published: bool) {
+        match is_published {
+            true => self.stats.sent.add(1),
+            false => self.end(number, Blame::Nobody),
+        }
     }
 
     /// Reports that the push `number` of `origin` was delivered to the devices of this instance.
@@ -462,7 +464,7 @@ impl Exchange {
     }
 
     /// Queues the push as parts with at most `message_bytes_max` bytes of the body. They are published together or not at
-    /// all, because one without the others is of no use; then [`Self::unsent`] ends the push.
+    /// all, because one without the others is of no use; then [`Self::note_published`] ends the push.
     fn publish_parts(&mut self, number: u64, body: &[u8]) {
         let chunks = body.chunks(self.settings.message_bytes_max.max(1));
         let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);

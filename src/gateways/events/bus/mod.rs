@@ -81,7 +81,7 @@ pub enum ExchangeAction {
         to: To,
         /// One message, or the parts of a push.
         messages: Vec<Vec<u8>>,
-        /// For a push: its number, for [`Exchange::unsent`].
+        /// For a push: its number, for [`Exchange::note_published`].
         number: Option<u64>,
     },
     /// Deliver the push with this body to the devices of this instance, and report with

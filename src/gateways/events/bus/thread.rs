@@ -273,8 +273,8 @@ impl BusThread {
         self.exchange.unreadable(now, origin);
     }
 
-    /// Carries out what the exchange has queued. If a push cannot be published, no part of it is, and the exchange learns its
-    /// number; if one cannot be read, it counts as unreadable.
+    /// Carries out what the exchange has queued. If a push cannot be published, no part of it is; the exchange learns of
+    /// either. If one cannot be read, it counts as unreadable.
     fn carry_out_actions(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
@@ -288,8 +288,8 @@ impl BusThread {
                         To::Instance(id) => subject_of(&self.all, &id),
                     };
                     let is_published = self.connection.publisher.publish(&subject, messages);
-                    if let Some(number) = number.filter(|_| !is_published) {
-                        self.exchange.unsent(number);
+                    if let Some(number) = number {
+                        self.exchange.note_published(number, is_published);
                     }
                 }
                 ExchangeAction::Deliver {
