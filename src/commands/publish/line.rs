@@ -209,8 +209,8 @@ fn nats_login(creds: Option<PathBuf>, env: &Env) -> Result<Credentials, String> 
     }
 }
 
-/// Returns the Redis server of a URL. If the URL has no password, that of the environment counts: of `REDIS_URL` if it
-/// names the same server, or else `REDIS_PASSWORD`.
+/// Returns the Redis server of a URL. If the URL has no password, one in the environment counts: that of `REDIS_URL`,
+/// if it has one and names the same server, or else `REDIS_PASSWORD`.
 fn redis_endpoint(url: &str, env: &Env) -> Result<BrokerUrl, String> {
     let parsed = |url: &str| RedisEndpoint::parse(url).map_err(|error| error.to_string());
     let mut endpoint = parsed(url)?;

@@ -52,8 +52,8 @@ enum ConnectionSource {
 impl Admin {
     /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, another
     /// one ends, of the client address with the most connections that have nothing to do. If all have a request in
-    /// progress, one of an address with more connections than that of the new one ends, or else the new one waits
-    /// ([`Sharing::LargestFirst`]).
+    /// progress, a connection ends whose address has more connections than the address of the new one. If there is
+    /// none, the new one waits ([`Sharing::LargestFirst`]).
     pub const CONNECTIONS_MAX: usize = 64;
 
     /// The most connections that wait. Over the limit, the newest of the address with the most connections ends: if all

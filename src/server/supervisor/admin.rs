@@ -727,8 +727,9 @@ impl Shared {
         work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Passes the request on to one process, because any of them can do what is asked: the first that takes a
-    /// connection, and those that are ready first. The process judges the token before it reads the body.
+    /// Passes the request on to one process, because each of them can do what is asked. Processes that are ready are
+    /// tried first, and the first one that takes a connection gets it. The process judges the token before it reads the
+    /// body.
     async fn passed_on(&self, request: RequestParts, body: RequestBody) -> Answer {
         let target = request.head.uri.path_and_query();
         let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);

@@ -424,10 +424,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether a process has answered and should listen, but does not yet. A ready process should. A ready new process
-    /// of a roll should only if all new ones are ready, because all of them end if one is not ready in time; or if no
-    /// ready process listens. A process that is not ready should only if no ready process listens. If it is a new one
-    /// of a roll, it should only if no process listens that stays.
+    /// Whether a process has answered and should listen, but does not yet. A ready process should. But a ready new
+    /// process of a roll waits until all new ones are ready, because all of them end if one is not ready in time,
+    /// unless no ready process listens. A process that is not ready should if no ready process listens; a new one of a
+    /// roll, if no process listens that stays.
     fn is_due_to_listen(&self, number: Number) -> bool {
         let state = self.state(number);
         if self.does_listen(number) || !state.is_serving() {

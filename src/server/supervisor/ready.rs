@@ -44,8 +44,9 @@ pub(super) struct ReadinessOfAll {
 }
 
 impl Roster {
-    /// Judges the answers. During a roll, a process and its replacement count as one: their numbers differ by `count`. Of both
-    /// the one that is ready counts; if none is, the one that does not stop; or else both.
+    /// Judges the answers. During a roll, a process and its replacement count as one: their numbers differ by `count`.
+    /// Of the two, those that are ready count. If none is ready, those that do not stop count. If both stop, both
+    /// count.
     pub(super) fn judge(&self, answers: &[(Number, Value)]) -> ReadinessOfAll {
         let mut found = ReadinessOfAll::default();
         for wanted in 1..=self.count {
