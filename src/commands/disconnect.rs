@@ -215,7 +215,7 @@ impl DisconnectCommand {
                 is_success: status == 200,
                 text: String::from_utf8_lossy(&body).into_owned(),
             },
-            Ok((status, _)) => Response::failure(refused(self.path, status)),
+            Ok((status, body)) => Response::failure(refused(self.path, status, &body)),
             Err(error) => Response::failure(error),
         };
         thread::scope(|scope| {

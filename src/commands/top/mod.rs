@@ -16,7 +16,7 @@ use sonic_rs::{JsonValueTrait, Value};
 use url::form_urlencoded;
 
 use self::page::Process;
-use super::admin::{self, AdminAddresses, refused};
+use super::admin::{self, AdminAddresses, detail, refused};
 use super::args::{For, switch, value};
 use super::link::Target;
 use super::program::{Exit, show};
@@ -272,19 +272,12 @@ fn fetch(admins: &AdminAddresses, target: &Target) -> Result<Value, String> {
             "what answers there is not a gateway's admin address, or is of another version of weirgate"
                 .to_owned()
         }),
-        (400, body) => Err(detail(&body)),
-        (status, _) => {
+        (400, body) => Err(detail(&body, "the gateway refuses the request")),
+        (status, body) => {
             let path = target.path.split('?').next().unwrap_or_default();
-            Err(refused(path, status))
+            Err(refused(path, status, &body))
         }
     }
-}
-
-/// What the gateway says is wrong with a request.
-fn detail(body: &[u8]) -> String {
-    let body = Json::read(body).ok();
-    let detail = body.and_then(|body| body.text(&["detail"]));
-    detail.unwrap_or_else(|| "the gateway refuses the request".to_owned())
 }
 
 /// Returns `None` if the text is not the state of a gateway.

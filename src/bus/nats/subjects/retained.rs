@@ -283,7 +283,8 @@ impl Retained {
     /// The size of the largest request, bytes.
     pub(in super::super) fn request_bytes_max() -> usize {
         let part = StreamPart {
-            stream: String::new(),
+            // nats-server permits no longer names of streams.
+            stream: "x".repeat(255),
             filter: "x".repeat(NAME_BYTES),
             ..StreamPart::default()
         };
