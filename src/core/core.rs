@@ -10,6 +10,7 @@ use super::addresses::Addresses;
 use super::clients::Clients;
 use super::deadlines::Deadlines;
 use super::deflated::Compressor;
+use super::doubts::Doubts;
 use super::ends::Drain;
 use super::flush::{Laps, Scratch};
 use super::history::History;
@@ -92,6 +93,7 @@ pub struct Core {
     /// gets a position, and none can resume.
     pub(super) is_filling: bool,
     pub(super) losses: Losses,
+    pub(super) doubts: Doubts,
     pub(super) turn: Turn,
     pub(super) received: Received,
     pub(super) drain: Option<Drain>,
@@ -158,6 +160,7 @@ impl Core {
             room_was_freed: false,
             is_filling: false,
             losses: Losses::default(),
+            doubts: Doubts::default(),
             turn: Turn::default(),
             received: Received::new(limits.unfinished_bytes_max),
             drain: None,

@@ -184,6 +184,7 @@ impl<G: Gateway> Hub<G> {
         self.core.advance_cuts();
         self.core.check_history();
         self.core.check_overload();
+        self.core.give_up_waits_for_word();
         self.core.turn.begin_later(part_us);
         while let Some(key) = self.core.deadlines.pop_due(now.mono_us) {
             if let Some(session) = self.core.clients.session_mut(key) {
@@ -341,6 +342,7 @@ impl<G: Gateway> Hub<G> {
             self.core.reap_deadline(),
             self.core.walk_deadline(),
             self.core.resume_room_deadline(),
+            self.core.word_deadline(),
             self.core.history_deadline(),
             self.core.clients.gather.due_us(),
             self.gateway.poll_timeout(),

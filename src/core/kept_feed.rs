@@ -246,6 +246,7 @@ impl Core {
         let Some(history) = &mut self.history else {
             return;
         };
+        let is_word = matches!(notice, BusNotice::Feed(FeedNotice::InDoubt(_)));
         match notice {
             BusNotice::Feed(notice) => history.note(self.now, *notice),
             BusNotice::Gap => history.lose(self.now),
@@ -256,6 +257,9 @@ impl Core {
                 }
             }
             _ => {}
+        }
+        if is_word {
+            self.take_word();
         }
         self.count_history();
     }

@@ -19,7 +19,7 @@
 //! | `topics`, `left`, `brings`, `refused_names` | topics and members; names that clients leave, get or do not get |
 //! | `frame`, `frame_bytes`, `encodings`, `large_encoding`, `deflated`, `window` | frames, their memory, their other forms |
 //! | `send_queue`, `queue`, `flush`, `gather`, `overload`, `release` | what waits for a client, the writes, and what is held back |
-//! | `kept_feed`, `history`, `position`, `resume`, `replay` | kept messages, and what a client gets of them |
+//! | `kept_feed`, `history`, `position`, `resume`, `doubts`, `replay` | kept messages, and what a client gets of them |
 //! | `turn`, `deadlines` | the time of a turn; the next time to run |
 //! | `limits`, `max_rate`, `memory`, `queue_rooms`, `largest`, `stats` | limits, the most messages a second, the clients to drop for memory, counters |
 //! | `ends`, `reason`, `revoked` | how clients end, why, and those whom an operator cuts off |
@@ -42,6 +42,7 @@ mod connections;
 mod core;
 mod deadlines;
 mod deflated;
+mod doubts;
 mod encodings;
 mod ends;
 mod flush;

@@ -278,7 +278,8 @@ pub enum FeedNotice {
     /// Messages were lost before the last [`BusNotice::Gap`], of which clients have been notified.
     Hole,
     /// Whether messages before the next one may be lost, which the source is about to find out. If they are, a
-    /// [`BusNotice::Gap`] or [`Self::Hole`] follows before the doubt ends.
+    /// [`BusNotice::Gap`] or [`Self::Hole`] comes before the answer. `true` while in doubt: the source has an answer, about
+    /// the messages before its question, and later ones are in doubt.
     InDoubt(bool),
 }
 

@@ -60,6 +60,7 @@ impl<G: Gateway> Hub<G> {
             let has_more = self.use_share(key);
             match has_more {
                 true if self.core.no_frame_room.contains(&key) => {}
+                true if self.core.is_in_line_for_word(key) => {}
                 true => self.core.stand_in_line(key),
                 false => self.core.resume(key, Pause::Turn),
             }
@@ -379,14 +380,17 @@ impl Core {
         self.wait_for_share(key);
     }
 
-    /// As [`go_on_later`](Self::go_on_later), but the client waits until [`may_begin_resume`](Self::may_begin_resume) is
-    /// true for the next one.
-    pub fn go_on_with_frame_room(&mut self, key: SessionKey, bytes: usize) {
+    /// As [`go_on_later`](Self::go_on_later), but the client waits for that for which
+    /// [`may_begin_resume`](Self::may_begin_resume) was false.
+    pub fn go_on_with_resume(&mut self, key: SessionKey, bytes: usize) {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
         session.set_rest(bytes);
         self.pause(key, Pause::Turn);
+        if self.is_in_line_for_word(key) {
+            return;
+        }
         if let Some(address) = self.client_addr(key) {
             self.no_frame_room.push(address, key);
         }
@@ -400,7 +404,7 @@ impl Core {
     }
 
     /// Puts a client in the line for shares.
-    fn stand_in_line(&mut self, key: SessionKey) {
+    pub(super) fn stand_in_line(&mut self, key: SessionKey) {
         if let Some(address) = self.client_addr(key) {
             self.next_turn.push(address, key);
         }

@@ -80,7 +80,8 @@ impl Core {
     /// oldest one that is kept and that the client does not have.
     ///
     /// # Errors
-    /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
+    /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now, or it is about to be known
+    /// whether messages were lost.
     pub fn kept_page(
         &mut self,
         key: SessionKey,
@@ -90,6 +91,10 @@ impl Core {
     ) -> Result<KeptPage, NotRecovered> {
         if !self.may_begin_resume(key) {
             return Err(NotRecovered::Large);
+        }
+        if self.is_in_doubt_for(key) {
+            self.end_doubt(key);
+            return Err(NotRecovered::Gap);
         }
         let room = self.frame_budget(Recipient {
             key,
@@ -126,7 +131,8 @@ impl Core {
     /// Checks that the history may be searched for a client now.
     ///
     /// # Errors
-    /// The client has a rate of its own, there is no history, it is still being filled, or messages of the bus may be lost.
+    /// The client has a rate of its own, there is no history, it is still being filled, or messages of the bus may be lost
+    /// ([`super::doubts`]).
     fn may_resume(&self, key: SessionKey) -> Outcome {
         let session = self.clients.session(key);
         // With a rate of its own, the newest message of a key may wait in the throttle while later messages have been sent.
@@ -136,7 +142,7 @@ impl Core {
             Some(_) if has_own_rate => Err(NotRecovered::Off),
             None => Err(NotRecovered::Off),
             Some(_) if self.is_filling => Err(NotRecovered::Epoch),
-            Some(history) if history.is_in_doubt => Err(NotRecovered::Gap),
+            Some(_) if self.is_in_doubt_for(key) => Err(NotRecovered::Gap),
             Some(_) => Ok(()),
         }
     }
@@ -238,6 +244,7 @@ impl Core {
             return has_newest;
         };
         session.hold_resumed(missed.charge.take());
+        self.end_doubt(key);
         self.notify_loss(key);
         if missed.has_frames() {
             // Some of these messages may be newer than the messages that the client's throttle holds.

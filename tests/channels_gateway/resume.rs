@@ -244,28 +244,75 @@ fn who_comes_back_gets_what_was_missed_behind_the_answer_and_in_order() {
     );
 }
 
-/// The source finds out in some milliseconds whether what is missing was lost.
+/// The source finds out in some milliseconds whether what is missing was lost: until then, who comes back waits.
 #[test]
 fn nobody_resumes_while_messages_may_be_lost() {
     let mut kept = Kept::new();
     kept.publish(TICK, "1");
-    for is_lost in [false, true] {
+    let word = |kept: &mut Kept, is_in_doubt| {
+        kept.bench
+            .bus(BusEvent::Feed(FeedNotice::InDoubt(is_in_doubt)));
+    };
+    // Under load, there is always another doubt.
+    for (is_lost, answers) in [(false, 0), (true, 0), (false, 1), (true, 1), (false, 2)] {
         let position = at(kept.count);
-        kept.bench.bus(BusEvent::Feed(FeedNotice::InDoubt(true)));
+        word(&mut kept, true);
         kept.publish(TICK, "2");
-        assert_eq!(kept.why(TICK, &position), "gap");
+        let key = kept.bench.client();
+        let request = json!({"action": "subscribe", "channels": [TICK], "since": position});
+        kept.bench.say(key, &request);
+        for _ in 0..answers {
+            assert_eq!(kept.bench.got(key), [json!(null); 0]);
+            word(&mut kept, true);
+        }
         if is_lost {
+            assert_eq!(kept.bench.got(key), [json!(null); 0]);
             kept.bench.bus(BusEvent::Gap { lost: None });
         }
-        kept.bench.bus(BusEvent::Feed(FeedNotice::InDoubt(false)));
-        match is_lost {
-            true => assert_eq!(kept.why(TICK, &position), "gap"),
-            false => {
-                let (_, answer, got) = kept.comes_back(&[TICK], &position);
-                assert_eq!((&answer["recovered"][TICK], got.len()), (&json!(true), 1));
-            }
+        if answers < 2 {
+            word(&mut kept, false);
         }
+        let got = kept.bench.got(key);
+        let answer = got.iter().find(|one| one["type"] == "subscribed");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer["recovered"][TICK], !is_lost, "{answers}");
+        match is_lost {
+            true => assert_eq!(answer["why"][TICK], "gap"),
+            false => assert_eq!(got.iter().filter(|one| one["type"] == "data").count(), 1),
+        }
+        if is_lost {
+            kept.begin(MARK);
+        }
+        word(&mut kept, false);
     }
+}
+
+/// Its source has no answer.
+#[test]
+fn who_waits_too_long_for_a_word_about_losses_is_not_recovered() {
+    let mut kept = Kept::new();
+    kept.publish(TICK, "1");
+    let position = at(kept.count);
+    kept.bench.bus(BusEvent::Feed(FeedNotice::InDoubt(true)));
+    let request = json!({"action": "subscribe", "channels": [TICK], "since": position});
+    for _ in 0..2 {
+        let key = kept.bench.client();
+        kept.bench.say(key, &request);
+        kept.bench.world.advance(SECOND - 1);
+        assert_eq!(kept.bench.got(key), [json!(null); 0]);
+        kept.bench.world.advance(1);
+        let got = kept.bench.got(key);
+        assert_eq!(got[0]["why"][TICK], "gap", "{got:?}");
+        // Each request waits by itself.
+        kept.bench
+            .say(key, &json!({"action": "unsubscribe", "channels": [TICK]}));
+        kept.bench.got(key);
+        kept.bench.say(key, &request);
+        assert_eq!(kept.bench.got(key), [json!(null); 0]);
+        kept.bench.world.end(key, true);
+        kept.bench.world.advance(2 * SECOND);
+    }
+    kept.bench.world.hub.check_invariants();
 }
 
 #[test]

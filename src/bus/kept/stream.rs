@@ -59,7 +59,8 @@ pub enum KeptEvent {
     Lost,
     /// Messages after the last one that was relayed are missing, and the last [`KeptEvent::Lost`] has reported them already.
     Hole,
-    /// Whether messages after the last one that was relayed may be missing, which the reader is about to find out.
+    /// Whether messages after the last one that was relayed may be missing, which the reader is about to find out. `true`
+    /// while in doubt: there was an answer, and later messages are in doubt.
     InDoubt(bool),
     /// The id of the newest message of the stream, which is not relayed.
     Head(StoredId),

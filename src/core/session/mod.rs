@@ -74,6 +74,7 @@ pub(super) struct Session {
     waits_for_kernel: bool,
     /// Whether weirgate itself holds the client's bytes back, after the session has written them.
     is_paced: bool,
+    loss_doubt: LossDoubt,
     content: Content,
     queue: SendQueue,
     cold: Box<Cold>,
@@ -111,6 +112,19 @@ enum Sending {
     Listed,
     /// The kernel takes nothing until the socket is writable again.
     Blocked,
+}
+
+/// What a client that gets older messages knows of possible losses of the bus ([`crate::doubts`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LossDoubt {
+    /// It has not waited.
+    None,
+    /// It waits.
+    Waits,
+    /// All doubts from before its request are settled.
+    Settled,
+    /// It has waited too long.
+    Unsettled,
 }
 
 #[derive(Debug)]
@@ -193,6 +207,7 @@ impl Session {
             owes_reading: false,
             waits_for_kernel: false,
             is_paced: false,
+            loss_doubt: LossDoubt::None,
             content: Content::Text,
             queue: SendQueue::default(),
             cold: Box::new(cold),
@@ -226,6 +241,14 @@ impl Session {
     #[inline]
     pub(super) fn takes_data(&self) -> bool {
         self.intake != Intake::Closed
+    }
+
+    pub(super) fn loss_doubt(&self) -> LossDoubt {
+        self.loss_doubt
+    }
+
+    pub(super) fn set_loss_doubt(&mut self, doubt: LossDoubt) {
+        self.loss_doubt = doubt;
     }
 
     /// The kind of frames in which the client gets the messages of the feed.

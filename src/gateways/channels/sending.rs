@@ -205,7 +205,7 @@ impl ChannelsGateway {
     ) -> bool {
         if sending.begins_resume() && !core.may_begin_resume(key) {
             client.set_sending(sending);
-            core.go_on_with_frame_room(key, client.later_bytes());
+            core.go_on_with_resume(key, client.later_bytes());
             return false;
         }
         loop {

@@ -526,6 +526,7 @@ impl JetStreamReader {
                 _ => self.check_soon(sequence, now),
             }
         }
+        self.check_if_in_doubt(now);
         self.ask_account(now, out);
         self.progress.report_lag(0, now, events);
         Ok(())

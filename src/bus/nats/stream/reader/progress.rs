@@ -39,7 +39,7 @@ pub(super) struct Progress {
     /// Whether messages of such a stream were removed before they were read.
     trims: Trims,
     /// The last [`KeptEvent::InDoubt`].
-    is_in_doubt: bool,
+    has_said_doubt: bool,
     /// The messages of the stream in the first answer after the consumer's delivery with this number.
     /// The pair: that number, and how many messages there were ([`Self::has_unread`]).
     counted: Option<(u64, u64)>,
@@ -166,7 +166,7 @@ impl Progress {
             last: None,
             watch: Watch::default(),
             trims: Trims::default(),
-            is_in_doubt: false,
+            has_said_doubt: false,
             counted: None,
             info: None,
             empty_at: None,
@@ -337,15 +337,10 @@ impl Progress {
             }
             None => {}
         }
-        self.report_doubt(events);
-    }
-
-    /// Says whether messages may have been removed before they were read, if that is news. Under load, a purge would always be
-    /// possible, and then nobody could resume.
-    fn report_doubt(&mut self, events: &mut Vec<KeptEvent>) {
-        let is_in_doubt = self.trims.is_in_doubt_by_limits();
-        if is_in_doubt != std::mem::replace(&mut self.is_in_doubt, is_in_doubt) {
-            events.push(KeptEvent::InDoubt(is_in_doubt));
+        // Also if later messages are in doubt: clients wait for an answer about those before their requests.
+        if self.has_said_doubt {
+            self.has_said_doubt = self.is_in_doubt();
+            events.push(KeptEvent::InDoubt(self.has_said_doubt));
         }
     }
 
@@ -563,7 +558,9 @@ impl Progress {
                 let unseen_max = has_seen_all.then_some(UNSEEN_MAX);
                 self.trims
                     .missing((before, id.major), info, pending, unseen_max);
-                self.report_doubt(events);
+                if self.is_in_doubt() && !std::mem::replace(&mut self.has_said_doubt, true) {
+                    events.push(KeptEvent::InDoubt(true));
+                }
             }
             return;
         }

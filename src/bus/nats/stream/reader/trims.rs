@@ -23,9 +23,6 @@ struct Doubt {
     before: u64,
     /// The message behind the last of them.
     until: u64,
-    /// The message behind the last of those that the limits of the stream may have removed; `None`: only a purge may have. A
-    /// purge is possible with every message that waits, and hardly ever comes.
-    limits_until: Option<u64>,
 }
 
 impl Trims {
@@ -44,17 +41,11 @@ impl Trims {
         waiting: u64,
         unseen_max: Option<Duration>,
     ) {
-        let is_by_limits = Self::may_be_trimmed(info, waiting, unseen_max);
-        if is_by_limits || !info.denies_purge && self.waiting > 0 {
-            let earlier = self.doubt;
-            self.doubt = Some(Doubt {
-                before: earlier.map_or(before, |doubt| doubt.before),
-                until,
-                limits_until: match is_by_limits {
-                    true => Some(until),
-                    false => earlier.and_then(|doubt| doubt.limits_until),
-                },
-            });
+        // A purge is possible with every message that waits.
+        let may_be_purged = !info.denies_purge && self.waiting > 0;
+        if may_be_purged || Self::may_be_trimmed(info, waiting, unseen_max) {
+            let before = self.doubt.map_or(before, |doubt| doubt.before);
+            self.doubt = Some(Doubt { before, until });
         }
     }
 
@@ -77,12 +68,6 @@ impl Trims {
         self.doubt.is_some()
     }
 
-    /// Whether the limits of the stream may have removed messages before they were read.
-    pub(super) fn is_in_doubt_by_limits(&self) -> bool {
-        let limits_until = self.doubt.and_then(|doubt| doubt.limits_until);
-        limits_until.is_some()
-    }
-
     /// Takes the number of the stream's first message. When the leader was asked for it, the message `read` had been read.
     /// Returns the message up to which some were removed, if that is so.
     pub(super) fn judge(&mut self, first: u64, read: u64) -> Option<u64> {
@@ -91,7 +76,6 @@ impl Trims {
         // What came after the question is in doubt until the next answer.
         let later = Doubt {
             before: read,
-            limits_until: doubt.limits_until.filter(|until| *until > read),
             ..doubt
         };
         self.doubt = Some(later).filter(|_| doubt.until > read && !is_lost);
