@@ -1,6 +1,6 @@
 //! A device that comes back to the same instance gets the pushes that it missed, or is told that it does not.
 
-use weirgate_core::HistoryLimits;
+use weirgate_core::{Frame, HistoryLimits};
 
 use super::*;
 
@@ -22,20 +22,27 @@ fn keeping_with(shares_pushes: bool, share_us: u64) -> Events {
 }
 
 fn keeping_within(bytes_max: usize, shares_pushes: bool, share_us: u64) -> Events {
-    let limits = Limits {
-        share_us,
-        event_stream: true,
-        ping_interval_us: 0,
-        history: HistoryLimits {
-            keep_us: 60 * SECOND,
-            bytes_max,
-        },
-        ..Limits::default()
-    };
     let settings = EventsGatewaySettings {
         shares_pushes,
         ..settings()
     };
+    keeping_as(settings, |limits| {
+        limits.history.bytes_max = bytes_max;
+        limits.share_us = share_us;
+    })
+}
+
+fn keeping_as(settings: EventsGatewaySettings, change: impl FnOnce(&mut Limits)) -> Events {
+    let mut limits = Limits {
+        event_stream: true,
+        ping_interval_us: 0,
+        history: HistoryLimits {
+            keep_us: 60 * SECOND,
+            bytes_max: 1 << 24,
+        },
+        ..Limits::default()
+    };
+    change(&mut limits);
     let gateway = EventsGateway::new(settings, Origins::new([]), Arc::default());
     World::new(limits, gateway, 1)
 }
@@ -435,4 +442,49 @@ fn every_push_in_the_memory_of_the_history_is_there_for_its_device() {
     let resumed = (0..600).filter(resumes).count() as u64;
     // Each push is one of `live`, too, whose oldest may be gone.
     assert_eq!(history.messages.div_ceil(2), resumed);
+}
+
+/// One device after the other gets what it has missed while memory is short, whether its URL names it or `identify` does.
+#[test]
+fn devices_that_come_back_wait_while_memory_is_short() {
+    const LIMIT: u64 = 400_000;
+    let mut world = keeping_as(settings(), |limits| limits.frame_bytes_max = LIMIT);
+    let (live, since) = first(&mut world, "a");
+    pushed(&mut world, live, &["a"], 1);
+    let outside = vec![b'x'; LIMIT as usize / 4 * 3];
+    let outside = Frame::text(&world.frame_bytes).body(&outside).finish();
+    let identify = format!(
+        r#"{{"event":"identify","request_id":"7","data":{{"device_id":"a","since":"{since}"}}}}"#
+    );
+    let asks = |world: &mut Events, names_in_url: bool| {
+        if names_in_url {
+            return world.connect(&format!("/ws?device_id=a&since={since}"), None);
+        }
+        let key = world.connect("/ws", None);
+        world.texts(key);
+        world.text(key, &identify);
+        key
+    };
+    for names_in_url in [true, false] {
+        // The kernel of the first takes nothing.
+        let slow = world.connect("/ws", None);
+        world.net.sockets.get_mut(&slow).expect("a socket").room = 0;
+        world.text(slow, &identify);
+        let key = asks(&mut world, names_in_url);
+        let gone = asks(&mut world, names_in_url);
+        world.text(key, r#"{"event":"nope","request_id":"8"}"#);
+        assert_eq!(world.texts(key), [""; 0], "{names_in_url}");
+        world.end(gone, false);
+        world.advance(SECOND / 10);
+        let got = world.texts(key);
+        assert!(got[0].contains(r#""recovered":true"#), "{got:?}");
+        assert_eq!(got.len(), 3, "{got:?}");
+        assert!(got[2].contains("unknown_event"), "{got:?}");
+        for key in [slow, key] {
+            world.end(key, true);
+        }
+        world.advance(SECOND);
+    }
+    drop(outside);
+    world.hub.check_invariants();
 }

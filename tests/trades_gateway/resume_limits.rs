@@ -1,5 +1,7 @@
 //! What waits for clients that came back is limited: for a client, an address, and all together.
 
+use weirgate_core::Frame;
+
 use super::resume::{Bench, at};
 use super::*;
 
@@ -166,4 +168,44 @@ fn very_many_missed_trades_are_queued_over_several_turns() {
     assert_eq!(got.len() - 1, last - 10);
     assert!(got[1..].iter().zip(11..).all(is_of));
     assert_eq!(bench.world.hub.core().resumed_messages().held(), 0);
+}
+
+/// One client after the other gets earlier trades while memory is short, by `since` or by `last`.
+#[test]
+fn clients_that_come_back_wait_while_memory_is_short() {
+    const LIMIT: u64 = 400_000;
+    let mut bench = Bench::of(5, |limits| limits.frame_bytes_max = LIMIT);
+    bench.trade("A", r#"{"price":1}"#);
+    let outside = vec![b'x'; LIMIT as usize / 4 * 3];
+    let outside = Frame::text(&bench.world.frame_bytes)
+        .body(&outside)
+        .finish();
+    let since = at(0).to_string();
+    for asked in [format!(r#""since":"{since}""#), r#""last":1"#.to_owned()] {
+        let slow = bench.client();
+        bench
+            .world
+            .net
+            .sockets
+            .get_mut(&slow)
+            .expect("a socket")
+            .room = 0;
+        bench.resumes(slow, r#"["A"]"#, &since);
+        let key = bench.client();
+        let request = format!(r#"{{"action":"subscribe","symbols":["A"],{asked}}}"#);
+        bench.world.text(key, &request);
+        bench.world.text(key, r#"{"action":"ping"}"#);
+        assert_eq!(bench.world.texts(key), [""; 0], "{asked}");
+        bench.world.advance(1_000_000 / 10);
+        let got = bench.world.texts(key);
+        assert!(got[0].contains("Successfully subscribed"), "{got:?}");
+        assert!(got[1].contains(r#""price":1"#), "{got:?}");
+        assert!(got.iter().any(|one| one.contains("pong")), "{got:?}");
+        for key in [slow, key] {
+            bench.world.end(key, true);
+        }
+        bench.world.advance(1_000_000);
+    }
+    drop(outside);
+    bench.world.hub.check_invariants();
 }

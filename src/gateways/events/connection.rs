@@ -81,6 +81,15 @@ impl MessageBody {
     }
 }
 
+/// What waits until the client may get the pushes that it has missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResumeWait {
+    /// The answer to a device that the URL or the token names.
+    Opening,
+    /// The first waiting message, which is `identify`.
+    Identify,
+}
+
 /// A message that a service answers.
 #[derive(Debug)]
 pub(super) struct Calling {
@@ -136,6 +145,8 @@ pub struct Connection {
     pub(super) is_leaving: bool,
     /// The gateway does not read the client, because there is no room for its messages.
     pub(super) is_paused: bool,
+    /// Set while missed pushes have to wait ([`Core::may_begin_resume`]).
+    pub(super) resume_wait: Option<ResumeWait>,
     waiting: VecDeque<QueuedMessage>,
     waiting_bytes: u64,
 }
@@ -155,6 +166,7 @@ impl Connection {
             ended_client: None,
             is_leaving: false,
             is_paused: false,
+            resume_wait: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
         }
@@ -196,6 +208,12 @@ impl Connection {
     pub(super) fn push(&mut self, message: QueuedMessage) {
         self.waiting_bytes += message.held.amount();
         self.waiting.push_back(message);
+    }
+
+    /// Puts back the message that was removed last: it waits longer.
+    pub(super) fn put_back(&mut self, message: QueuedMessage) {
+        self.waiting_bytes += message.held.amount();
+        self.waiting.push_front(message);
     }
 
     /// Removes the message that has waited longest; its bytes no longer count for the connection.

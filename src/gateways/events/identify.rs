@@ -2,7 +2,7 @@
 //! position, if there is a history: a device whose connection breaks before its first push can resume too. The pushes that
 //! the device has missed follow the answer.
 
-use super::connection::Connection;
+use super::connection::{Connection, ResumeWait};
 use super::device_message::{DeviceMessage, is_device_id};
 use super::envelope::{self, Code, RefusedMessage};
 use crate::auth::Identity;
@@ -46,6 +46,14 @@ pub(super) fn device_of(
     }
 }
 
+/// Whether `identify` was handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identified {
+    Done,
+    /// It has to be handled once more, later: the client waits for its missed pushes.
+    Waits,
+}
+
 /// Handles a new connection. A device whose id is in the URL gets an answer only if it asks for missed pushes, or
 /// needs a position.
 pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
@@ -53,10 +61,14 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
         let frame = envelope::identify_required(core);
         return core.send(key, &frame);
     };
-    let since = connection.since.take();
     if !connection.admit_device(core, key, &device) {
         return;
     }
+    if connection.since.is_some() && waits(core, key, connection, ResumeWait::Opening) {
+        connection.device = Some(device);
+        return;
+    }
+    let since = connection.since.take();
     if since.is_some() || core.has_history() {
         answer(core, key, &device, since.as_deref(), ASKED_BY_URL);
     }
@@ -69,7 +81,7 @@ pub(super) fn identify(
     key: SessionKey,
     connection: &mut Connection,
     message: &DeviceMessage,
-) -> Result<(), RefusedMessage> {
+) -> Result<Identified, RefusedMessage> {
     if message.name != "identify" {
         return Err(RefusedMessage::new(Code::Unauthenticated, "Identify first"));
     }
@@ -78,14 +90,28 @@ pub(super) fn identify(
     let device = device.ok_or_else(|| RefusedMessage::new(Code::BadRequest, why))?;
     let device = TopicName::from(device);
     if !connection.admit_device(core, key, &device) {
-        return Ok(());
+        return Ok(Identified::Done);
     }
     let since = message.since().or(connection.since.as_deref());
     // A client that has gone gets no missed pushes: only its messages are still forwarded.
     let since = since.filter(|_| !connection.is_gone());
+    if since.is_some() && waits(core, key, connection, ResumeWait::Identify) {
+        return Ok(Identified::Waits);
+    }
     answer(core, key, &device, since.as_deref(), message.request());
     bind(core, key, connection, device);
-    Ok(())
+    Ok(Identified::Done)
+}
+
+/// Whether a client has to wait for its missed pushes: then `wait` follows in a later turn.
+fn waits(core: &mut Core, key: SessionKey, connection: &mut Connection, wait: ResumeWait) -> bool {
+    let waits = !core.may_begin_resume(key);
+    connection.resume_wait = waits.then_some(wait);
+    if waits {
+        // The memory of its messages is charged already.
+        core.go_on_with_resume(key, 0);
+    }
+    waits
 }
 
 /// Answers, and sends the missed pushes after the answer. The caller makes the client a member in the same turn, so no

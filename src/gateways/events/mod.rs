@@ -40,8 +40,11 @@ use self::calls::{CallSlots, Permission};
 use self::device_message::DeviceMessage;
 pub use self::services::{EventsService, ServiceRow, Services};
 
-use self::connection::{Calling, Connection, MessageBody, QueuedMessage, UNSENT_BYTES_MAX};
+use self::connection::{
+    Calling, Connection, MessageBody, QueuedMessage, ResumeWait, UNSENT_BYTES_MAX,
+};
 use self::envelope::{Code, RefusedMessage};
+use self::identify::Identified;
 pub use self::metrics::EventsStats;
 use self::orphans::Orphans;
 use crate::auth::{Authenticator, RefusedToken, bearer_protocol};
@@ -203,6 +206,9 @@ impl EventsGateway {
     /// is over: then the others follow in a later turn.
     fn handle_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
+            if connection.resume_wait.is_some() && !connection.is_gone() {
+                return;
+            }
             if connection.has_waiting() && core.has_to_take_answers(key, UNSENT_BYTES_MAX) {
                 return;
             }
@@ -240,9 +246,14 @@ impl EventsGateway {
             }
         };
         if connection.device.is_none() {
-            let identified = identify::identify(core, key, connection, &message);
-            let refused = identified.err();
-            return refused.map(|refused| self.refusal(core, &message, refused.code, refused.why));
+            return match identify::identify(core, key, connection, &message) {
+                Ok(Identified::Done) => None,
+                Ok(Identified::Waits) => {
+                    connection.put_back(QueuedMessage { content, held });
+                    None
+                }
+                Err(refused) => Some(self.refusal(core, &message, refused.code, refused.why)),
+            };
         }
         let Some(service) = self.settings.services.service_for(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
@@ -530,6 +541,14 @@ impl Gateway for EventsGateway {
         let bytes_max = self.settings.message_bytes_max;
         let waiting = connection.queued(message, bytes_max, now_us, hold);
         connection.push(waiting);
+        self.advance(core, key, connection);
+    }
+
+    /// Goes on with a client that has waited for its missed pushes.
+    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+        if connection.resume_wait.take() == Some(ResumeWait::Opening) {
+            identify::open(core, key, connection);
+        }
         self.advance(core, key, connection);
     }
 

@@ -48,6 +48,15 @@ pub(in crate::gateways) enum Since {
 }
 
 impl Since {
+    /// Whether [`or`](Self::or) has a position.
+    pub(in crate::gateways) fn resumes(&self, last_event_id: Option<&str>) -> bool {
+        match self {
+            Self::Absent => last_event_id.is_some(),
+            Self::Null => false,
+            Self::At(_) => true,
+        }
+    }
+
     /// The position from which the client resumes; `None`: it does not resume. A request without `since` resumes from
     /// the position of its event stream.
     pub(in crate::gateways) fn or(self, last_event_id: Option<&str>) -> Option<String> {

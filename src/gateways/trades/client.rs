@@ -21,7 +21,8 @@ pub struct TradesClient {
     pub(super) requests: Option<Box<RequestRate>>,
     /// The event id that a reconnecting event stream sent.
     pub(super) last_event_id: Option<Box<str>>,
-    /// The requests in the query of an event stream, until the last of them has come.
+    /// The requests in the query of an event stream, until the last of them has come; or requests for earlier trades that
+    /// have to wait ([`Core::may_begin_resume`]).
     pub(super) together: Vec<Result<TradesRequest, BadRequest>>,
     pub(super) waiting: Option<Box<PendingSubscribe>>,
     /// A request to unsubscribe from very many symbols, whose rest is for a later turn.
@@ -46,6 +47,16 @@ impl TradesClient {
     pub(super) fn due_us(&self, now: Now) -> Option<u64> {
         let waiting = self.waiting.as_ref().map(|waiting| waiting.due_us);
         self.token_end.due_us(now).into_iter().chain(waiting).min()
+    }
+
+    /// Whether one of its requests wants earlier trades.
+    pub(super) fn wants_earlier(&self) -> bool {
+        let since = self.last_event_id.as_deref();
+        let mut together = self.together.iter();
+        together.any(|request| match request {
+            Ok(TradesRequest::Subscribe(_, asked)) => asked.wants_earlier(since),
+            _ => false,
+        })
     }
 
     /// Takes a message into the rate of the client.

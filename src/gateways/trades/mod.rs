@@ -108,6 +108,9 @@ pub struct TradesGateway {
     ended_watches: VecDeque<(Interval, TextList)>,
 }
 
+/// About the memory of a request that waits.
+const REQUEST_BYTES: usize = 512;
+
 /// Whether further requests of the same head follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FurtherRequests {
@@ -141,7 +144,7 @@ impl TradesGateway {
     }
 
     /// Carries out a request. The requests in the query of an event stream are carried out together when the last has
-    /// come. `None`: the request was dropped.
+    /// come, and may begin. `None`: the request was dropped, or those that wait are carried out.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -152,6 +155,9 @@ impl TradesGateway {
         client.together.extend(request);
         if core.has_requests(key) {
             return;
+        }
+        if client.wants_earlier() && !core.may_begin_resume(key) {
+            return core.go_on_with_resume(key, REQUEST_BYTES * client.together.len());
         }
         let mut follow = Follow::default();
         let mut requests = std::mem::take(&mut client.together).into_iter();
@@ -466,6 +472,8 @@ impl Gateway for TradesGateway {
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut TradesClient) {
         if let Some(request) = client.unsubscribing.take() {
             self.unsubscribe(core, key, client, *request, Extent::Share);
+        } else if !client.together.is_empty() {
+            self.carry_out(core, key, client, None);
         }
     }
 

@@ -41,6 +41,13 @@ pub(super) struct Subscribe {
     pub(super) status: bool,
 }
 
+impl Subscribe {
+    /// Whether the client wants trades from before the request. `last_event_id`: the position of its event stream.
+    pub(super) fn wants_earlier(&self, last_event_id: Option<&str>) -> bool {
+        self.last.is_some() || self.since.resumes(last_event_id)
+    }
+}
+
 /// Why a message is not a request; the text is for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BadRequest {
