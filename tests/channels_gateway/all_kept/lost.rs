@@ -1,6 +1,8 @@
 //! `"last":"all"` while this instance loses messages: the end says that some may be missing, whatever the bus says of the
 //! stream by then; and a question that is asked again lets the bus see what is gone.
 
+use weirgate_core::FeedNotice;
+
 use super::*;
 
 /// A gateway on each bus, and the name and the pattern that clients ask for.
@@ -194,5 +196,43 @@ fn a_question_that_ended_in_a_page_is_asked_again_though_the_history_has_the_res
         let mut came = bench.last(key);
         came.retain(|one| one != "status");
         assert_eq!(came, [format!("{name} 20"), format!("{name} 21"), end]);
+    }
+}
+
+/// The history has the rest, but the source is about to find out whether messages between were removed before it read them.
+#[test]
+fn all_are_not_said_to_be_there_before_that_is_known() {
+    for is_lost in [false, true] {
+        for (mut bench, name, _) in on_both() {
+            bench.comes(name, 8);
+            bench.bus(BusEvent::Feed(FeedNotice::InDoubt(true)));
+            bench.comes(name, 12);
+            let key = bench.client();
+            bench.ask_all(key, &[name], Some(8));
+            bench.world.advance(SECOND / 2);
+            assert_eq!(bench.last(key), [""; 0]);
+            if is_lost {
+                bench.loses();
+            }
+            bench.bus(BusEvent::Feed(FeedNotice::InDoubt(false)));
+            bench.world.advance(SECOND / 10);
+            bench.comes(name, 13);
+            bench.world.advance(SECOND / 10);
+            if is_lost {
+                assert_eq!(bench.asked_after(), Some(8));
+                bench.finds(name, 12, "12");
+                bench.finds(name, 13, "13");
+                bench.ends(None);
+            }
+            let (count, cut) = if is_lost {
+                (2, "\"window\"")
+            } else {
+                (1, "null")
+            };
+            let end = format!("last {name} {count} {cut}");
+            let mut came = bench.last(key);
+            came.retain(|one| one.starts_with("last"));
+            assert_eq!(came, [end]);
+        }
     }
 }
