@@ -233,7 +233,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .counts_all()
     .constant()
     .limit(
-        "the call waits; addresses take turns",
+        "the call waits; addresses take turns. With little memory, there are [fewer](#connections-to-services): 20 at \
+         `--memory-max` 64 MiB",
         Shows::Metric(MetricName::UPSTREAM_CALLS_IN_FLIGHT),
         "src/gateways/events/calls.rs::addresses_whose_calls_take_long_leave_slots_to_the_others",
     ),
