@@ -1,6 +1,7 @@
 //! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is silent about a
 //! consumer, or failed to provide one. A fault of one subject does not affect the others. Subjects of optional streams
-//! are left out as long as the server has none of the streams.
+//! are left out as long as the server has none of the streams: each of their subscriptions has this decision, the same
+//! for all ([`Presence`]). A subject of any other stream is always `Wanted`.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ impl ConsumersSession<'_> {
             let mut specs = self.subscriptions.iter().map(|s| &s.spec);
             specs.all(|spec| spec.stream.as_deref() != Some(stream))
         };
+        // The streams of subjects are made when the subjects are attached.
         for stream in &self.settings.streams {
             if is_without_subject(&stream.name) {
                 ensure_stream(self.jetstream, stream)?;
@@ -263,6 +265,7 @@ impl ConsumersSession<'_> {
         );
         let subject = &subscription.spec.subject;
         match attached {
+            // Not all that `fails_all_requests`: the other subjects may still get messages on this connection.
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
                 return Err(stop);
             }

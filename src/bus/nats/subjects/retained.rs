@@ -1183,12 +1183,14 @@ impl Retained {
         }
     }
 
-    /// Asks where the stream begins, if messages of a question for all may be missing since the last check.
+    /// Ends a page of a question for all, or the question. If messages may be missing since the last check, or another
+    /// server may lead the stream by now, asks about the stream first, and [`Self::handle_stream_begin`] goes on.
     fn ask_stream_begin(&mut self, number: u64, after_check: AfterCheck, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
+        // The question is over only if the server whose consumer was read still is the leader.
         let is_led = after_check == AfterCheck::End && !pending.reading.leader.is_empty();
         let Some(all) = &mut pending.reading.all else {
             return;

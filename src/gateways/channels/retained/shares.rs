@@ -173,14 +173,15 @@ impl Retained {
         for name in chosen.names {
             waiter.taking.remove(&name);
             let takes = waiter.names.get_mut(&name);
+            // The client has taken a page: it stays in its question, whose next page comes once all members are ready.
             if let Some(wanted) = takes
                 && let ValuesState::Takes(number) = wanted.state
             {
-                // The client goes on with the question that it is a member of.
                 wanted.state = ValuesState::Asked(number);
                 self.questions.ready(number, now_us);
                 continue;
             }
+            // Otherwise it joins a question; one for all kept messages may read from another place than the one before.
             let begins = waiter.begin_reading(&name, head);
             let Some(wanted) = waiter.names.get_mut(&name) else {
                 continue;

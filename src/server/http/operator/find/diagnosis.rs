@@ -322,10 +322,13 @@ fn unknown(found: &FoundClient) -> Option<Verdict> {
 /// The verdict on a client for which no reason applies.
 fn healthy(found: &FoundClient) -> Verdict {
     let newest = newest(found).map_or_else(String::new, |(age_us, _)| {
-        format!(
-            ": the newest message of its names is {} old, and nothing waits",
-            time(age_us)
-        )
+        let waits = match found.snapshot.queue_messages {
+            0 => ", and nothing waits",
+            // They go out with the next write.
+            _ => "",
+        };
+        let age = time(age_us);
+        format!(": the newest message of its names is {age} old{waits}")
     });
     Verdict {
         cause: "healthy",
