@@ -211,6 +211,8 @@ impl DisconnectCommand {
     /// there must not stay connected to the others.
     fn ask_all(&self, body: &str) -> Vec<Response> {
         let ask = |target| match self.admins.ask(target, "POST", body) {
+            // The gateway has judged the request, and its body says how: done; wrong conditions; --revoked-file refuses
+            // them all the same; closed, but the list of refusals is full.
             Ok((status @ (200 | 400 | 409 | 507), body)) => Response {
                 is_success: status == 200,
                 text: String::from_utf8_lossy(&body).into_owned(),

@@ -221,8 +221,8 @@ impl Core {
         }
     }
 
-    /// Queues a ping after the last state of a client with a gate, and removes the gate if it has nothing left to hold
-    /// back.
+    /// Removes the gate of a client (`session/gate.rs`) if it has nothing left to hold back. Otherwise queues a ping once all
+    /// states that it let through are written.
     pub(super) fn check_gate(&mut self, key: SessionKey) {
         let now = self.now;
         let session = self.clients.session_mut(key);

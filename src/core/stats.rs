@@ -74,7 +74,7 @@ pub struct HubStats {
     pub messages_sent: u64,
     /// Messages replaced by a newer message of the same key.
     pub messages_conflated: u64,
-    /// Messages over a client's outbound rate: not sent.
+    /// Messages that are not sent: over a client's outbound rate, or without memory for their encoding.
     pub messages_shed: u64,
     /// Messages that were waiting when their client ended.
     pub messages_dropped: u64,
@@ -134,7 +134,7 @@ pub struct SlowStats {
     pub clients: [u64; SlowReason::ALL.len()],
     /// Time for which clients were slow, all together, microseconds.
     pub slow_us: [u64; SlowReason::ALL.len()],
-    /// Calls of the kernel for its numbers.
+    /// Samples of slow clients: calls that ask the kernel for the numbers of a socket.
     pub calls: u64,
 }
 
@@ -225,7 +225,7 @@ impl HubStats {
         self.send_queue_bytes -= bytes as u64;
     }
 
-    /// Counts a session that was open until its socket ends.
+    /// Updates [`Self::leaving`] for a session that was open: it counts from its close to the end of its socket.
     pub(super) fn count_leaving(&mut self, moved: Moved) {
         match (moved.from, moved.to) {
             (PhaseKind::Open, PhaseKind::Closing) => self.leaving += 1,

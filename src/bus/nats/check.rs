@@ -91,7 +91,8 @@ pub(super) fn on_a_server(
     found
 }
 
-/// Whether the subjects of the optional streams are left out.
+/// Whether a start leaves the subjects of the optional streams out, because this user finds none of the streams. If so, adds
+/// a finding that says it.
 fn is_left_out(
     link: &mut Requester,
     settings: &NatsSettings,

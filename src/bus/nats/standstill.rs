@@ -45,7 +45,7 @@ struct Standstill {
     is_news: bool,
     /// Whether this standstill is in the log.
     is_logged: bool,
-    /// Whether the silence is longer than usual.
+    /// Whether the silence is longer than usual for this stream. Only then is [`StreamState::Quiet`] logged.
     is_quiet: bool,
     /// Whether the last word was that no server leads the stream.
     lacks_leader: bool,

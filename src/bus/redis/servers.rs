@@ -120,7 +120,7 @@ impl RedisServers {
         waiter: &'w mut Waiter,
         server: Option<&(RedisEndpoint, SocketAddr)>,
     ) -> Result<Connection<'w>, RedisError> {
-        // `None`: there was no connection, so there is no server to name.
+        // `None`: there was no connection yet. The words of this error do not matter: the caller warns only of refusals.
         let (endpoint, address) = server.ok_or_else(|| self.no_master(None))?;
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let tls = self.tls.as_ref();

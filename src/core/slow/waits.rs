@@ -330,8 +330,8 @@ impl Waits {
         let sampled = wait.sampled.as_ref();
         let has_none = sampled.is_some_and(|sampled| sampled.has_none);
         if waited_us < slow_us + poll.late_us {
-            // Without the lateness of the loop the client would not be slow. But a wait that has just begun may become
-            // long, so the second sample decides.
+            // Without the lateness of the loop the client would not be slow, so the loop is the cause. But a wait that has
+            // just begun may soon be long enough by itself, so there is no verdict before the time of the second sample.
             return match pair.is_some() || has_none {
                 true => Some(Judged::new(SlowReason::Gateway, late(poll.late_us))),
                 false => wait.slow_since_us.map(|_| Judged::AsBefore),

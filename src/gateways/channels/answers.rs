@@ -135,8 +135,9 @@ impl Answers {
         });
     }
 
-    /// Charges the waiting answers, because each may be as large as its request. Returns false if there is no room for
-    /// them.
+    /// Charges the memory of the waiting answers to `name_bytes`, the memory of all names
+    /// ([`Names::bytes`](super::names::Names::bytes)): each may be as large as its request. Returns false if there is no room
+    /// for them.
     pub(super) fn charge(&mut self, name_bytes: &Quota, client: ClientAddr, now_us: u64) -> bool {
         let Some(queue) = &mut self.0 else {
             return true;

@@ -31,9 +31,10 @@ pub(super) struct NameErrors {
 /// A round over the clients whose answers may wait for a confirmed name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SettlingRound {
+    /// 0: the round has not begun.
     next_slot: usize,
-    /// Another round is due, such as for a name with many members that was confirmed since this one began. Set before
-    /// this one begins, it stands for this one.
+    /// A round has to begin: this one, if it has not begun; otherwise one after it, because a name was confirmed whose members
+    /// this one may have passed.
     is_another_due: bool,
 }
 
@@ -416,6 +417,7 @@ impl ChannelsGateway {
         let is_kept = self.kept.is_some() && place != Place::Outside;
         // If a name of the feed is also a pattern, its members hold the pattern, which matches.
         let own = Some(topic).filter(|_| !is_kept || !is_pattern);
+        // A message outside the feed has come by the bus's subscription to `topic`, which may cover further patterns.
         let cover = (!is_kept).then_some(topic);
         let patterns: Vec<TopicName> = match (is_kept, subject) {
             // Without its name, nobody knows which of these match.

@@ -286,7 +286,7 @@ impl Answer {
     pub(super) fn assemble_next(&mut self, core: &Core) -> bool {
         let assembled = self.assembled.take();
         let mut assembled = assembled.unwrap_or_else(|| self.begin_frame(core));
-        // `before`: bytes from the next part on that the frame has already.
+        // `before`: of the bytes that the frame has already, how many are still to be skipped, in this part and after it.
         let (mut before, mut room) = (assembled.bytes, ASSEMBLED_AT_ONCE);
         for part in self.parts() {
             let rest = &part.as_bytes()[before.min(part.len())..];

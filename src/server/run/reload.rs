@@ -1,5 +1,5 @@
-//! Files that are read again while the process runs: at SIGHUP, and key files after every change. If the log filter is
-//! in a file, every gateway reads it again.
+//! Files that are read again while the process runs: at SIGHUP; those of keys, certificates and secrets also after every
+//! change. If the log filter is in a file, every gateway reads it again.
 //!
 //! Each part has its own thread, so a slow disk never blocks the loop, and a file that does not answer does not keep
 //! others from being read. A broken file changes nothing. No client is closed, and no connection of the process is

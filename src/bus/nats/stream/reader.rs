@@ -612,7 +612,7 @@ impl JetStreamReader {
             minor: ack.stored_unix_ns,
         };
         if let Some(expected) = expected {
-            // The server of the consumer lacked the messages before.
+            // It was read before: the server of the consumer lacked the proof, so the consumer began at an earlier message.
             if self.progress.is_before(id, expected) {
                 return Ok(());
             }

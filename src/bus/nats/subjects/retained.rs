@@ -280,7 +280,7 @@ impl Retained {
         PayloadLimits::with_answers(payload_bytes_max, FIRST_SID)
     }
 
-    /// The size of the largest request, bytes.
+    /// The size of the largest request that questions send, bytes: the one for a consumer, for a name of [`NAME_BYTES`].
     pub(in super::super) fn request_bytes_max() -> usize {
         let part = StreamPart {
             // nats-server permits no longer names of streams.
@@ -288,9 +288,9 @@ impl Retained {
             filter: "x".repeat(NAME_BYTES),
             ..StreamPart::default()
         };
-        // The largest number has the most digits.
-        let start = Start::Sequence(u64::MAX);
-        part.plan(start).request("", None).body.len()
+        // The latest time: no text of another start is longer.
+        let start = Start::Time(u64::MAX);
+        part.plan(start).request(&part.stream, None).body.len()
     }
 
     /// The number of questions on their way.

@@ -145,7 +145,7 @@ pub struct RedisStreamReader {
     executed: Option<ExecutedCommands>,
     /// Whether the next answers begin with these numbers.
     asks_executed: bool,
-    /// The `run_id` of the server.
+    /// The `run_id
     server: Option<String>,
     /// The history of writes of its data set.
     history: Option<String>,
@@ -153,11 +153,11 @@ pub struct RedisStreamReader {
     is_same_server: bool,
     /// A place in the history of writes at which a server had all entries that were read by then.
     written_to: Option<WrittenTo>,
-    /// When this was asked, Unix milliseconds, and the newest entry that was read then.
+    /// When `written_to` was last asked for, Unix milliseconds, and the newest entry that was read then.
     written_asked: (u64, Option<StoredId>),
-    /// Whether the next [`ReadStep::Wait`] asks for it.
+    /// Whether the next [`ReadStep::Wait`] asks for `written_to`.
     asks_written: bool,
-    /// Whether the server of this connection says it.
+    /// Whether the server of this connection answers the question for `written_to`.
     may_ask_written: bool,
     /// Since when each server lacks entries that were read, Unix milliseconds.
     behind_since_ms: Option<u64>,
@@ -226,7 +226,7 @@ impl RedisStreamReader {
         }
     }
 
-    /// Handles a new connection.
+    /// Handles a new connection: what was read stays, and what the server of this connection can do is found out anew.
     pub fn connected(&mut self) {
         self.range = RangeSize::default();
         self.step = ReadStep::Inspect;

@@ -58,7 +58,7 @@ fn parse_id(text: &[u8]) -> Option<StoredId> {
     })
 }
 
-/// What follows `name` in the answer to `INFO`. Another process of a server has another `run_id`.
+/// What follows `name`, with its colon, in the answer to `INFO`.
 pub(super) fn info_line(info: &Value, name: &str) -> Option<String> {
     let (Value::Bulk(info) | Value::Cut(info)) = info else {
         return None;
@@ -80,8 +80,9 @@ const ADDING: [&str; 8] = [
     "swapdb",
 ];
 
-/// The commands that can delete a stream, or replace it by another one.
-const REMOVING: [&str; 19] = [
+/// The commands that can delete a stream, or replace it by another one or by a key of another kind, such as those that store
+/// their result.
+const REMOVING: [&str; 32] = [
     "del",
     "unlink",
     "flushdb",
@@ -101,6 +102,19 @@ const REMOVING: [&str; 19] = [
     "restore",
     "restore-asking",
     "swapdb",
+    "sort",
+    "bitop",
+    "migrate",
+    "sinterstore",
+    "sunionstore",
+    "sdiffstore",
+    "zunionstore",
+    "zinterstore",
+    "zdiffstore",
+    "zrangestore",
+    "geosearchstore",
+    "georadius",
+    "georadiusbymember",
 ];
 
 /// How many commands the server has executed that concern which entries a stream has, of any key: the answer to `INFO
@@ -136,6 +150,7 @@ impl ExecutedCommands {
                 executed.all = executed.all.checked_add(calls)?;
             }
         }
+        // Without the heading of the section the server has not counted: then 0 would be wrong.
         stats.starts_with('#').then_some(executed)
     }
 
