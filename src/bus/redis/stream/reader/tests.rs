@@ -11,6 +11,7 @@ use super::super::range;
 use super::*;
 use crate::NAME_BYTES_MAX;
 use crate::kept::check_reports;
+use crate::redis::resp::CutString;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
@@ -1087,7 +1088,7 @@ fn entries_of_another_form_are_bad_and_the_next_ones_come() {
         channel.clone(),
         bulk("a"),
         data.clone(),
-        Value::Cut(b"12".to_vec()),
+        Value::Cut(CutString::new(b"12".to_vec(), b"")),
     ];
     assert_eq!(read(&long), Ok(("a".to_owned(), b"12".to_vec())));
     let named = |name: Vec<u8>| {
@@ -1103,7 +1104,7 @@ fn entries_of_another_form_are_bad_and_the_next_ones_come() {
         &good[2..],
         &[
             channel.clone(),
-            Value::Cut(b"aa".to_vec()),
+            Value::Cut(CutString::new(b"aa".to_vec(), b"")),
             data.clone(),
             bulk("1"),
         ],
