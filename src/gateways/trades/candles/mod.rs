@@ -26,13 +26,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::coverage::Coverage;
-use self::series::{CandleState, Series};
+use self::series::Series;
 use self::trade::Trade;
 use crate::gateways::shared::counts::{Count, labelled};
 use weirgate_core::{BusNotice, ConflationKey, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap, Now};
 
 pub(super) use self::interval::Interval;
+pub(super) use self::series::CandleState;
 
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
@@ -91,9 +92,10 @@ pub(super) struct RelayedTrade<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
     pub(super) topic: TopicName,
-    /// A newer running candle replaces a running candle that waits in a send queue. A closed candle replaces nothing,
-    /// and nothing replaces it.
-    pub(super) key: Option<ConflationKey>,
+    /// A newer running candle replaces a running candle of the pair that waits. Nothing replaces a closed candle, and no
+    /// running candle from before comes after it.
+    pub(super) state: CandleState,
+    pub(super) key: ConflationKey,
     pub(super) message: String,
 }
 
@@ -410,7 +412,8 @@ impl Candles {
             let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
             out.push(Update {
                 topic: watch.topic.clone(),
-                key: None,
+                state: CandleState::Closed,
+                key: pair.conflation_key(),
                 message: candle.message(&symbol.name, pair.interval, CandleState::Closed, partial),
             });
         }
@@ -443,7 +446,8 @@ impl Candles {
         let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
         Some(Update {
             topic: watch.topic.clone(),
-            key: Some(pair.conflation_key()),
+            state: CandleState::Running,
+            key: pair.conflation_key(),
             message: candle.message(&symbol.name, pair.interval, CandleState::Running, partial),
         })
     }
