@@ -683,7 +683,7 @@ impl Gateway for ChannelsGateway {
                 subject,
                 place,
             } => self.skipped(core, topic, subject.as_ref(), *place),
-            BusNotice::Feed(_) => {}
+            BusNotice::Feed(_) | BusNotice::ReadTo(_) => {}
             BusNotice::Settled {
                 topic,
                 number,

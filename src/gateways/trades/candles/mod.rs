@@ -409,7 +409,9 @@ impl Candles {
             };
             // The next candle was not sent yet.
             watch.is_changed = !series.is_empty();
-            let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
+            let until_ms = candle.start_ms + pair.interval.ms() + grace_ms;
+            let taken = (candle.start_ms, until_ms);
+            let partial = self.coverage.partial(taken, symbol.full_until_ms);
             out.push(Update {
                 topic: watch.topic.clone(),
                 state: CandleState::Closed,
@@ -426,6 +428,7 @@ impl Candles {
         };
         let is_due = |sent_us: u64| now.mono_us >= sent_us + SPACING_US;
         if watch.is_changed
+        let grace_ms = i64::from(self.settings.grace_ms);
             && watch.sent_us.is_none_or(is_due)
             && let Some(update) = self.update(now, pair)
             && let Some(watch) = self.watch_of(pair)
@@ -443,7 +446,8 @@ impl Candles {
         let symbol = &mut self.symbols[pair.slot];
         let candle = symbol.series[pair.interval as usize].show_running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
-        let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
+        let taken = (candle.start_ms, now.unix_ms());
+        let partial = self.coverage.partial(taken, symbol.full_until_ms);
         Some(Update {
             topic: watch.topic.clone(),
             state: CandleState::Running,
