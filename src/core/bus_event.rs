@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::base::Now;
 
-use crate::{BusNotice, FeedNotice, Place, RetainedCut, StoredId};
+use crate::{BusNotice, FeedNotice, Place, ReadTo, RetainedCut, StoredId};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub enum BusEvent {
     },
     /// The subjects of the stream that is the kept feed: other names come from the bus, as they are published.
     Subjects(StreamSubjects),
+    /// How far the source has read the stream that is the kept feed.
+    ReadTo(ReadTo),
     /// A message.
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
@@ -108,6 +110,7 @@ impl BusEvent {
             Self::Gap { .. } => Some(BusNotice::Gap),
             Self::GapBeside { .. } => Some(BusNotice::GapBeside),
             Self::Subjects(subjects) => Some(BusNotice::Subjects(subjects.clone())),
+            Self::ReadTo(read_to) => Some(BusNotice::ReadTo(*read_to)),
             Self::Feed(notice) => Some(BusNotice::Feed(*notice)),
             _ => None,
         }

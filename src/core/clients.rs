@@ -111,6 +111,13 @@ impl Clients {
             }
             return;
         }
+        if let Some(ended) = frame.ends() {
+            let removed = session.end_held(ended);
+            self.stats.count_conflated(removed);
+        }
+        let Some(session) = self.session_mut(key) else {
+            return;
+        };
         match session.deliver(now, frame, &limits.send_queue) {
             Delivered::ThrottleFirst => {
                 self.open_throttle(now, limits, key);

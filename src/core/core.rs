@@ -31,8 +31,8 @@ use super::tables::SlotSet;
 use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
 use super::{
-    Class, CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now,
-    PhaseKind, Publication, Render, SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind,
+    Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::FrameScratch;
 use weirgate_wire::admission::{ClientAddr, ConnectionPermit, FairQueue, Peer, Quota};
@@ -310,8 +310,9 @@ impl Core {
     /// Puts a frame in one client's queue. Nothing happens if the client is gone or closing.
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
         self.notify_loss(key);
+        self.send_unknown_left_frames(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
-        if frame.class() == Class::Answer
+        if frame.class().is_answer()
             && let Some(session) = self.clients.session_mut(key)
         {
             session.note_answer(frame);

@@ -54,13 +54,36 @@ pub enum Prefix {
 pub(crate) enum Class {
     /// May be conflated (with a key) or shed (by a rate).
     Data,
-    /// A response to the client: neither conflated nor shed.
+    /// A response to the client, or a status: neither conflated nor shed. States that wait in the client's throttle
+    /// go first, because the client may draw conclusions from what came before: that values are complete, or that no
+    /// message of a name follows.
     Answer,
+    /// A response from which no client concludes anything about messages, such as a pong: as [`Self::Answer`], but
+    /// states do not go first, so that pings do not make the client's rate void.
+    Pong,
+}
+
+impl Class {
+    /// Whether the frame is for one client: neither conflated nor shed.
+    pub(crate) fn is_answer(self) -> bool {
+        self != Self::Data
+    }
 }
 
 /// Frames of one topic with equal keys replace each other in a conflating queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
+
+/// How a frame and the states of a conflation key replace each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keyed {
+    /// Not at all.
+    No,
+    /// It is a state.
+    State(ConflationKey),
+    /// It is no state, and the states before it are out of date.
+    End(ConflationKey),
+}
 
 /// The number of a walk over the queues (`memory.rs`), and how many queue entries with this frame the walk has met.
 /// Only the thread of the hub walks; frames are shared by all threads.
@@ -103,7 +126,7 @@ pub struct Frame {
     content: Content,
     prefix: Prefix,
     class: Class,
-    key: Option<ConflationKey>,
+    keyed: Keyed,
     received: Now,
     encodings: Encodings,
     window_number: AtomicU32,
@@ -226,13 +249,27 @@ impl Frame {
     }
 
     /// The conflation key; no response to a client has one.
+    #[inline]
     pub fn key(&self) -> Option<ConflationKey> {
-        self.key
+        match self.keyed {
+            Keyed::State(key) => Some(key),
+            Keyed::No | Keyed::End(_) => None,
+        }
+    }
+
+    /// The conflation key whose states so far this frame replaces, though it is no state itself: every client gets it, and
+    /// none of these states comes after it.
+    #[inline]
+    pub(crate) fn ends(&self) -> Option<ConflationKey> {
+        match self.keyed {
+            Keyed::End(key) => Some(key),
+            Keyed::No | Keyed::State(_) => None,
+        }
     }
 
     /// Whether a newer frame of the same key replaces this one in a queue: it has a conflation key.
     pub fn is_state(&self) -> bool {
-        self.key.is_some()
+        self.key().is_some()
     }
 
     /// The time at which the message in this frame arrived from the bus.
@@ -405,7 +442,7 @@ pub struct FrameBuilder {
     content: Content,
     prefix: Prefix,
     class: Class,
-    key: Option<ConflationKey>,
+    keyed: Keyed,
     received: Now,
     alive: FrameBytes,
     is_common: bool,
@@ -423,7 +460,7 @@ impl FrameBuilder {
             content,
             prefix: Prefix::None,
             class: Class::Data,
-            key: None,
+            keyed: Keyed::No,
             received: Now::default(),
             alive: alive.clone(),
             is_common: false,
@@ -453,7 +490,16 @@ impl FrameBuilder {
     #[must_use]
     pub fn answer(mut self) -> Self {
         self.class = Class::Answer;
-        self.key = None;
+        self.keyed = Keyed::No;
+        self
+    }
+
+    /// Marks the frame as a response from which no client concludes anything about messages: it does not make states
+    /// go first that wait for the client's own rate.
+    #[must_use]
+    pub fn pong(mut self) -> Self {
+        self.class = Class::Pong;
+        self.keyed = Keyed::No;
         self
     }
 
@@ -474,7 +520,14 @@ impl FrameBuilder {
     /// Sets the conflation key.
     #[must_use]
     pub fn key(mut self, key: ConflationKey) -> Self {
-        self.key = Some(key);
+        self.keyed = Keyed::State(key);
+        self
+    }
+
+    /// Makes the frame the last word about the states of this key so far ([`Frame::ends`]).
+    #[must_use]
+    pub fn ending(mut self, key: ConflationKey) -> Self {
+        self.keyed = Keyed::End(key);
         self
     }
 
@@ -557,7 +610,7 @@ impl FrameBuilder {
             content: self.content,
             prefix: self.prefix,
             class: self.class,
-            key: self.key,
+            keyed: self.keyed,
             received: self.received,
             encodings,
             window_number: AtomicU32::default(),

@@ -69,9 +69,18 @@ impl Core {
             }
         }
         if std::mem::take(&mut self.left.may_lack_keys) {
-            // Frames that the throttle holds are sent now: one with a key that is not known here would otherwise
-            // come long after the client left the topic.
             self.clients.open_throttle(self.now, &self.limits, key);
+        }
+    }
+
+    /// Removes the frames of topics that a client has left, before it gets an answer, if some of these frames may have keys
+    /// that are not known: then the throttle opens, and the client gets those frames before the answer. Otherwise they
+    /// would come long after an answer that says that no message of the topic follows. With known keys only, nothing is
+    /// left after [`Self::remove_left_frames`], so that can wait for the end of the call.
+    #[inline]
+    pub(super) fn send_unknown_left_frames(&mut self, key: SessionKey) {
+        if self.left.may_lack_keys && self.left.client == Some(key) {
+            self.remove_frames_with_left_keys();
         }
     }
 }

@@ -116,7 +116,7 @@ pub use protocol::Incoming;
 use protocol::RequestRefusal;
 pub use publication::{
     BusNotice, EventReader, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication,
-    Retain, SubjectStats, TopicName,
+    ReadTo, Retain, SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered};
 pub use refused_names::{NameRefusal, RefusedName};

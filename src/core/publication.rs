@@ -201,6 +201,8 @@ pub enum BusNotice {
     GapBeside,
     /// The subjects of the stream that is the kept feed.
     Subjects(StreamSubjects),
+    /// How far the source has read the stream that is the kept feed.
+    ReadTo(ReadTo),
     /// A notice about the positions of the kept feed, which only the core uses.
     Feed(FeedNotice),
     /// A message on a topic was skipped, and so lost.
@@ -257,6 +259,19 @@ pub enum BusNotice {
         /// Why values are missing; `None` if they are whole.
         cut: Option<RetainedCut>,
     },
+}
+
+/// How far the source of a stream has read. A bus without a stream says nothing of it: its messages come as they are
+/// published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadTo {
+    /// To its end: messages come as they are stored.
+    #[default]
+    End,
+    /// What was stored before this time, Unix milliseconds. There is more to read.
+    StoredMs(i64),
+    /// Not known: there may be more to read.
+    Unknown,
 }
 
 /// A notice about the positions of the kept feed.

@@ -24,6 +24,13 @@ impl Core {
         self.is_open(key)
     }
 
+    /// Sends the end of a topic's messages from before: a client concludes from it which of them there are, so it comes
+    /// after everything of the topic that waits outside of the queue.
+    pub fn send_end(&mut self, key: SessionKey, topic: &TopicName, end: &Arc<Frame>) {
+        self.release_to(key, topic);
+        self.send(key, end);
+    }
+
     /// Requests one call of [`Gateway::handle_drained`], at the end of this input or after a later flush: as soon as the
     /// kernel has taken everything that waits for the client. For a client that skips to the newest messages, whose
     /// queue may never be empty, it is enough that all replayed frames are out.

@@ -91,8 +91,8 @@ fn what_waits_leaves_before_an_answer_a_status_and_newest_messages() {
     let request = json!({"action": "subscribe", "channels": ["market:new"], "last": 1});
     kept.bench.say(key, &request);
     let want = [
-        (json!("subscribed"), None),
         held.clone(),
+        (json!("subscribed"), None),
         (json!(3), Some(3)),
         status.clone(),
     ];
@@ -293,4 +293,61 @@ fn messages_that_searches_postpone_count_for_the_queue_of_a_client_that_takes_to
     assert!((40..=60).contains(&messages), "{messages}");
     let stats = kept.bench.world.hub.stats();
     assert_eq!(stats.closes_for(CloseReason::SendQueueHard), 1);
+}
+
+/// A client whose rate holds the newest message of each of so many names of a pattern, on a bus without a history.
+fn holding(count: u64) -> (Bench, SessionKey) {
+    let mut bench = Bench::retaining();
+    bench.feed = bench.feed.conflating(|_| true);
+    let key = bench.world.connect("/ws?max_hz=0.1", None);
+    let request = json!({"action": "subscribe", "channels": [PATTERN], "status": true});
+    bench.say(key, &request);
+    bench.confirm(PATTERN);
+    // The first one passes, and the others wait.
+    for n in 0..=count {
+        bench.publish(&format!("indicators:{n}"), &[PATTERN], n.to_string());
+    }
+    let before = bench.got(key);
+    assert_eq!(data(&before).last(), Some(&json!(0)), "the others wait");
+    (bench, key)
+}
+
+const PATTERN: &str = "indicators:*";
+
+/// More names than a topic remembers keys.
+#[test]
+fn after_a_name_was_given_up_no_message_of_it_comes() {
+    for count in [1, 64, 200] {
+        let (mut bench, key) = holding(count);
+        bench.unsubscribe(key, &[PATTERN]);
+        bench.world.advance(20 * SECOND);
+        let got = bench.got(key);
+        let answer = got.iter().position(|one| one["type"] == "unsubscribed");
+        assert_eq!(answer, Some(got.len() - 1), "{count}");
+        bench.world.hub.check_invariants();
+    }
+}
+
+#[test]
+fn the_end_of_last_values_comes_after_the_messages_that_wait() {
+    let (mut bench, key) = holding(3);
+    bench.value("indicators:1", Some(PATTERN), "0");
+    bench.end(PATTERN);
+    let got = bench.got(key);
+    assert_eq!(data(&got[..3]), [json!(1), json!(2), json!(3)]);
+    let end = (&got[3]["type"], got[3].get("cut"));
+    assert_eq!((end, got.len()), ((&json!("retained"), None), 4));
+}
+
+#[test]
+fn a_notice_of_a_loss_comes_after_the_messages_that_wait_and_a_pong_before_them() {
+    let (mut bench, key) = holding(1);
+    bench.ping(key);
+    let pong = bench.got(key);
+    assert_eq!((&pong[0]["type"], pong.len()), (&json!("pong"), 1));
+    bench.down();
+    bench.world.advance(0);
+    let got = bench.got(key);
+    assert_eq!(data(&got[..1]), [json!(1)]);
+    assert_eq!(got[1]["type"], "status");
 }

@@ -65,13 +65,23 @@ fn each_key_has_its_newest_frame_and_the_order_is_that_of_the_frames() {
 }
 
 #[test]
-fn answers_and_frames_without_a_key_never_wait() {
+fn an_answer_never_waits_and_what_waits_goes_before_it() {
     let mut world = state(small_queue());
     let key = slotted(&mut world);
     world.publish("levels/1", "a");
     world.publish("levels/1", "b");
     world.text(key, "ask");
-    assert_eq!(world.texts(key), ["a", "ask"]);
+    assert_eq!(world.texts(key), ["a", "b", "ask"]);
+}
+
+#[test]
+fn a_frame_without_a_key_never_waits_and_lets_others_wait() {
+    let mut world = state(small_queue());
+    let key = slotted(&mut world);
+    world.publish("levels/1", "a");
+    world.publish("levels/1", "b");
+    world.publish("levels/none", "c");
+    assert_eq!(world.texts(key), ["a", "c"]);
     world.advance(SECOND / 2);
     assert_eq!(world.texts(key), ["b"]);
 }

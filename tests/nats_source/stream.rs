@@ -58,7 +58,11 @@ fn large_messages_that_are_read_late_do_not_cut_the_connection() {
         }
         match events.recv_timeout(PATIENCE).expect("an event") {
             BusEvent::Message(message) => came.push(message.payload.len()),
-            BusEvent::Up | BusEvent::CaughtUp | BusEvent::Feed(_) | BusEvent::Subjects(_) => {}
+            BusEvent::Up
+            | BusEvent::CaughtUp
+            | BusEvent::Feed(_)
+            | BusEvent::Subjects(_)
+            | BusEvent::ReadTo(_) => {}
             other => panic!("{other:?} after {} messages", came.len()),
         }
         // More is on its way by now than a server lets wait, if nothing bounds that.

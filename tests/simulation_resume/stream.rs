@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weirgate_bus::redis::resp::Value;
+use weirgate_bus::redis::resp::{CutString, Value};
 use weirgate_core::StoredId;
 
 use super::redis::Item;
@@ -218,7 +218,10 @@ fn entry(id: StoredId, item: &Item, bytes_max: usize) -> Value {
 
 fn fields(item: &Item, bytes_max: usize) -> Vec<Value> {
     let data = match item.payload.len() > bytes_max {
-        true => Value::Cut(item.payload[..=bytes_max].to_vec()),
+        true => Value::Cut(CutString::new(
+            item.payload[..=bytes_max].to_vec(),
+            &item.payload[bytes_max + 1..],
+        )),
         false => Value::Bulk(item.payload.clone()),
     };
     match item.channel.is_empty() {
@@ -230,7 +233,9 @@ fn fields(item: &Item, bytes_max: usize) -> Vec<Value> {
 /// The sample of the fields, as the reader's script makes it.
 fn sample(item: &Item, bytes_max: usize) -> Vec<Value> {
     let length = |value: &Value| match value {
-        Value::Bulk(bytes) | Value::Cut(bytes) => bytes.len().try_into().expect("small"),
+        Value::Bulk(bytes) | Value::Cut(CutString { start: bytes, .. }) => {
+            bytes.len().try_into().expect("small")
+        }
         _ => 0,
     };
     let fields = fields(item, bytes_max);
@@ -246,7 +251,7 @@ fn sample(item: &Item, bytes_max: usize) -> Vec<Value> {
 /// What the script says of a value: of over 4 KiB, sixteen parts of 256 bytes.
 fn sampled(value: &Value) -> Value {
     match value {
-        Value::Bulk(bytes) | Value::Cut(bytes) if bytes.len() > 4_096 => {
+        Value::Bulk(bytes) | Value::Cut(CutString { start: bytes, .. }) if bytes.len() > 4_096 => {
             let from = |part: usize| part * (bytes.len() - 256) / 15;
             let parts = (0..16).map(|part| &bytes[from(part)..][..256]);
             Value::Bulk(parts.collect::<Vec<_>>().concat())

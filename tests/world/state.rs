@@ -165,6 +165,7 @@ impl Feed for StateFeed {
             | BusEvent::Gap { .. }
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
+            | BusEvent::ReadTo(_)
             | BusEvent::Skipped(_)
             | BusEvent::Feed(_)
             | BusEvent::Deleted(_)

@@ -50,6 +50,16 @@ pub struct CountedFeed {
     notices_losses: bool,
     /// The last marks, the oldest first. An instance publishes one a second.
     seen: VecDeque<Mark>,
+    /// The last message, if its subject is too long to be kept.
+    long: Option<LongSubject>,
+}
+
+/// A message whose subject is too long to be kept.
+#[derive(Debug, Default)]
+struct LongSubject {
+    subject_hash: u64,
+    /// The indexes of the names that have brought a copy.
+    names: Vec<usize>,
 }
 
 impl CountedFeed {
@@ -86,6 +96,7 @@ impl CountedFeed {
             count: Count::Waits,
             notices_losses: true,
             seen: VecDeque::new(),
+            long: None,
         })
     }
 
@@ -93,7 +104,7 @@ impl CountedFeed {
     /// such as the end of the connection, if it loses messages. Returns true if losses were noticed on the connection
     /// before, and may be silent on this one.
     pub fn connected(&mut self, notices_losses: bool) -> bool {
-        self.count = Count::Waits;
+        (self.count, self.long) = (Count::Waits, None);
         for name in &mut self.names {
             name.is_subscribed = false;
         }
@@ -201,6 +212,9 @@ impl CountedFeed {
         // Names that are not subscribed rank behind all that are.
         let rank = |index: usize, name: &Name| (!name.is_subscribed, index);
         let own_rank = rank(own, &self.names[own]);
+        if self.long.is_some() {
+            self.long = None;
+        }
         let subject = subject.as_ref();
         let mut names = self.names.iter().enumerate();
         let is_copy = names.any(|(index, name)| {
@@ -209,14 +223,27 @@ impl CountedFeed {
         (!is_copy).then(|| self.next_place())
     }
 
-    /// The place of a message whose subject is unknown, for the subscription that it arrived for. Returns `None` if an
-    /// earlier name of the feed may match the subject too, because then this copy may not count.
-    pub(crate) fn place_of_unknown(&mut self, subscription: &Subscription) -> Option<Place> {
+    /// As [`place`](Self::place), for a message whose subject is too long to be kept, and so to be matched; `subject_hash`:
+    /// a hash of it. A bus delivers the copies of a message one after another, one for each name that matches. So the first
+    /// copy counts, and the next message begins when the subject changes, or a name brings it again.
+    pub(crate) fn place_of_long(
+        &mut self,
+        subscription: &Subscription,
+        subject_hash: u64,
+    ) -> Option<Place> {
         let Some(own) = self.index_of(subscription) else {
             return Some(Place::Outside);
         };
-        let may_be_copy = self.names[..own].iter().any(|name| name.is_subscribed);
-        (!may_be_copy).then(|| self.next_place())
+        let long = self.long.get_or_insert_default();
+        let is_copy = long.subject_hash == subject_hash
+            && !long.names.is_empty()
+            && !long.names.contains(&own);
+        if !is_copy {
+            long.subject_hash = subject_hash;
+            long.names.clear();
+        }
+        long.names.push(own);
+        (!is_copy).then(|| self.next_place())
     }
 
     fn next_place(&mut self) -> Place {

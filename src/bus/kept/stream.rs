@@ -6,7 +6,8 @@ use std::error::Error;
 use crate::relay::Relay;
 use crate::server_words::shown;
 use weirgate_core::{
-    BusEvent, BusMessage, FeedNotice, Place, Position, SkippedMessage, StoredId, Subscription,
+    BusEvent, BusMessage, FeedNotice, Place, Position, ReadTo, SkippedMessage, StoredId,
+    Subscription,
 };
 use weirgate_runtime::LoopGone;
 use weirgate_wire::auth::{NamePatterns, StreamSubjects};
@@ -87,6 +88,10 @@ pub struct StreamFeed {
     storage_time: StorageTime,
     /// The first attempt to connect, which is about the start of this process, Unix milliseconds; `None` before.
     started_ms: Option<i64>,
+    /// The id of the last message.
+    last: Option<StoredId>,
+    /// How far the reader has read, as the loop knows it.
+    read_to: ReadTo,
     lines: LogBudget,
 }
 
@@ -140,6 +145,8 @@ impl StreamFeed {
             settings,
             storage_time,
             started_ms: None,
+            last: None,
+            read_to: ReadTo::End,
             lines: LogBudget::new(LINES_PER_SECOND),
         }
     }
@@ -159,6 +166,9 @@ impl StreamFeed {
         received: Now,
         event: KeptEvent,
     ) -> Result<(), LoopGone> {
+        if let Some(read_to) = self.read_to(&event) {
+            relay.link.send(BusEvent::ReadTo(read_to))?;
+        }
         if event == KeptEvent::CaughtUp {
             let away_ms = relay.report_up()?;
             relay.lag.note_caught_up();
@@ -180,6 +190,30 @@ impl StreamFeed {
             Some(event) => relay.link.send(event),
             None => Ok(()),
         }
+    }
+
+    /// How far the reader has read by this event of a Redis stream, if the loop does not know that yet. No gateway on
+    /// JetStream uses it.
+    fn read_to(&mut self, event: &KeptEvent) -> Option<ReadTo> {
+        let StorageTime::MajorMs = self.storage_time else {
+            return None;
+        };
+        let read_to = match event {
+            KeptEvent::Message { id, .. } | KeptEvent::Bad { id, .. } => {
+                self.last = Some(*id);
+                return None;
+            }
+            // Messages come from here on, but the reader has not said yet how many were stored before.
+            KeptEvent::CaughtUp => ReadTo::Unknown,
+            KeptEvent::Lag {
+                messages: Some(0), ..
+            } => ReadTo::End,
+            KeptEvent::Lag { .. } => self.last.map_or(ReadTo::Unknown, |last| {
+                ReadTo::StoredMs(i64::try_from(last.major).unwrap_or(i64::MAX))
+            }),
+            _ => return None,
+        };
+        (std::mem::replace(&mut self.read_to, read_to) != read_to).then_some(read_to)
     }
 
     /// The event for the loop; `None` for a message of a name that is not relayed, and for [`KeptEvent::Lag`]. The caller

@@ -8,16 +8,18 @@
 //! servers, and a changed link counts as a loss. A mark is published at most once, because a second copy would come at
 //! another place among the messages.
 
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use foldhash::fast::FixedState;
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, shown_trimmed};
-use super::resp::Value;
+use super::resp::{CutString, Value};
 use super::role::{LINKS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, RedisServers, waiter};
 use super::session::{Expected, PubSubSession};
@@ -280,17 +282,17 @@ impl PubSubSession<'_, '_> {
         kept.feed.place(subscription, channel)
     }
 
-    /// The place of a message whose channel name was cut.
-    ///
-    /// # Errors
-    /// An earlier name of the feed may match the whole channel name, so the count is no longer certain and the
-    /// connection ends.
-    pub(super) fn place_of_cut(&mut self, subscription: &Subscription) -> Result<Place, Stop> {
+    /// The place of a message whose channel name was cut; `None` for a further copy of it.
+    pub(super) fn place_of_cut(
+        &mut self,
+        subscription: &Subscription,
+        name: &CutString,
+    ) -> Option<Place> {
         let Some(kept) = &mut self.kept else {
-            return Ok(Place::Outside);
+            return Some(Place::Outside);
         };
-        let place = kept.feed.place_of_unknown(subscription);
-        place.ok_or_else(|| self.wrong("a channel whose name is too long"))
+        let name_hash = FixedState::default().hash_one(name);
+        kept.feed.place_of_long(subscription, name_hash)
     }
 }
 

@@ -48,12 +48,42 @@ pub enum Value {
     Integer(i64),
     /// A string, any bytes.
     Bulk(Vec<u8>),
-    /// The first bytes of a string over the limit: one byte more than the limit.
-    Cut(Vec<u8>),
+    /// A string over the limit.
+    Cut(CutString),
     /// No string, or no list.
     Nil,
     /// A list.
     Array(Vec<Self>),
+}
+
+/// What is kept of a string over the limit. Strings that differ are not equal, up to the chance of equal hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CutString {
+    /// The first bytes: one byte more than the limit.
+    pub start: Vec<u8>,
+    /// A hash of the other bytes (FNV-1a, which does not depend on the pieces in which they arrive).
+    rest_hash: u64,
+}
+
+/// FNV-1a: the hash of no bytes, and the factor of each byte.
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
+impl CutString {
+    /// A string of these first bytes and the rest.
+    #[must_use]
+    pub fn new(start: Vec<u8>, rest: &[u8]) -> Self {
+        Self {
+            start,
+            rest_hash: fnv(FNV_BASIS, rest),
+        }
+    }
+}
+
+/// Adds bytes to a hash.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+    bytes.iter().fold(hash, add)
 }
 
 /// The limits of a [`RespReader`].
@@ -103,6 +133,8 @@ struct Bulk {
     is_cut: bool,
     /// How many bytes after that part are missing, which are dropped.
     to_discard: usize,
+    /// [`CutString::rest_hash`] of what was discarded so far.
+    rest_hash: u64,
     /// How many bytes of the line end after the string are missing.
     to_end: usize,
 }
@@ -299,6 +331,7 @@ impl Bulk {
             to_keep,
             is_cut: to_keep > bytes_max,
             to_discard: bytes - to_keep,
+            rest_hash: FNV_BASIS,
             to_end: 2,
         }
     }
@@ -307,7 +340,8 @@ impl Bulk {
     fn take(&mut self, input: &mut &[u8]) -> Result<bool, &'static str> {
         let kept = take_up_to(&mut self.to_keep, input);
         self.kept.extend_from_slice(kept);
-        take_up_to(&mut self.to_discard, input);
+        let discarded = take_up_to(&mut self.to_discard, input);
+        self.rest_hash = fnv(self.rest_hash, discarded);
         if self.to_keep > 0 || self.to_discard > 0 {
             return Ok(false);
         }
@@ -320,7 +354,10 @@ impl Bulk {
 
     fn into_value(self) -> Value {
         match self.is_cut {
-            true => Value::Cut(self.kept),
+            true => Value::Cut(CutString {
+                start: self.kept,
+                rest_hash: self.rest_hash,
+            }),
             false => Value::Bulk(self.kept),
         }
     }
@@ -430,7 +467,10 @@ mod tests {
         let data = Value::Bulk(vec![b'd'; 100]);
         for (name, want) in [
             (&name[1..], Value::Bulk(vec![b'n'; 20])),
-            (&name, Value::Cut(vec![b'n'; 21])),
+            (
+                &name,
+                Value::Cut(CutString::new(vec![b'n'; 21], &name.as_bytes()[21..])),
+            ),
         ] {
             let fields = entry(name);
             assert_eq!([&fields[1], &fields[3]], [&want, &data]);
@@ -541,7 +581,7 @@ mod tests {
             let mut bytes = Vec::new();
             pack(&mut bytes, [vec![7; length], b"next".to_vec()].iter());
             let first = match is_cut {
-                true => Value::Cut(vec![7; 1_001]),
+                true => Value::Cut(CutString::new(vec![7; 1_001], &vec![7; length - 1_001])),
                 false => Value::Bulk(vec![7; length]),
             };
             let want = [Value::Array(vec![first, Value::Bulk(b"next".into())])];

@@ -8,14 +8,14 @@ use std::time::Instant;
 use super::connection::Connection;
 use super::error::{RedisError, Stop, is_temporary, shown_trimmed};
 use super::marks::MarkedFeed;
-use super::resp::{ReadLimits, Value};
+use super::resp::{CutString, ReadLimits, Value};
 use super::servers::RedisServers;
 use crate::ledger::SubscriptionChange;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::requests::Names;
 use crate::socket::Waiter;
-use crate::{NAME_TOO_LONG, name_of};
+use crate::{NAME_BYTES_MAX, NAME_TOO_LONG, name_of};
 use weirgate_core::{BusEvent, BusMessage, Place, SkippedMessage, Subscription};
 use weirgate_wire::base::Now;
 
@@ -76,7 +76,8 @@ impl PubSubSession<'_, '_> {
     /// Takes turns until all names wanted at the start of the connection are subscribed; relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.connection.reader.set_limits(ReadLimits {
-            bulk_bytes_max: self.servers.settings.payload_bytes_max,
+            // The feed checks payloads; names have a limit of their own.
+            bulk_bytes_max: self.servers.settings.payload_bytes_max.max(NAME_BYTES_MAX),
             items_max: PUSH_ITEMS_MAX,
             entry_fields: &[],
             singly: false,
@@ -213,13 +214,15 @@ impl PubSubSession<'_, '_> {
         let subscription = self.subscription_of(pattern, &channel)?;
         let channel = match channel {
             Value::Bulk(channel) => channel,
-            Value::Cut(_) => {
-                let place = self.place_of_cut(&subscription)?;
-                return self.skip(subscription, place, NAME_TOO_LONG);
+            Value::Cut(name) => {
+                return match self.place_of_cut(&subscription, &name) {
+                    Some(place) => self.skip(subscription, place, NAME_TOO_LONG),
+                    None => Ok(()),
+                };
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
-        let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
+        let (Value::Bulk(payload) | Value::Cut(CutString { start: payload, .. })) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
         if (self.kept.as_ref()).is_some_and(|kept| kept.channel.as_bytes() == channel) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::throttle::Throttled;
 use super::{Intake, Session};
 use crate::send_queue::Pushed;
-use crate::{Class, CloseReason, Frame, Now, SendQueueLimits};
+use crate::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
 
 /// The outcome of a delivery to one client.
 pub(crate) enum Delivered {
@@ -80,9 +80,12 @@ impl Session {
                 .key()
                 .map(|key| throttle.judge(now, key, frame, under_way, limits.hard_bytes))
             {
-                // A frame without a key is never held, but must not tell a later position than those that are.
-                None if frame.has_position() && throttle.has_rate() && throttle.count() > 0 => {
-                    return Some(Self::overtakes(frame));
+                // A frame without a key is never held, but must not overtake everything that is.
+                None if throttle.count() > 0 => {
+                    let has_rate = throttle.has_rate();
+                    if let Some(first) = Self::overtakes(frame, has_rate) {
+                        return Some(first);
+                    }
                 }
                 None | Some(Throttled::Passes) => {}
                 Some(Throttled::OpensFirst) => return Some(Delivered::ThrottleFirst),
@@ -96,24 +99,37 @@ impl Session {
         self.shed(now, frame)
     }
 
-    /// Decides about a frame with a position while the client's throttle holds frames with earlier positions. If it were
-    /// sent first with its position and the client then lost its connection, the client would never get the earlier
-    /// frames, and a resume would report that nothing is missing.
+    /// Decides about a frame without a key while the client's throttle holds states; `None` if it may overtake them.
     ///
-    /// An answer or a status opens the throttle early: both are rare, and a client that gets an answer without a
-    /// position forgets its own. A message without a key is sent without its position, and the position follows when
-    /// the throttle opens: otherwise a busy name would open the throttle with every message, and the client's own rate
-    /// would have no effect.
-    fn overtakes(frame: &Frame) -> Delivered {
+    /// An answer or a status opens the throttle early: both are rare, and a client may conclude from them that it has all
+    /// values of a name, that messages from before were lost, or that no message of a name follows.
+    ///
+    /// With a rate, the states may have earlier positions than the frame. If it were sent first with its position and the
+    /// client then lost its connection, the client would never get them, and a resume would report that nothing is
+    /// missing. So a pong with a position opens the throttle too: a client that gets an answer without a position forgets
+    /// its own. A message is sent without its position, and the position follows when the throttle opens: otherwise a
+    /// busy name would open the throttle with every message, and the client's own rate would have no effect.
+    fn overtakes(frame: &Frame, has_rate: bool) -> Option<Delivered> {
+        let is_ahead = has_rate && frame.has_position();
         match frame.class() {
-            Class::Answer => Delivered::ThrottleFirst,
-            _ => Delivered::Ahead,
+            Class::Answer => Some(Delivered::ThrottleFirst),
+            Class::Pong => is_ahead.then_some(Delivered::ThrottleFirst),
+            Class::Data => is_ahead.then_some(Delivered::Ahead),
         }
+    }
+
+    /// Removes the state that the client's throttle holds of a key, because the frame to be delivered replaces it. Returns
+    /// frames and bytes, which count as conflated.
+    pub(crate) fn end_held(&mut self, key: ConflationKey) -> (u32, usize) {
+        let throttle = self.cold.throttle.as_mut();
+        let removed = throttle.map_or((0, 0), |throttle| throttle.remove([&key].into_iter()));
+        self.cold.record.messages_conflated += u64::from(removed.0);
+        removed
     }
 
     /// Sheds a frame over the client's rate; `None` if the frame is within the rate.
     fn shed(&mut self, now: Now, frame: &Frame) -> Option<Delivered> {
-        if self.intake == Intake::Closed || frame.class() == Class::Answer {
+        if self.intake == Intake::Closed || frame.class().is_answer() {
             return None;
         }
         let rate = self.cold.rate.as_mut();

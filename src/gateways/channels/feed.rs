@@ -207,6 +207,7 @@ impl Feed for ChannelsFeed {
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::Subjects(_)
+            | BusEvent::ReadTo(_)
             | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}

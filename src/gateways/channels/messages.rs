@@ -29,6 +29,7 @@ use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 pub(super) struct Answer {
     /// The text before the number.
     prefix: &'static str,
+    is_pong: bool,
     /// The first members of `subscribed`; `None` for other answers.
     entries: Option<Box<Entries>>,
     body: ObjectWriter,
@@ -171,7 +172,9 @@ impl Answer {
     }
 
     pub(super) fn pong(request_id: &str) -> Self {
-        Self::new(r#"{"type":"pong","seq":"#).to(request_id)
+        let mut answer = Self::new(r#"{"type":"pong","seq":"#);
+        answer.is_pong = true;
+        answer.to(request_id)
     }
 
     pub(super) fn rate(rate: Option<MaxRate>, request_id: &str) -> Self {
@@ -189,6 +192,7 @@ impl Answer {
     fn new(prefix: &'static str) -> Self {
         Self {
             prefix,
+            is_pong: false,
             entries: None,
             body: ObjectWriter::new(),
             assembled: None,
@@ -303,8 +307,11 @@ impl Answer {
     fn begin_frame(&self, core: &Core) -> Box<Assembled> {
         let frame = Frame::text(core.frame_bytes())
             .with_capacity(self.text_bytes() + MEMBERS_BYTES_MAX + END_BYTES_MAX)
-            .answer()
             .prefix(Prefix::Seq(self.prefix));
+        let frame = match self.is_pong {
+            true => frame.pong(),
+            false => frame.answer(),
+        };
         Box::new(Assembled { frame, bytes: 0 })
     }
 

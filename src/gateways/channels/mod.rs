@@ -689,7 +689,7 @@ impl Gateway for ChannelsGateway {
                 place,
             } => self.skipped(core, topic, subject.as_ref(), *place),
             // For the history of the core.
-            BusNotice::Feed(_) => {}
+            BusNotice::Feed(_) | BusNotice::ReadTo(_) => {}
             BusNotice::Settled {
                 topic,
                 number,

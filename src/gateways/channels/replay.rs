@@ -801,7 +801,7 @@ impl ChannelsGateway {
         let position = core.position();
         for name in names {
             let frame = Answer::last(core, &name.name, name.count, cut, position);
-            core.send(key, &frame);
+            core.send_end(key, &name.name, &frame);
         }
     }
 

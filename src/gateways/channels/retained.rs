@@ -431,7 +431,7 @@ impl ChannelsGateway {
     fn send_ends(&mut self, core: &mut Core) {
         while let Some((key, end)) = self.retained.next_end() {
             let frame = Answer::retained(core, &end);
-            core.send(key, &frame);
+            core.send_end(key, &end.name, &frame);
             if !core.has_time() {
                 return;
             }

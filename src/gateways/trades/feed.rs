@@ -229,6 +229,7 @@ impl Feed for TradesFeed {
             | BusEvent::LastValue { .. }
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
+            | BusEvent::ReadTo(_)
             | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::candles::Update;
+use super::candles::{CandleState, Update};
 use super::client::{Content, HeldSymbols};
 use crate::gateways::shared::history::append_end;
 use crate::gateways::shared::statuses::Status;
@@ -56,7 +56,12 @@ pub(super) fn error(core: &Core, message: &str) -> Arc<Frame> {
 pub(super) fn pong(core: &Core) -> Arc<Frame> {
     let mut object = ObjectWriter::new();
     object.string("type", "pong");
-    finish(core, object, None)
+    object.number("timestamp", core.now().unix_ms());
+    let frame = Frame::text(core.frame_bytes()).pong();
+    frame
+        .received(core.now())
+        .body(object.finish().as_bytes())
+        .finish()
 }
 
 /// Returns `data` of an answer about symbols: the changed symbols under `key`, and all symbols that the client holds.
@@ -81,9 +86,9 @@ pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
     let frame = Frame::text(core.frame_bytes())
         .received(core.now())
         .body(update.message.as_bytes());
-    match update.key {
-        Some(key) => frame.key(key).finish(),
-        None => frame.finish(),
+    match update.state {
+        CandleState::Running => frame.key(update.key).finish(),
+        CandleState::Closed => frame.ending(update.key).finish(),
     }
 }
 

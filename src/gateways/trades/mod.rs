@@ -327,6 +327,14 @@ impl TradesGateway {
         }
     }
 
+    /// Publishes the candles of the next pair that is due; returns false if there is none.
+    fn publish_next_candles(&mut self, core: &mut Core) -> bool {
+        let candles = self.candles.as_mut();
+        let is_due = candles.is_some_and(|one| one.handle_next(core.now(), &mut self.updates));
+        self.publish_updates(core);
+        is_due
+    }
+
     /// Publishes the new candles.
     fn publish_updates(&mut self, core: &mut Core) {
         for update in self.updates.drain(..) {
@@ -537,9 +545,9 @@ impl Gateway for TradesGateway {
         self.users.ping_next(core);
         self.close_dead(core);
         if let Some(candles) = &mut self.candles {
-            candles.handle_timeout(core.now(), &mut self.updates);
-            self.publish_updates(core);
+            candles.follow_clock(core.now());
         }
+        while self.publish_next_candles(core) && core.has_time() {}
     }
 
     fn handle_input(&mut self, _: &mut Core, _: &mut ByClient<TradesClient>, never: Infallible) {

@@ -59,7 +59,7 @@ fn is_same(ours: &Value, theirs: &redis::Value) -> bool {
         (Value::Integer(one), Their::Int(other)) => one == other,
         (Value::Bulk(one), Their::BulkString(other)) => one == other,
         (Value::Cut(one), Their::BulkString(other)) => {
-            other.len() > LIMITS.bulk_bytes_max && *one == other[..LIMITS.bulk_bytes_max + 1]
+            other.len() > LIMITS.bulk_bytes_max && one.start == other[..LIMITS.bulk_bytes_max + 1]
         }
         (Value::Status(one), Their::SimpleString(other)) => one == other,
         (Value::Status(one), Their::Okay) => one == "OK",

@@ -1,5 +1,7 @@
 //! Candles that may lack trades say so: after a start, a loss, or a time without room.
 
+use weirgate_core::ReadTo;
+
 use super::*;
 
 /// A new gateway, 40 s after the begin of a minute, that the bus has not reached.
@@ -169,4 +171,28 @@ fn a_symbol_that_had_no_room_has_a_partial_candle() {
     assert_eq!(bench.closed(key, 300), [(2.0, 1, true, true)]);
     bench.trade("B", 0, "3");
     assert_eq!(bench.closed(key, 300), [(3.0, 1, true, false)]);
+}
+
+/// After an outage or a start, `Up` comes with the first trade, and much may have to be read yet.
+#[test]
+fn a_candle_that_closes_before_the_stream_is_read_is_partial() {
+    let mut bench = Bench::usual();
+    let key = bench.client();
+    bench.watch(key, r#"["A"]"#, "1s");
+    let now_ms = |bench: &Bench| bench.world.now.unix_ms();
+    let mut closed = |read_to: &dyn Fn(i64) -> ReadTo| {
+        let read_to = read_to(now_ms(&bench));
+        bench.bus(BusEvent::ReadTo(read_to));
+        bench.trade("A", 0, "1");
+        let got = bench.closed(key, 2);
+        assert_eq!(got.len(), 1, "{read_to:?}");
+        got[0].3
+    };
+    assert!(!closed(&|_| ReadTo::End));
+    assert!(closed(&|_| ReadTo::Unknown));
+    assert!(closed(&|now_ms| ReadTo::StoredMs(now_ms + 1_400)));
+    assert!(!closed(&|now_ms| ReadTo::StoredMs(now_ms + 1_500)));
+    // Ids that are no times say nothing.
+    assert!(closed(&|now_ms| ReadTo::StoredMs(now_ms * 1_000)));
+    assert!(!closed(&|_| ReadTo::End));
 }

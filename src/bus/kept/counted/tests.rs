@@ -71,17 +71,42 @@ fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
         feed.place(&Subscription::channel("a:1"), "a:1").is_some(),
         "the pattern is refused"
     );
-    assert!(feed.place_of_unknown(&exact).is_some());
     assert!(
         feed.place(&Subscription::pattern("a:*"), "a:1").is_none(),
         "it is asked for again"
     );
     assert!(feed.place(&Subscription::pattern("a:*"), "a:2").is_some());
     feed.subscribed(&pattern);
-    assert!(
-        feed.place(&Subscription::channel("a:1"), "a:1").is_none()
-            && feed.place_of_unknown(&exact).is_none()
-    );
+    assert!(feed.place(&Subscription::channel("a:1"), "a:1").is_none());
+}
+
+#[test]
+fn a_message_with_a_long_name_counts_once_and_the_next_one_too() {
+    let mut feed = feed(&["a:*", "*:x", "b"]);
+    feed.connected(NOTICES_LOSSES);
+    for name in ["a:*", "*:x"] {
+        feed.subscribed(&Subscription::pattern(name));
+    }
+    feed.subscribed(&Subscription::channel("b"));
+    feed.begin();
+    let mut long = |name, subject_hash| {
+        let place = feed.place_of_long(&Subscription::pattern(name), subject_hash);
+        place.map(|place| match place {
+            Place::Outside => 0,
+            place => count(Some(place)).expect("a number"),
+        })
+    };
+    // Copies come one after another, in any order of the names.
+    assert_eq!([long("a:*", 1), long("*:x", 1)], [Some(1), None]);
+    assert_eq!([long("*:x", 1), long("a:*", 1)], [Some(2), None]);
+    // Of another name, which matches one pattern only; twice.
+    assert_eq!([long("*:x", 2), long("*:x", 2)], [Some(3), Some(4)]);
+    assert_eq!([long("a:*", 3), long("a:*", 1)], [Some(5), Some(6)]);
+    // A copy for a name outside of the feed ends no message.
+    assert_eq!([long("other", 1), long("*:x", 1)], [Some(0), None]);
+    assert_eq!(count(feed.place(&Subscription::channel("b"), "b")), Some(7));
+    let after = feed.place_of_long(&Subscription::pattern("*:x"), 1);
+    assert_eq!(count(after), Some(8), "another message was between");
 }
 
 #[test]

@@ -165,6 +165,8 @@ pub struct RedisStreamReader {
     old_until: Option<StoredId>,
     /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
     is_caught_up: bool,
+    /// Whether the last [`KeptEvent::Lag`] on this connection says that all was read.
+    says_end: bool,
     /// The entries that were read, for a stream that has other entries after a lower id.
     known: KnownEntries,
 }
@@ -235,6 +237,7 @@ impl RedisStreamReader {
         self.may_ask_state = true;
         self.is_same_server = false;
         self.is_caught_up = false;
+        self.says_end = false;
         self.asks_written = false;
         self.asks_newest = false;
         self.may_ask_written = false;
@@ -441,7 +444,8 @@ impl RedisStreamReader {
                     self.step = ReadStep::Inspect;
                     return Ok(());
                 }
-                self.read((entries, newest), state, [executed, executed_then], out)?;
+                let executed = [executed, executed_then];
+                self.read((entries, newest), state, executed, now_ms, out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
                     None => self.plan_written(now_ms),
@@ -812,11 +816,17 @@ impl RedisStreamReader {
             return self.wait_at_end(out);
         }
         self.step = CATCH_UP;
+        self.say_behind(state, now_ms, out);
+    }
+
+    /// Reports how far the reader is behind the newest entry.
+    fn say_behind(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let newest_ms = state
             .counters
             .map_or(now_ms, |counters| counters.last.major);
         let counted = self.counted.filter(|counted| counted.id == self.after);
         let both = state.counters.zip(counted);
+        self.says_end = false;
         out.push(KeptEvent::Lag {
             messages: both.map(|(counters, counted)| counters.added.saturating_sub(counted.added)),
             ms: newest_ms.saturating_sub(self.after.major),
@@ -826,6 +836,12 @@ impl RedisStreamReader {
     /// Waits for new entries, as all that are there were read.
     fn wait_at_end(&mut self, out: &mut Vec<KeptEvent>) {
         self.step = ReadStep::Wait;
+        self.say_end(out);
+    }
+
+    /// Reports that the reader has read all entries.
+    fn say_end(&mut self, out: &mut Vec<KeptEvent>) {
+        self.says_end = true;
         out.push(KeptEvent::Lag {
             messages: Some(0),
             ms: 0,
@@ -876,6 +892,7 @@ impl RedisStreamReader {
         (entries, newest): (Vec<Value>, Option<EntryPrint>),
         state: StreamProof,
         executed: [Option<ExecutedCommands>; 2],
+        now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
@@ -909,7 +926,9 @@ impl RedisStreamReader {
         self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);
         if is_full {
+            // Said before these entries: what follows them is not known until the next answer.
             self.step = CATCH_UP;
+            self.say_behind(state, now_ms, out);
         }
         if let Some(last) = entries.last().filter(|_| !was_read) {
             let newest = newest.unwrap_or_else(|| self.known.print(last));
@@ -921,6 +940,9 @@ impl RedisStreamReader {
         let mut entries = entries.into_iter();
         entries.try_for_each(|entry| self.entry(entry, out))?;
         self.count_from(state);
+        if !is_full && self.is_caught_up && !self.says_end {
+            self.say_end(out);
+        }
         Ok(())
     }
 

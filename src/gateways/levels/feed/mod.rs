@@ -357,6 +357,7 @@ impl Feed for LevelsFeed {
             | BusEvent::LastValue { .. }
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
+            | BusEvent::ReadTo(_)
             | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}

@@ -2,7 +2,7 @@
 //! start, after a loss, and while the bus is away.
 
 use super::series::Partial;
-use weirgate_core::{BusNotice, FeedNotice};
+use weirgate_core::{BusNotice, FeedNotice, ReadTo};
 use weirgate_wire::base::Now;
 
 /// A trade with a time outside of these, relative to now, was not stored then: the publisher numbers the entries of the
@@ -16,6 +16,8 @@ pub(super) struct Coverage {
     is_up: bool,
     /// Whether the bus was reached, or something was lost. Before that, a stream brings what it has.
     is_begun: bool,
+    /// How far a stream is read: after an outage or a start, much of it may have to be read yet.
+    read_to: ReadTo,
     /// Nothing published from here on was missed, Unix milliseconds; `None` if that is not known.
     since_ms: Option<i64>,
 }
@@ -30,6 +32,10 @@ impl Coverage {
             }
             // Without a gap, what is published meanwhile comes later.
             BusNotice::Down => self.is_up = false,
+            BusNotice::ReadTo(ReadTo::StoredMs(ms)) if !is_time(now, *ms) => {
+                self.read_to = ReadTo::Unknown;
+            }
+            BusNotice::ReadTo(read_to) => self.read_to = *read_to,
             BusNotice::Gap | BusNotice::Feed(FeedNotice::Hole) => {
                 (self.is_begun, self.since_ms) = (true, None);
             }
@@ -40,8 +46,7 @@ impl Coverage {
     /// Handles a trade: all later ones follow it. An old trade was stored by a stream at the time `received`.
     pub(super) fn note_trade(&mut self, now: Now, received: Now, is_old: bool) {
         if is_old && !self.is_begun {
-            let ago_ms = now.unix_ms().saturating_sub(received.unix_ms());
-            if !(-STORED_AFTER_MAX_MS..=STORED_BEFORE_MAX_MS).contains(&ago_ms) {
+            if !is_time(now, received.unix_ms()) {
                 // Nobody knows since when the stream has all trades.
                 self.is_begun = true;
                 return;
@@ -53,13 +58,29 @@ impl Coverage {
         }
     }
 
-    /// The mark of a candle that starts at `start_ms`, if it may lack trades. Trades up to `dropped_until_ms` may have been
-    /// dropped.
-    pub(super) fn partial(self, start_ms: i64, dropped_until_ms: i64) -> Option<Partial> {
+    /// The mark of a candle that starts at `start_ms` and takes what is stored until `until_ms`, if it may lack trades.
+    /// Trades up to `dropped_until_ms` may have been dropped.
+    pub(super) fn partial(
+        self,
+        (start_ms, until_ms): (i64, i64),
+        dropped_until_ms: i64,
+    ) -> Option<Partial> {
         let since_ms = self.since_ms.filter(|_| self.is_up);
-        let has_all = since_ms.is_some_and(|since_ms| since_ms <= start_ms);
+        let has_first = since_ms.is_some_and(|since_ms| since_ms <= start_ms);
+        let has_last = match self.read_to {
+            ReadTo::End => true,
+            ReadTo::StoredMs(ms) => until_ms <= ms,
+            ReadTo::Unknown => false,
+        };
+        let has_all = has_first && has_last;
         (!has_all || start_ms <= dropped_until_ms).then_some(Partial)
     }
+}
+
+/// Whether the id of an entry says when it was stored.
+fn is_time(now: Now, stored_ms: i64) -> bool {
+    let ago_ms = now.unix_ms().saturating_sub(stored_ms);
+    (-STORED_AFTER_MAX_MS..=STORED_BEFORE_MAX_MS).contains(&ago_ms)
 }
 
 #[cfg(test)]
@@ -85,7 +106,7 @@ mod tests {
                 coverage.note_trade(at(now_ms), at(stored_ms + later), true);
             }
             coverage.note(at(now_ms), &BusNotice::Up);
-            let is_partial = |start_ms| coverage.partial(start_ms, 0).is_some();
+            let is_partial = |start_ms| coverage.partial((start_ms, now_ms), 0).is_some();
             assert_eq!(is_partial(now_ms - 50_000), !is_time, "{stored_ms}");
             assert!(!is_partial(now_ms), "{stored_ms}");
         }

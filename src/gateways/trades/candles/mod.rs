@@ -26,13 +26,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use self::coverage::Coverage;
-use self::series::{CandleState, Series};
+use self::series::Series;
 use self::trade::Trade;
 use crate::gateways::shared::counts::{Count, labelled};
 use weirgate_core::{BusNotice, ConflationKey, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap, Now};
 
 pub(super) use self::interval::{CANDLES, Interval};
+pub(super) use self::series::CandleState;
 
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
@@ -53,8 +54,8 @@ const SWEEP_INTERVAL_US: u64 = 1_000_000;
 /// The most slots that one call of such a search looks at; the next call continues.
 const SWEEP_SLOTS_MAX: usize = 256;
 
-/// The most pairs handled in a turn: at the end of a minute all are due.
-const DUE_PAIRS_MAX: usize = 256;
+/// The time between two looks whether the clock was set: deadlines were computed from it.
+const CLOCK_INTERVAL_US: u64 = 1_000_000;
 
 /// Settings of candles.
 #[derive(Clone, Debug)]
@@ -91,9 +92,10 @@ pub(super) struct RelayedTrade<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
     pub(super) topic: TopicName,
-    /// A newer running candle replaces a running candle that waits in a send queue. A closed candle replaces nothing,
-    /// and nothing replaces it.
-    pub(super) key: Option<ConflationKey>,
+    /// A newer running candle replaces a running candle of the pair that waits. Nothing replaces a closed candle, and no
+    /// running candle from before comes after it.
+    pub(super) state: CandleState,
+    pub(super) key: ConflationKey,
     pub(super) message: String,
 }
 
@@ -189,6 +191,10 @@ pub(super) struct Candles {
     with_candles: ExtendibleMap<u32, ()>,
     /// When to handle each watched pair next. An entry may be too early, but never too late.
     due: BTreeSet<(u64, Pair)>,
+    /// By how much the clock was ahead of the monotonic clock at the last look.
+    clock_ahead_us: i64,
+    /// When to look next, on the monotonic clock.
+    clock_due_us: u64,
     coverage: Coverage,
     /// The time of the newest trade that was dropped because there was no room, Unix milliseconds.
     full_until_ms: i64,
@@ -307,27 +313,48 @@ impl Candles {
         self.update(now, Pair { slot, interval })
     }
 
-    /// The time at which [`Self::handle_timeout`] is due, on the monotonic clock.
+    /// The time at which [`Self::follow_clock`] and [`Self::handle_next`] are due, on the monotonic clock.
     pub(super) fn poll_timeout(&self) -> Option<u64> {
-        self.due.first().map(|(due_us, _)| *due_us)
+        let (due_us, _) = self.due.first()?;
+        Some(self.clock_due_us.min(*due_us))
     }
 
-    /// Closes candles after their grace time, and sends changed running candles. Handles at most [`DUE_PAIRS_MAX`] pairs;
-    /// the others stay due, for the next turn.
-    pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Update>) {
-        for _ in 0..DUE_PAIRS_MAX {
-            let due = self.due.first().copied();
-            let Some((_, pair)) = due.filter(|(due_us, _)| *due_us <= now.mono_us) else {
-                return;
-            };
-            self.due.pop_first();
+    /// Computes all deadlines anew if the clock was set, or the machine was suspended, since they were computed: they are
+    /// times of the monotonic clock, and candles end by the other one.
+    pub(super) fn follow_clock(&mut self, now: Now) {
+        if now.mono_us < self.clock_due_us {
+            return;
+        }
+        self.clock_due_us = now.mono_us + CLOCK_INTERVAL_US;
+        let ahead_us = now.unix_us.saturating_sub_unsigned(now.mono_us);
+        if ahead_us.abs_diff(self.clock_ahead_us) <= GRID_US {
+            return;
+        }
+        self.clock_ahead_us = ahead_us;
+        for (_, pair) in std::mem::take(&mut self.due) {
             if let Some(watch) = self.watch_of(pair) {
                 watch.due_us = None;
             }
-            self.close(now, pair, out);
-            self.show(now, pair, out);
-            self.count_or_forget(pair.slot);
+            self.arm(now, pair);
         }
+    }
+
+    /// Closes the candles of the next pair after their grace time, and sends its running candle if it has changed. Returns
+    /// false if no pair is due. At the end of a minute all are, and each may have very many members: the caller asks
+    /// after each pair whether there is time.
+    pub(super) fn handle_next(&mut self, now: Now, out: &mut Vec<Update>) -> bool {
+        let due = self.due.first().copied();
+        let Some((_, pair)) = due.filter(|(due_us, _)| *due_us <= now.mono_us) else {
+            return false;
+        };
+        self.due.pop_first();
+        if let Some(watch) = self.watch_of(pair) {
+            watch.due_us = None;
+        }
+        self.close(now, pair, out);
+        self.show(now, pair, out);
+        self.count_or_forget(pair.slot);
+        true
     }
 
     /// Returns true if there is no watcher and no deadline.
@@ -400,6 +427,7 @@ impl Candles {
     /// Closes candles after their grace time; sends each of these candles to the watchers.
     fn close(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
         let horizon_ms = self.horizon_ms(now);
+        let grace_ms = i64::from(self.settings.grace_ms);
         let symbol = &mut self.symbols[pair.slot];
         let series = &mut symbol.series[pair.interval as usize];
         while let Some(candle) = series.close(horizon_ms) {
@@ -408,10 +436,13 @@ impl Candles {
             };
             // The next candle was not sent yet.
             watch.is_changed = !series.is_empty();
-            let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
+            let until_ms = candle.start_ms + pair.interval.ms() + grace_ms;
+            let taken = (candle.start_ms, until_ms);
+            let partial = self.coverage.partial(taken, symbol.full_until_ms);
             out.push(Update {
                 topic: watch.topic.clone(),
-                key: None,
+                state: CandleState::Closed,
+                key: pair.conflation_key(),
                 message: candle.message(&symbol.name, pair.interval, CandleState::Closed, partial),
             });
         }
@@ -441,10 +472,12 @@ impl Candles {
         let symbol = &mut self.symbols[pair.slot];
         let candle = symbol.series[pair.interval as usize].show_running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
-        let partial = self.coverage.partial(candle.start_ms, symbol.full_until_ms);
+        let taken = (candle.start_ms, now.unix_ms());
+        let partial = self.coverage.partial(taken, symbol.full_until_ms);
         Some(Update {
             topic: watch.topic.clone(),
-            key: Some(pair.conflation_key()),
+            state: CandleState::Running,
+            key: pair.conflation_key(),
             message: candle.message(&symbol.name, pair.interval, CandleState::Running, partial),
         })
     }

@@ -191,7 +191,7 @@ pub(super) struct Partial;
 
 /// Whether a candle may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CandleState {
+pub(in crate::gateways::trades) enum CandleState {
     Running,
     Closed,
 }

@@ -1,7 +1,7 @@
 //! Parsers for the answers about a stream. Pure.
 
 use super::{CHANNEL, DATA, StreamReadError};
-use crate::redis::resp::Value;
+use crate::redis::resp::{CutString, Value};
 use crate::{NAME_TOO_LONG, into_name};
 use weirgate_core::StoredId;
 
@@ -60,7 +60,7 @@ fn parse_id(text: &[u8]) -> Option<StoredId> {
 
 /// What follows `name`, with its colon, in the answer to `INFO`.
 pub(super) fn info_line(info: &Value, name: &str) -> Option<String> {
-    let (Value::Bulk(info) | Value::Cut(info)) = info else {
+    let (Value::Bulk(info) | Value::Cut(CutString { start: info, .. })) = info else {
         return None;
     };
     let info = String::from_utf8_lossy(info);
@@ -324,7 +324,10 @@ pub(in crate::redis::stream) fn message(
         match (field, value) {
             (Value::Bulk(field), Value::Bulk(value)) if field == CHANNEL => channel = Some(value),
             (Value::Bulk(field), Value::Cut(_)) if field == CHANNEL => return Err(NAME_TOO_LONG),
-            (Value::Bulk(field), Value::Bulk(value) | Value::Cut(value)) if field == DATA => {
+            (
+                Value::Bulk(field),
+                Value::Bulk(value) | Value::Cut(CutString { start: value, .. }),
+            ) if field == DATA => {
                 data = Some(value);
             }
             _ => {}

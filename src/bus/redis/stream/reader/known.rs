@@ -9,7 +9,7 @@ use foldhash::quality::RandomState;
 
 use super::StreamEntry;
 use super::answers::LastEntry;
-use crate::redis::resp::Value;
+use crate::redis::resp::{CutString, Value};
 use weirgate_core::StoredId;
 
 /// The most entries that are known, for 24 bytes each.
@@ -35,7 +35,7 @@ pub(in crate::redis::stream) struct EntryPrints(RandomState);
 
 fn bytes_of(value: &Value) -> &[u8] {
     match value {
-        Value::Bulk(bytes) | Value::Cut(bytes) => bytes,
+        Value::Bulk(bytes) | Value::Cut(CutString { start: bytes, .. }) => bytes,
         _ => &[],
     }
 }
