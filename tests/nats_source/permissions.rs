@@ -1,17 +1,52 @@
 //! What a user may not do, and what that stops.
 
 use weirgate_runtime::Stall;
+use weirgate_test_support::LinkProxy;
 
 use super::*;
 
 /// A server with a user `gw` of these permissions, and a user `feed` of all.
 fn server(permissions: &str) -> NatsServer {
-    NatsServer::start_with(&format!(
+    NatsServer::start_with(&users(permissions))
+}
+
+fn users(permissions: &str) -> String {
+    format!(
         "authorization {{ users: [
             {{ user: gw, password: p, permissions: {{ {permissions} }} }}
             {{ user: feed, password: f }}
         ] }}"
-    ))
+    )
+}
+
+/// The permissions for a durable consumer that an administrator has made (nats.md, "Permissions").
+const ENOUGH: &str = r#"publish: [
+    "$JS.API.STREAM.INFO.LEVEL_SIGNALS", "$JS.API.STREAM.MSG.GET.LEVEL_SIGNALS",
+    "$JS.API.CONSUMER.INFO.LEVEL_SIGNALS.*", "$JS.ACK.>"
+], subscribe: "#;
+
+/// Makes the durable consumer of levels, as an administrator does.
+fn administer(js: &JetStream) {
+    make_streams(js);
+    js.add_consumer(
+        "LEVEL_SIGNALS",
+        nats::jetstream::ConsumerConfig {
+            durable_name: Some("gateway_levels".into()),
+            deliver_subject: Some("chosen.levels".into()),
+            filter_subject: LEVELS.into(),
+            ack_policy: nats::jetstream::AckPolicy::Explicit,
+            ..Default::default()
+        },
+    )
+    .expect("a consumer");
+}
+
+/// Settings of levels as a relay alone, whose stream somebody else makes.
+fn relay_alone(url: &str) -> NatsSettings {
+    let mut settings = settings(url);
+    settings.streams.clear();
+    settings.subscriptions.truncate(1);
+    settings
 }
 
 #[test]
@@ -33,18 +68,7 @@ fn a_user_without_inboxes_is_told_which_permission_is_missing() {
 fn a_durable_whose_deliver_subject_is_refused_is_left_for_another_consumer() {
     let server = server("subscribe: { deny: \"chosen.>\" }");
     let js = jetstream(&server.url_as("feed:f"));
-    make_streams(&js);
-    js.add_consumer(
-        "LEVEL_SIGNALS",
-        nats::jetstream::ConsumerConfig {
-            durable_name: Some("gateway_levels".into()),
-            deliver_subject: Some("chosen.levels".into()),
-            filter_subject: LEVELS.into(),
-            ack_policy: nats::jetstream::AckPolicy::Explicit,
-            ..Default::default()
-        },
-    )
-    .expect("a consumer");
+    administer(&js);
     let source = run(settings(&server.url_as("gw:p")));
     source.until("CaughtUp");
     publish(&js, LEVELS, 0..2);
@@ -69,4 +93,32 @@ fn acknowledgements_that_are_refused_are_told_with_the_first() {
         source.status.consumers()[0].stall() == Some(Stall::AcksRefused)
     });
     assert_eq!(source.status.consumers()[1].stall(), None);
+}
+
+/// Messages that the consumer has delivered into a connection that died come from the stream, without another consumer.
+#[test]
+fn what_was_on_its_way_needs_no_more_than_the_permissions_for_a_durable() {
+    let server = server(&format!("{ENOUGH} [\"_INBOX.>\", \"chosen.levels\"]"));
+    let js = jetstream(&server.url_as("feed:f"));
+    administer(&js);
+    let link = LinkProxy::to(server.address());
+    let source = run(relay_alone(&link.url().replace("//", "//gw:p@")));
+    source.until("CaughtUp");
+    publish(&js, LEVELS, 0..1);
+    source.until("levels 0");
+    for (on_their_way, want) in [
+        (
+            1..4,
+            &["Down", "Up", "levels 1", "levels 2", "levels 3"][..],
+        ),
+        (4..24, &["Down", "levels 23 quiet", "WarmedUp"]),
+    ] {
+        link.black_hole();
+        publish(&js, LEVELS, on_their_way);
+        link.end_dead_ones();
+        link.let_new_ones_through();
+        assert_eq!(source.until_but_caught_up(want[want.len() - 1]), want);
+    }
+    publish(&js, LEVELS, 24..25);
+    source.until("levels 24 quiet");
 }

@@ -207,7 +207,8 @@ impl Feed for ChannelsFeed {
             | BusEvent::Subjects(_)
             | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedUnanswered { .. }
-            | BusEvent::RetainedEnd { .. } => {}
+            | BusEvent::RetainedEnd { .. }
+            | BusEvent::WarmedUp => {}
         }
     }
 
