@@ -210,7 +210,6 @@ impl Bus for NatsSource {
             }
             for subscription in &mut self.subscriptions {
                 reset_status(&self.status, subscription);
-                subscription.is_refused = false;
                 subscription.stop_reading(&mut jetstream);
             }
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {

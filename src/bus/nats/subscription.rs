@@ -66,8 +66,10 @@ pub(super) struct Subscription {
     pub(super) attached: Option<Attached>,
     /// Reading from an ephemeral consumer until the durable consumer is free.
     pub(super) awaits_durable: bool,
-    /// The server refused the deliver subject of the durable consumer on this connection.
-    pub(super) is_refused: bool,
+    /// The deliver subject of the durable consumer, if the server has refused it.
+    refused: Option<String>,
+    /// To subscribe to the deliver subject. They have pauses, because each refusal is an error in the log of the server.
+    durable_attempts: Attempts<NatsError>,
     /// The few messages since the last connection, to be relayed before anything else.
     gap: Vec<Fetched>,
     /// Messages up to this stream sequence are backlog; `None`: no backlog is left.
@@ -103,6 +105,13 @@ impl Subscription {
     pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
         let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
         let ours = settings.streams.iter().find(named).cloned();
+        // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
+        let attempts = || {
+            Attempts::new(
+                settings.times.ping_interval_ms,
+                settings.consumer_silence_max_ms,
+            )
+        };
         Self {
             presence: Presence::new(settings.streams_optional && ours.is_some()),
             ours,
@@ -112,16 +121,13 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
-            // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
-            attempts: Attempts::new(
-                settings.times.ping_interval_ms,
-                settings.consumer_silence_max_ms,
-            ),
+            attempts: attempts(),
+            durable_attempts: attempts(),
             spec,
             cursor: Cursor::default(),
             attached: None,
             awaits_durable: false,
-            is_refused: false,
+            refused: None,
             gap: Vec::new(),
             quiet_until: None,
             owes_caught_up: false,
@@ -393,6 +399,9 @@ impl Subscription {
         jetstream: &mut JetStreamConnection,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
+        if !self.durable_attempts.is_due(Instant::now()) {
+            return Ok(());
+        }
         let Some(stream) = self.find_stream(jetstream)? else {
             return Ok(());
         };
@@ -429,9 +438,14 @@ impl Subscription {
             self.awaits_durable = false;
             return Ok(durable);
         }
-        self.awaits_durable = !settings.ephemeral && !self.is_refused;
-        let made = jetstream.make_consumer(&self.target, None, start)?;
-        made.ok_or_else(|| {
+        self.awaits_durable = !settings.ephemeral;
+        let made = jetstream.make_consumer(&self.target, None, start);
+        let made = made.map_err(|error| match &self.refused {
+            // What is missing, not what would replace it.
+            Some(subject) if !error.fails_all_requests() => NatsError::refused(subject),
+            _ => error,
+        });
+        made?.ok_or_else(|| {
             // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
             request_failed("make an unnamed consumer".into(), reason)
@@ -445,9 +459,7 @@ impl Subscription {
         stream: StreamHead,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
-        if self.is_refused {
-            return Ok(None);
-        }
+        self.refused = None;
         let durable = self.target.durable.clone();
         let failed = |error| request_failed(format!("find the consumer {durable}"), error);
         let last = stream.last_sequence;
@@ -466,11 +478,17 @@ impl Subscription {
             }
             Durable::Free(state) => match jetstream.join(&self.target, &state.info)? {
                 Joined::Attached(joined) => {
+                    self.durable_attempts.note_success(Instant::now());
                     self.log_state(DurableState::Resumed);
                     return Ok(Some(*joined));
                 }
                 Joined::NotUsed(why) => {
-                    self.is_refused = why == NotUsed::NotPermitted;
+                    let subject = state.info.config.deliver_subject.unwrap_or_default();
+                    if why == NotUsed::NotPermitted {
+                        let error = NatsError::refused(&subject);
+                        self.durable_attempts.note_failure(&error, Instant::now());
+                        self.refused = Some(subject);
+                    }
                     why
                 }
             },
