@@ -16,6 +16,9 @@ pub enum BusEvent {
     Down(String),
     /// The messages that waited at the subscription (warm-up, backlog) have been handed over.
     CaughtUp,
+    /// The newest message of each subject with a backlog was handed over, [quiet](BusMessage::quiet), before the backlog
+    /// itself: all that follows of it is older, so the state need not wait for its end.
+    WarmedUp,
     /// Messages were lost.
     Gap {
         /// Number of messages lost, if the bus gives a number.

@@ -118,7 +118,8 @@ fn what_was_pushed_into_a_dead_link_comes_again_at_once() {
     });
     link.let_new_ones_through();
     // More than a few: a backlog, so it comes quietly and the newest state comes first.
-    let mut want = vec!["levels 29 quiet".to_owned(), "Up".to_owned()];
+    let warm = ["levels 29 quiet", "WarmedUp", "Up"];
+    let mut want = warm.map(str::to_owned).to_vec();
     want.extend((3..30).map(|n| format!("levels {n} quiet")));
     want.push("CaughtUp".to_owned());
     assert_eq!(source.until("CaughtUp"), want);

@@ -52,12 +52,35 @@ fn a_long_backlog_after_an_outage_is_quiet() {
     server.restart();
     let js = jetstream(&server.url());
     publish(&js, LEVELS, 3..103);
-    let mut want = vec!["levels 102 quiet".to_owned(), "Up".to_owned()];
+    let warm = ["levels 102 quiet", "WarmedUp", "Up"];
+    let mut want = warm.map(str::to_owned).to_vec();
     want.extend((3..103).map(|n| format!("levels {n} quiet")));
     want.push("CaughtUp".to_owned());
     assert_eq!(source.until("CaughtUp"), want);
     publish(&js, LEVELS, 103..104);
     assert_eq!(source.until("levels 103"), ["levels 103"]);
+}
+
+/// The state of a subject waits for no backlog: neither for that of another subject, nor for its own.
+#[test]
+fn the_newest_message_of_every_subject_comes_before_all_backlogs() {
+    let mut server = NatsServer::start();
+    let mut slow = settings(&server.url());
+    // time to publish before the source is back
+    slow.times.reconnect_delay_min_ms = 4_000;
+    slow.times.reconnect_delay_max_ms = 4_000;
+    let source = run(slow);
+    source.until("CaughtUp");
+    server.kill();
+    source.until("Down");
+    server.restart();
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..100);
+    publish(&js, FLOW, 0..10);
+    let warm = ["levels 99 quiet", "flow 9 quiet", "WarmedUp"];
+    assert_eq!(source.until("WarmedUp"), warm);
+    let rest = source.until("CaughtUp");
+    assert_eq!((&*rest[0], rest.len()), ("Up", 1 + 110 + 1));
 }
 
 #[test]

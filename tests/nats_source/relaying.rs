@@ -61,6 +61,7 @@ fn a_restart_resumes_the_durable_with_what_came_meanwhile() {
     let source = run(settings(&server.url()));
     let few = [
         "levels 5 quiet",
+        "WarmedUp",
         "Up",
         "CaughtUp",
         "levels 3",
@@ -76,12 +77,12 @@ fn a_restart_resumes_the_durable_with_what_came_meanwhile() {
     publish(&js, FLOW, 0..1);
     let source = run(settings(&server.url()));
     let seen = source.until("CaughtUp");
-    let warm = ["levels 15 quiet", "flow 0 quiet", "Up"];
+    let warm = ["levels 15 quiet", "flow 0 quiet", "WarmedUp", "Up"];
     let backlog: Vec<String> = (6..16).map(|n| format!("levels {n} quiet")).collect();
-    assert_eq!(seen[..3], warm);
+    assert_eq!(seen[..4], warm);
     publish(&js, FLOW, 1..2);
     let rest = source.until("flow 1");
-    let all = seen[3..].iter().chain(&rest).cloned();
+    let all = seen[4..].iter().chain(&rest).cloned();
     let (flow, levels): (Vec<_>, Vec<_>) = all.partition(|s| s.starts_with("flow"));
     assert_eq!(levels[..10], backlog);
     // one message of market.flow is no backlog, and is not held up by the other's
@@ -315,7 +316,7 @@ fn a_full_backlog_of_a_durable_is_drained_quietly_after_the_first_state() {
     let count = backlog();
     fill(&server, &js, count);
     let (source, started, first_state) = first_state(&server, count);
-    assert_eq!(short(&source.next()), "Up");
+    assert_eq!(source.until("Up"), ["WarmedUp", "Up"]);
     for n in 0..count {
         assert_eq!(short(&source.next()), format!("levels {n} quiet"));
     }
@@ -334,7 +335,7 @@ fn a_full_stream_warms_the_cache_and_is_not_replayed() {
     publish(&js, FLOW, 0..1);
     let (source, started, first_state) = first_state(&server, count);
     let rest = source.until("CaughtUp");
-    assert_eq!(rest, ["flow 0 quiet", "Up", "CaughtUp"]);
+    assert_eq!(rest, ["flow 0 quiet", "WarmedUp", "Up", "CaughtUp"]);
     let caught_up = started.elapsed();
     println!("no durable, {count} messages: state {first_state:?}, caught up {caught_up:?}");
     publish(&js, LEVELS, count..count + 1);

@@ -163,7 +163,10 @@ fn a_subject_that_nobody_answers_about_at_the_start_stops_no_other() {
     assert!(!source.status.consumers()[1].is_away());
     publish(&js, LEVELS, 0..2);
     mute.store(false, SeqCst);
-    assert_eq!(source.until("CaughtUp"), ["levels 1 quiet", "CaughtUp"]);
+    assert_eq!(
+        source.until("CaughtUp"),
+        ["levels 1 quiet", "WarmedUp", "CaughtUp"]
+    );
     eventually("all is well", || source.status.subscribed());
     publish(&js, LEVELS, 2..3);
     assert_eq!(source.until("levels 2"), ["levels 2"]);

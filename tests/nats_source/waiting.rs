@@ -40,7 +40,7 @@ fn streams_that_are_there_are_found() {
     let source = run(with_foreign_streams(&server.url()));
     assert_eq!(
         source.until("CaughtUp"),
-        ["prices 0 quiet", "Up", "CaughtUp"]
+        ["prices 0 quiet", "WarmedUp", "Up", "CaughtUp"]
     );
     assert!(js.consumer_info("PAPER", "gateway_news").is_ok());
     publish(&js, "news", 0..1);
@@ -69,7 +69,7 @@ fn streams_that_are_missing_are_waited_for_and_the_others_go_on() {
         // What was stored before the stream was found is quiet, so its end has to be told; a stream that is found at the
         // same moment may tell its end after a message.
         if short(&source.next()) == format!("{subject} 1 quiet") {
-            assert_eq!(source.until("CaughtUp"), ["CaughtUp"]);
+            assert_eq!(source.until("CaughtUp"), ["WarmedUp", "CaughtUp"]);
         }
         publish(&js, subject, 2..3);
         let next = format!("{subject} 2");

@@ -156,7 +156,7 @@ impl Feed for StateFeed {
                 self.quiet = message.quiet.then(|| Arc::clone(&frame));
                 (frame, !message.quiet)
             }
-            BusEvent::CaughtUp => match self.quiet.take() {
+            BusEvent::CaughtUp | BusEvent::WarmedUp => match self.quiet.take() {
                 Some(frame) => (frame, true),
                 None => return,
             },

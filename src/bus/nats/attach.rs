@@ -10,7 +10,7 @@ use super::error::{NatsError, Stop};
 use super::health::Health;
 use super::session::{ConsumersSession, reset_status, status_of};
 use super::streams::{Presence, ensure_stream, presence_of};
-use super::subscription::{ConsumerChoice, Subscription};
+use super::subscription::{ConsumerChoice, Found, Subscription};
 use super::watchdog::Watchdog;
 use crate::outage::Failure;
 
@@ -28,26 +28,24 @@ impl ConsumersSession<'_> {
                 ensure_stream(self.jetstream, stream)?;
             }
         }
-        let mut failures = Vec::new();
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
         for index in 0..self.subscriptions.len() {
             // The watchdog asks again whether their streams exist. If this user may not ask
             // (`Presence::Forbidden`), `attach` asks again on each connection.
             if self.subscriptions[index].presence == Presence::LeftOut {
                 continue;
             }
-            let attached = self.attach(index);
-            // Also after a failure: the silence of JetStream counts from this connection on.
-            self.subscriptions[index].health = Health::new(Instant::now());
-            match attached {
-                Ok(()) => {}
-                Err(Stop::Bus(error)) if !error.fails_all_requests() => {
-                    failures.push((index, error));
-                    // Only the first subject without an answer gets the full timeout; more such waits would delay the
-                    // good subjects.
-                    self.jetstream.hurry();
-                }
-                Err(stop) => return Err(stop),
-            }
+            let looked = self.look(index);
+            let looked = looked.map(|one| found.extend(one.map(|one| (index, one))));
+            self.note_attempt(index, looked, &mut failures)?;
+        }
+        // Before any consumer: the newest state of a subject waits for no backlog, of whatever subject.
+        self.report_warmed_up()?;
+        // The shortest backlogs first: the answers about a subject come after the backlogs that are on their way.
+        found.sort_by_key(|(index, one)| self.subscriptions[*index].distance(one));
+        for (index, one) in found {
+            let attached = self.attach_to(index, one);
+            self.note_attempt(index, attached, &mut failures)?;
         }
         // From now on the other subjects wait during a request.
         self.jetstream.hurry();
@@ -67,20 +65,62 @@ impl ConsumersSession<'_> {
         Ok(())
     }
 
+    /// Notes the outcome of a part of [`set_up`](Self::set_up) for a subject. An error that concerns only this subject goes
+    /// to the `failures`.
+    fn note_attempt(
+        &mut self,
+        index: usize,
+        outcome: Result<(), Stop>,
+        failures: &mut Vec<(usize, NatsError)>,
+    ) -> Result<(), Stop> {
+        // Also after a failure: the silence of JetStream counts from this connection on.
+        self.subscriptions[index].health = Health::new(Instant::now());
+        match outcome {
+            Ok(()) => {}
+            Err(Stop::Bus(error)) if !error.fails_all_requests() => {
+                failures.push((index, error));
+                // Only the first subject without an answer gets the full timeout; more such waits would delay the
+                // good subjects.
+                self.jetstream.hurry();
+            }
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
     fn attach(&mut self, index: usize) -> Result<(), Stop> {
+        match self.look(index)? {
+            Some(found) => self.attach_to(index, found),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at the stream of a subject, and warms the cache if due; `None`: the subject is left out. After an error the
+    /// subject has no consumer.
+    fn look(&mut self, index: usize) -> Result<Option<Found>, Stop> {
         if self.check_presence(index)?.is_left_out() {
-            return Ok(());
+            return Ok(None);
         }
         let subscription = &mut self.subscriptions[index];
         let (jetstream, relay) = (&mut *self.jetstream, &*self.relay);
+        let found = subscription.look(jetstream, self.settings, relay);
+        if found.is_err() {
+            subscription.stop_reading(self.jetstream);
+        }
+        found.map(Some)
+    }
+
+    /// Attaches a subject to a consumer for what was found. After an error the subject has no consumer.
+    fn attach_to(&mut self, index: usize, found: Found) -> Result<(), Stop> {
+        let subscription = &mut self.subscriptions[index];
         let choice = match self.settings.ephemeral {
             true => ConsumerChoice::Ephemeral,
             false => ConsumerChoice::Durable,
         };
-        if let Err(stop) = subscription.attach(jetstream, self.settings, relay, choice) {
+        if let Err(error) = subscription.attach(found, self.jetstream, self.settings, choice) {
             subscription.stop_reading(self.jetstream);
-            return Err(stop);
+            return Err(error.into());
         }
         // Not before: a failed attempt is not an answer of JetStream.
         subscription.health = Health::new(Instant::now());
@@ -257,12 +297,10 @@ impl ConsumersSession<'_> {
         subscription.send_acks(self.jetstream);
         let relay = &*self.relay;
         subscription.health.attached = Instant::now();
-        let attached = subscription.attach(
-            self.jetstream,
-            self.settings,
-            relay,
-            ConsumerChoice::Ephemeral,
-        );
+        let (jetstream, choice) = (&mut *self.jetstream, ConsumerChoice::Ephemeral);
+        let found = subscription.look(jetstream, self.settings, relay);
+        let attached = found
+            .and_then(|found| Ok(subscription.attach(found, jetstream, self.settings, choice)?));
         let subject = &subscription.spec.subject;
         match attached {
             // Not all that `fails_all_requests`: the other subjects may still get messages on this connection.

@@ -30,6 +30,8 @@ pub(super) struct Cursor {
     pub(super) epoch: i64,
     /// `None` before the first subscription and after a stream went back in time.
     pub(super) reached: Option<Reached>,
+    /// The last message that was handed over ahead of a backlog (warm-up): the loop drops what is older.
+    pub(super) warmed: Option<Reached>,
 }
 
 /// What the state of a stream says of the cursor.
@@ -49,6 +51,12 @@ impl Cursor {
         self.reached.map(|reached| reached.sequence)
     }
 
+    /// The newest message that was handed over, or needs no relay.
+    pub(super) fn newest(&self) -> Option<Reached> {
+        let both = self.reached.into_iter().chain(self.warmed);
+        both.max_by_key(|one| one.sequence)
+    }
+
     /// Takes in the state of the stream, reported by the server now.
     ///
     /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the
@@ -57,18 +65,19 @@ impl Cursor {
     /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
     pub(super) fn observe(&mut self, stream: StreamHead) -> Observed {
         let is_same = self.created_unix_ns == stream.created_unix_ns;
-        match self.reached {
+        match self.newest() {
             // The first stream of this process.
             None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
-            Some(reached) if is_same && stream.last_sequence < reached.sequence => {
+            Some(newest) if is_same && stream.last_sequence < newest.sequence => {
                 self.start_over();
                 return Observed::WentBack;
             }
             _ if is_same => {}
             // Another stream: it is read from its start, unless no message of the one before was relayed.
-            reached => {
+            _ => {
                 self.epoch = stream.created_unix_ns.max(self.epoch + 1);
-                self.reached = reached.map(|_| Reached::number(0));
+                self.reached = self.reached.map(|_| Reached::number(0));
+                self.warmed = None;
             }
         }
         self.created_unix_ns = stream.created_unix_ns;
@@ -81,7 +90,7 @@ impl Cursor {
     /// Begins with the last message of a stream that went back in time.
     pub(super) fn start_over(&mut self) {
         self.epoch += 1;
-        self.reached = None;
+        (self.reached, self.warmed) = (None, None);
     }
 }
 
@@ -94,6 +103,20 @@ mod tests {
             created_unix_ns,
             last_sequence,
         });
+    }
+
+    /// The session may end between the warm-up and the backlog.
+    #[test]
+    fn a_stream_without_the_message_of_the_warm_up_went_back() {
+        let mut cursor = at_the_end();
+        cursor.warmed = Some(Reached::number(12));
+        let head = |last_sequence| StreamHead {
+            created_unix_ns: 50,
+            last_sequence,
+        };
+        assert_eq!(cursor.observe(head(12)), Observed::Same);
+        assert_eq!(cursor.observe(head(8)), Observed::WentBack);
+        assert_eq!((cursor.epoch, cursor.newest()), (51, None));
     }
 
     /// A cursor that has handed over all seven messages of a stream.

@@ -204,6 +204,14 @@ impl NatsError {
         }
     }
 
+    /// The error for a refused subscription to the deliver subject of a consumer.
+    pub(super) fn refused(subject: &str) -> Self {
+        Self::NotPermitted {
+            what: format!("subscribe to {subject}"),
+            fails_all_requests: false,
+        }
+    }
+
     /// Whether every other request on this connection would fail too, so that no subject can be relayed.
     pub(super) fn fails_all_requests(&self) -> bool {
         match self {

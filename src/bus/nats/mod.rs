@@ -4,10 +4,10 @@
 //! thread waits, the server stops sending at the consumer's limit of unacknowledged messages, and the stream keeps the
 //! rest. Slowness loses nothing.
 //!
-//! The order of events: for each subscription the last message of the subject, quiet (warm-up); `BusEvent::Up` once all
-//! subscriptions are set up; the backlog, quiet if longer than a few messages; `BusEvent::CaughtUp`; from then on
-//! messages as they arrive. After a loss comes a single `BusEvent::Down`, however many attempts follow, and then the
-//! same order, but with the warm-up only for a long backlog. No message is handed over twice, whichever consumer or
+//! The order of events: for each subscription the last message of the subject, quiet (warm-up); `BusEvent::WarmedUp`;
+//! `BusEvent::Up` once all subscriptions are set up; the backlog, quiet if longer than a few messages;
+//! `BusEvent::CaughtUp`; from then on messages as they arrive. After a loss comes a single `BusEvent::Down`, however many
+//! attempts follow, and then the same order, but with the warm-up only for a long backlog. No message is handed over twice, whichever consumer or
 //! connection brings it, except for the last message: warm-up and backlog may both bring it, both times quiet.
 //!
 //! | file | owns |
@@ -210,7 +210,6 @@ impl Bus for NatsSource {
             }
             for subscription in &mut self.subscriptions {
                 reset_status(&self.status, subscription);
-                subscription.is_refused = false;
                 subscription.stop_reading(&mut jetstream);
             }
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {

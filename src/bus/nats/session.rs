@@ -132,9 +132,23 @@ impl<'a> ConsumersSession<'a> {
         Ok(())
     }
 
+    /// Tells the loop that the newest message of a subject was handed over ahead of its backlog: the state need not wait for
+    /// the backlog, above all not for that of another subject.
+    pub(super) fn report_warmed_up(&mut self) -> Result<(), Stop> {
+        let mut is_owed = false;
+        for subscription in self.subscriptions.iter_mut() {
+            is_owed |= subscription.take_owed_warmed_up();
+        }
+        if is_owed {
+            self.relay.link.send(BusEvent::WarmedUp)?;
+        }
+        Ok(())
+    }
+
     /// Tells the loop that no backlog is left: once, and again after each message that was handed over quietly, however
     /// little of a turn its backlog took.
     fn report_caught_up(&mut self) -> Result<(), Stop> {
+        self.report_warmed_up()?;
         if !self.subscriptions.iter().all(Subscription::is_caught_up) {
             return Ok(());
         }
@@ -266,12 +280,10 @@ impl<'a> ConsumersSession<'a> {
         Ok(())
     }
 
-    /// Relays the messages that were read again for gaps of the subscriptions.
+    /// Relays the few messages of each subscription since the last connection.
     pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
-            for message in std::mem::take(&mut subscription.gap) {
-                subscription.relay(message, self.jetstream, self.relay)?;
-            }
+            subscription.relay_gap(self.relay)?;
         }
         Ok(())
     }

@@ -40,6 +40,17 @@ pub(super) enum ConsumerChoice {
     Ephemeral,
 }
 
+/// What the stream of a subject has, found out before a consumer delivers.
+pub(super) struct Found {
+    /// `None`: no stream has the subject.
+    stream: Option<StreamHead>,
+    /// The last message of the subject.
+    newest: Option<Reached>,
+    /// The messages that were not handed over; of more than a few, one more than a few. `None`: none was handed over
+    /// before, and the consumer knows.
+    unseen: Option<u64>,
+}
+
 /// A relayed subject, over all connections.
 pub(super) struct Subscription {
     pub(super) spec: SubscriptionSpec,
@@ -55,14 +66,18 @@ pub(super) struct Subscription {
     pub(super) attached: Option<Attached>,
     /// Reading from an ephemeral consumer until the durable consumer is free.
     pub(super) awaits_durable: bool,
-    /// The server refused the deliver subject of the durable consumer on this connection.
-    pub(super) is_refused: bool,
-    /// Messages of a gap between two connections, to be relayed before anything else.
-    pub(super) gap: Vec<Delivery>,
+    /// The deliver subject of the durable consumer, if the server has refused it.
+    refused: Option<String>,
+    /// To subscribe to the deliver subject. They have pauses, because each refusal is an error in the log of the server.
+    durable_attempts: Attempts<NatsError>,
+    /// The few messages since the last connection, to be relayed before anything else.
+    gap: Vec<Fetched>,
     /// Messages up to this stream sequence are backlog; `None`: no backlog is left.
     quiet_until: Option<u64>,
     /// A message was handed over quietly: the loop is to be told when no backlog is left ([`BusEvent::CaughtUp`]).
     owes_caught_up: bool,
+    /// The newest message was handed over ahead of the backlog: the loop is to be told ([`BusEvent::WarmedUp`]).
+    owes_warmed_up: bool,
     pub(super) health: Health,
     /// To attach the subject, over all connections.
     pub(super) attempts: Attempts<NatsError>,
@@ -90,6 +105,13 @@ impl Subscription {
     pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
         let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
         let ours = settings.streams.iter().find(named).cloned();
+        // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
+        let attempts = || {
+            Attempts::new(
+                settings.times.ping_interval_ms,
+                settings.consumer_silence_max_ms,
+            )
+        };
         Self {
             presence: Presence::new(settings.streams_optional && ours.is_some()),
             ours,
@@ -99,19 +121,17 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
-            // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
-            attempts: Attempts::new(
-                settings.times.ping_interval_ms,
-                settings.consumer_silence_max_ms,
-            ),
+            attempts: attempts(),
+            durable_attempts: attempts(),
             spec,
             cursor: Cursor::default(),
             attached: None,
             awaits_durable: false,
-            is_refused: false,
+            refused: None,
             gap: Vec::new(),
             quiet_until: None,
             owes_caught_up: false,
+            owes_warmed_up: false,
             health: Health::new(Instant::now()),
             logged: None,
         }
@@ -123,14 +143,20 @@ impl Subscription {
         self.attached.is_none() && can_be && self.attempts.is_due(Instant::now())
     }
 
-    /// Whether the backlog has been handed over.
+    /// Whether the backlog has been handed over, or the server sends no more of it for now, which has a reason of its own
+    /// in `/ready`.
     pub(super) fn is_caught_up(&self) -> bool {
-        self.quiet_until.is_none()
+        self.quiet_until.is_none() || self.health.stall.is_some()
     }
 
     /// Whether a message was handed over quietly since the last call.
     pub(super) fn take_owed_caught_up(&mut self) -> bool {
         std::mem::take(&mut self.owes_caught_up)
+    }
+
+    /// Whether the newest message was handed over ahead of a backlog since the last call.
+    pub(super) fn take_owed_warmed_up(&mut self) -> bool {
+        std::mem::take(&mut self.owes_warmed_up)
     }
 
     /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
@@ -154,9 +180,9 @@ impl Subscription {
         attached.is_some_and(|attached| attached.consumer.name() == Some(consumer))
     }
 
-    /// The last message that needs no relay any more.
+    /// The newest message that was handed over, or needs no relay.
     pub(super) fn reached(&self) -> Option<Reached> {
-        self.cursor.reached
+        self.cursor.newest()
     }
 
     /// Stops reading: gives the consumer up, and forgets what was to come from it.
@@ -179,7 +205,44 @@ impl Subscription {
         }
     }
 
-    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the backlog is quiet. An error
+    /// Finds or makes the stream, and reads the newest messages of the subject: the few that were missed into `gap`, and
+    /// of more only the last, which is handed over at once (warm-up). That needs no consumer: this user may not be
+    /// permitted to make one, the stream may have no room for another one, and once a consumer delivers, each answer
+    /// comes after its backlog.
+    pub(super) fn look(
+        &mut self,
+        jetstream: &mut JetStreamConnection,
+        settings: &NatsSettings,
+        relay: &Relay<NatsError>,
+    ) -> Result<Found, Stop> {
+        let Some(stream) = self.find_stream(jetstream)? else {
+            return Ok(Found {
+                stream: None,
+                newest: None,
+                unseen: None,
+            });
+        };
+        let last = jetstream.last_message(&self.target)?;
+        self.observe(stream, last.as_ref(), jetstream)?;
+        let newest = last.as_ref().map(|last| Reached {
+            sequence: last.sequence,
+            stored_unix_ns: last.stored_unix_ns,
+        });
+        let few = settings.backlog_quiet_min;
+        let unseen = self.unseen(jetstream, last.as_ref(), few)?;
+        match (unseen, last) {
+            (Some(1..), Some(last)) if unseen <= Some(few) => self.gap.push(last),
+            (Some(0), _) | (_, None) => {}
+            (_, Some(last)) => self.warm(last, jetstream, &settings.look_back, relay)?,
+        }
+        Ok(Found {
+            stream: Some(stream),
+            newest,
+            unseen,
+        })
+    }
+
+    /// Finds or makes a consumer for what was [`found`](Self::look), and decides how much of the backlog is quiet. An error
     /// leaves the consumer in use unchanged.
     ///
     /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The pending count in
@@ -187,69 +250,38 @@ impl Subscription {
     /// message carries a zero before the end of the backlog.
     pub(super) fn attach(
         &mut self,
+        found: Found,
         jetstream: &mut JetStreamConnection,
         settings: &NatsSettings,
-        relay: &Relay<NatsError>,
         choice: ConsumerChoice,
-    ) -> Result<(), Stop> {
-        let Some(stream) = self.find_stream(jetstream)? else {
+    ) -> Result<(), NatsError> {
+        let Some(stream) = found.stream else {
             self.replace_consumer(None, jetstream);
             self.quiet_until = None;
             self.log_state(DurableState::NoStream);
             return Ok(());
         };
-        let last = jetstream.last_message(&self.target)?;
-        self.observe(stream, last.as_ref(), jetstream)?;
-        let warm = last.as_ref().map(|m| m.sequence);
-        // The last message that no consumer has to deliver: it was handed over, or the warm-up hands it over.
-        let done = self
-            .cursor
-            .sequence()
-            .or(warm)
-            .unwrap_or(stream.last_sequence);
-        let attached = self.subscribe(jetstream, settings, choice, stream, done + 1)?;
-        match self.prepare(&attached, last, stream, jetstream, settings, relay) {
-            Ok(()) => {
-                self.replace_consumer(Some(attached), jetstream);
-                Ok(())
-            }
-            Err(stop) => {
-                jetstream.leave_consumer(attached.consumer);
-                Err(stop)
-            }
-        }
+        let last_sequence = found.newest.map(|newest| newest.sequence);
+        // The last message that no consumer has to deliver: it was handed over, or the warm-up has handed it over.
+        let before = self.cursor.sequence().or(last_sequence);
+        let start = before.unwrap_or(stream.last_sequence) + 1;
+        let attached = self.subscribe(jetstream, settings, choice, stream, start)?;
+        let waiting = attached.pending + attached.ack_pending;
+        let delivered = attached.delivered.min(stream.last_sequence);
+        let at_consumer = found.newest.filter(|newest| newest.sequence == delivered);
+        let reached = self.cursor.reached.or(at_consumer);
+        let reached = reached.unwrap_or_else(|| Reached::number(delivered));
+        self.cursor.reached = Some(reached);
+        let is_long = found.unseen.unwrap_or(waiting) > settings.backlog_quiet_min;
+        self.quiet_until = last_sequence.filter(|last| is_long && *last > reached.sequence);
+        self.replace_consumer(Some(attached), jetstream);
+        Ok(())
     }
 
-    /// Warms the cache before the first delivery of a consumer, if due, and decides how much of the backlog is quiet.
-    fn prepare(
-        &mut self,
-        attached: &Attached,
-        last: Option<Fetched>,
-        stream: StreamHead,
-        jetstream: &mut JetStreamConnection,
-        settings: &NatsSettings,
-        relay: &Relay<NatsError>,
-    ) -> Result<(), Stop> {
-        let delivered = attached.delivered.min(stream.last_sequence);
-        let before = self.cursor.reached;
-        let few = settings.backlog_quiet_min;
-        let newest = last.as_ref().map(|last| Reached {
-            sequence: last.sequence,
-            stored_unix_ns: last.stored_unix_ns,
-        });
-        let last_sequence = newest.map_or(0, |newest| newest.sequence);
-        let quiet = self.unseen(jetstream, attached, last_sequence, few)? > few;
-        if quiet || before.is_none() {
-            self.warm(last, jetstream, &settings.look_back, relay)?;
-        }
-        // Only of the newest message the time is known, too.
-        let at_consumer = newest.filter(|newest| newest.sequence == delivered);
-        let reached = before
-            .or(at_consumer)
-            .unwrap_or_else(|| Reached::number(delivered));
-        self.cursor.reached = Some(reached);
-        self.quiet_until = (quiet && last_sequence > reached.sequence).then_some(last_sequence);
-        Ok(())
+    /// How far the newest message of the subject is from the last one handed over, in numbers of the stream.
+    pub(super) fn distance(&self, found: &Found) -> u64 {
+        let newest = found.newest.map_or(0, |newest| newest.sequence);
+        newest.saturating_sub(self.cursor.sequence().unwrap_or(0))
     }
 
     /// Looks for the stream that has the subject, or makes it if it is one of weirgate's own. Returns `None` if no
@@ -333,7 +365,7 @@ impl Subscription {
         let Some(Reached {
             sequence,
             stored_unix_ns: Some(stored),
-        }) = self.cursor.reached
+        }) = self.cursor.newest()
         else {
             return Ok(false);
         };
@@ -368,6 +400,9 @@ impl Subscription {
         jetstream: &mut JetStreamConnection,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
+        if !self.durable_attempts.is_due(Instant::now()) {
+            return Ok(());
+        }
         let Some(stream) = self.find_stream(jetstream)? else {
             return Ok(());
         };
@@ -404,9 +439,14 @@ impl Subscription {
             self.awaits_durable = false;
             return Ok(durable);
         }
-        self.awaits_durable = !settings.ephemeral && !self.is_refused;
-        let made = jetstream.make_consumer(&self.target, None, start)?;
-        made.ok_or_else(|| {
+        self.awaits_durable = !settings.ephemeral;
+        let made = jetstream.make_consumer(&self.target, None, start);
+        let made = made.map_err(|error| match &self.refused {
+            // What is missing, not what would replace it.
+            Some(subject) if !error.fails_all_requests() => NatsError::refused(subject),
+            _ => error,
+        });
+        made?.ok_or_else(|| {
             // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
             request_failed("make an unnamed consumer".into(), reason)
@@ -420,10 +460,7 @@ impl Subscription {
         stream: StreamHead,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
-        // On this connection, the server would refuse it again.
-        if self.is_refused {
-            return Ok(None);
-        }
+        self.refused = None;
         let durable = self.target.durable.clone();
         let failed = |error| request_failed(format!("find the consumer {durable}"), error);
         let last = stream.last_sequence;
@@ -442,11 +479,17 @@ impl Subscription {
             }
             Durable::Free(state) => match jetstream.join(&self.target, &state.info)? {
                 Joined::Attached(joined) => {
+                    self.durable_attempts.note_success(Instant::now());
                     self.log_state(DurableState::Resumed);
                     return Ok(Some(*joined));
                 }
                 Joined::NotUsed(why) => {
-                    self.is_refused = why == NotUsed::NotPermitted;
+                    let subject = state.info.config.deliver_subject.unwrap_or_default();
+                    if why == NotUsed::NotPermitted {
+                        let error = NatsError::refused(&subject);
+                        self.durable_attempts.note_failure(&error, Instant::now());
+                        self.refused = Some(subject);
+                    }
                     why
                 }
             },
@@ -476,52 +519,49 @@ impl Subscription {
         Ok(stored.is_some_and(|stored| stored > active.saturating_add(CLOCKS_DIFFER_NS)))
     }
 
-    /// Counts the messages of the stream not handed over by this process. If the consumer has another position than the
-    /// cursor and there are at most `few` such messages, also fetches the messages into `gap`.
+    /// Counts the messages of the subject up to the `last` that this process has not handed over; `None` before it has
+    /// handed over any. If there are at most `few`, also fetches all but the last into `gap`. Otherwise the number is
+    /// only larger than `few`: each message is a request.
     fn unseen(
         &mut self,
         jetstream: &mut JetStreamConnection,
-        attached: &Attached,
-        last_sequence: u64,
+        last: Option<&Fetched>,
         few: u64,
-    ) -> Result<u64, NatsError> {
+    ) -> Result<Option<u64>, NatsError> {
         self.gap.clear();
         let Some(reached) = self.cursor.sequence() else {
-            // Nothing was handed over by this process, so all counts that the consumer still has to deliver, or to
-            // deliver again.
-            return Ok(attached.pending + attached.ack_pending);
+            return Ok(None);
         };
-        if last_sequence <= reached {
-            return Ok(0);
-        }
-        if attached.delivered == reached {
-            return Ok(attached.pending);
-        }
-        // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
-        let Some(counted) = jetstream.make_consumer(&self.target, None, reached + 1)? else {
-            return Ok(attached.pending);
+        let Some(last) = last.filter(|last| last.sequence > reached) else {
+            return Ok(Some(0));
         };
-        if counted.pending <= few {
-            for _ in 0..counted.pending {
-                match jetstream.next_of(counted.consumer.sid, GAP_MESSAGE_TIMEOUT)? {
-                    Some(message) => self.gap.push(message),
-                    None => break,
-                }
-            }
+        let (mut next, mut unseen) = (reached + 1, 1);
+        while next < last.sequence && unseen <= few {
+            let (stream, subject) = (&self.target.stream, &self.spec.subject);
+            let failed = |error| request_failed(format!("give a message of {subject}"), error);
+            let found = jetstream
+                .first_from(stream, subject, next)
+                .map_err(failed)?;
+            let Some(found) = found.filter(|found| found.sequence < last.sequence) else {
+                break;
+            };
+            (next, unseen) = (found.sequence + 1, unseen + 1);
+            self.gap.push(found);
         }
-        jetstream.leave_consumer(counted.consumer);
-        Ok(counted.pending)
+        if unseen > few {
+            self.gap.clear();
+        }
+        Ok(Some(unseen))
     }
 
     /// Hands over the newest message. If the newest is bad, the last good message goes first.
     fn warm(
         &mut self,
-        last: Option<Fetched>,
+        last: Fetched,
         jetstream: &mut JetStreamConnection,
         limits: &LookBack,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
-        let Some(last) = last else { return Ok(()) };
         let (floor, link) = (self.cursor.sequence().unwrap_or(0), &relay.link);
         match look_back(jetstream, &self.target, &last, floor, limits) {
             Ok(Some(good)) => self.hand_over_quietly(good, link)?,
@@ -534,6 +574,11 @@ impl Subscription {
 
     fn hand_over_quietly(&mut self, fetched: Fetched, link: &SourceLink) -> Result<(), Stop> {
         let is_quiet = true;
+        self.owes_warmed_up = true;
+        self.cursor.warmed = Some(Reached {
+            sequence: fetched.sequence,
+            stored_unix_ns: fetched.stored_unix_ns,
+        });
         self.hand_over(fetched, is_quiet, link.now(), link)
     }
 
@@ -570,22 +615,13 @@ impl Subscription {
                 self.send_acks(jetstream);
                 jetstream.flush()?;
             }
-            let quiet = self.quiet_until.is_some();
             let message = Fetched {
                 sequence: ack.stream_sequence,
                 payload: message.payload,
                 stored_unix_ns: Some(ack.stored_unix_ns),
                 is_deletion: message.is_deletion,
             };
-            let (received, stored_us) = (relay.link.now(), ack.stored_unix_ns / 1_000);
-            if !quiet {
-                relay.status.count_arrival(received, stored_us);
-            }
-            self.hand_over(message, quiet, received, &relay.link)?;
-            self.cursor.reached = Some(Reached {
-                sequence: ack.stream_sequence,
-                stored_unix_ns: Some(ack.stored_unix_ns),
-            });
+            self.hand_over_next(message, relay)?;
             self.health.handed = now;
         }
         self.quiet_until = self
@@ -595,6 +631,33 @@ impl Subscription {
         if self.attached.as_mut().is_some_and(owe) {
             self.send_acks(jetstream);
         }
+        Ok(())
+    }
+
+    /// Hands over the few messages since the last connection. Their consumer delivers them too, and gets its
+    /// acknowledgements then.
+    pub(super) fn relay_gap(&mut self, relay: &Relay<NatsError>) -> Result<(), Stop> {
+        for message in std::mem::take(&mut self.gap) {
+            if self.cursor.sequence() < Some(message.sequence) {
+                self.hand_over_next(message, relay)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over the next message of the subject, and moves the cursor to it.
+    fn hand_over_next(&mut self, message: Fetched, relay: &Relay<NatsError>) -> Result<(), Stop> {
+        let quiet = self.quiet_until.is_some();
+        let received = relay.link.now();
+        let reached = Reached {
+            sequence: message.sequence,
+            stored_unix_ns: message.stored_unix_ns,
+        };
+        if let Some(stored_unix_ns) = message.stored_unix_ns.filter(|_| !quiet) {
+            relay.status.count_arrival(received, stored_unix_ns / 1_000);
+        }
+        self.hand_over(message, quiet, received, &relay.link)?;
+        self.cursor.reached = Some(reached);
         Ok(())
     }
 

@@ -210,7 +210,8 @@ impl Feed for ChannelsFeed {
             | BusEvent::ReadTo(_)
             | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedUnanswered { .. }
-            | BusEvent::RetainedEnd { .. } => {}
+            | BusEvent::RetainedEnd { .. }
+            | BusEvent::WarmedUp => {}
         }
     }
 

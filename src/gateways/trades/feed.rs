@@ -222,6 +222,7 @@ impl Feed for TradesFeed {
             // The feed has a single subscription, in place from the first `Up` on; the source logs a refusal.
             BusEvent::Down(_)
             | BusEvent::CaughtUp
+            | BusEvent::WarmedUp
             | BusEvent::Feed(_)
             | BusEvent::Deleted(_)
             | BusEvent::Subscribed { .. }

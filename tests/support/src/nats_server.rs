@@ -98,6 +98,17 @@ impl NatsServer {
         self.restart();
     }
 
+    /// Has the running server read another configuration (SIGHUP); connections stay.
+    pub fn reload_with(&mut self, config: &str) {
+        self.config = config.to_owned();
+        let file = self.directory.path().join("server.conf");
+        // A reload forgets the argument -js.
+        let store = self.store_path();
+        let text = format!("jetstream {{ store_dir: {store:?} }}\n{config}");
+        std::fs::write(file, text).expect("a configuration file");
+        self.signal("-HUP");
+    }
+
     fn store_path(&self) -> PathBuf {
         self.directory.path().join(format!("store-{}", self.store))
     }

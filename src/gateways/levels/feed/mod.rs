@@ -362,7 +362,7 @@ impl Feed for LevelsFeed {
             | BusEvent::RetainedUnanswered { .. }
             | BusEvent::RetainedEnd { .. } => {}
             // The backlog broke off; the part read so far is the newest state for now.
-            BusEvent::Down(_) => self.deliver_pending(out),
+            BusEvent::Down(_) | BusEvent::WarmedUp => self.deliver_pending(out),
             BusEvent::CaughtUp => {
                 self.stats.caught_up = true;
                 self.deliver_pending(out);

@@ -396,6 +396,21 @@ fn a_backlog_is_delivered_once() {
 }
 
 #[test]
+fn the_newest_message_ahead_of_a_backlog_is_delivered_before_its_end() {
+    let mut bench = Bench::new();
+    bench
+        .event(BusEvent::Up)
+        .at(Some((1, 9)), true, "market.flow", "9")
+        .event(BusEvent::WarmedUp);
+    assert_eq!(bench.took(), ["{\"flow\":9}"]);
+    assert!(!bench.feed.stats().caught_up, "the backlog is still read");
+    bench
+        .at(Some((1, 8)), true, "market.flow", "8")
+        .event(BusEvent::CaughtUp);
+    assert!(bench.took().is_empty());
+}
+
+#[test]
 fn newcomers_get_a_recent_state_while_a_backlog_is_read() {
     let mut bench = Bench::new();
     bench.quiet("1").quiet("2");
