@@ -15,6 +15,7 @@
 //! | `removals` | whether messages were removed before such a question has read them |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
+//! | `listening` | the subscription for answers |
 //! | `patience` | when a question without new messages ends |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
 //!
@@ -72,6 +73,7 @@
 mod all_read;
 mod all_streams;
 mod events;
+mod listening;
 mod live;
 mod making;
 mod patience;
@@ -87,6 +89,7 @@ use std::time::{Duration, Instant};
 use self::all_read::{AfterCheck, AllRead};
 use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
+use self::listening::Listening;
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
@@ -132,9 +135,6 @@ const LIMITS: ConsumerLimits = ConsumerLimits {
     pending_max: 0,
     idle_max_ms: 180_000,
 };
-/// How long the subscription for answers is not made again after the server has refused it: each attempt is an error in the
-/// log of the server.
-const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 /// The question about a stream, with the list of its missing numbers.
 const MISSING_NUMBERS: &str = r#"{"deleted_details":true}"#;
 /// The length of a name for which the size of a request is calculated, bytes.
@@ -148,10 +148,7 @@ pub(super) const FIRST_SID: u64 = 1 << 62;
 pub(in super::super) struct Retained {
     /// The subject for answers, before the number of the question.
     inbox: String,
-    /// Whether the server has the subscription for answers.
-    is_listening: bool,
-    /// If the server has refused or ended this subscription: when it may be made again.
-    listens_again: Option<Instant>,
+    listening: Listening,
     /// Whether there are questions for last values, which are about all streams, and not only about `stream`.
     is_used: bool,
     /// The stream that is the kept feed, if there are questions about it.
@@ -243,8 +240,7 @@ impl Retained {
     ) -> Self {
         Self {
             inbox: inbox(),
-            is_listening: false,
-            listens_again: None,
+            listening: Listening::default(),
             is_used,
             stream,
             payload_bytes_max,
@@ -376,31 +372,48 @@ impl Retained {
         self.pending.insert(self.last, pending);
         match is_listening {
             true => self.send(self.last, out),
-            false => self.refuse_for_now(self.last, &inboxes_refused(), out),
+            false => {
+                let words = self.listening.words().to_owned();
+                self.refuse_for_now(self.last, &words, out);
+            }
         }
     }
 
     /// Subscribes to the answers, unless the server has refused that a moment ago. Returns whether answers come.
     fn listen(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        let may_listen = self.listens_again.is_none_or(|again| now >= again);
-        if !self.is_listening && may_listen {
+        if self.listening.begins(now) {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
-            self.is_listening = true;
         }
-        self.is_listening
+        self.listening.is_on()
+    }
+
+    /// Handles the error that the connection has too many subscriptions. `oldest`: the number of the ping after the oldest
+    /// change of names without an answer. Returns whether the subscription for answers is meant: once there is room, it is
+    /// made again.
+    pub(super) fn lacks_room(
+        &mut self,
+        words: &str,
+        oldest: Option<u64>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let is_meant = self.listening.may_be_meant(oldest);
+        if is_meant {
+            self.handle_deafness(shown(words), now, out);
+        }
+        is_meant
     }
 
     /// Handles the refusal of the subscription for answers, also a later one: a server whose permissions change ends the
     /// subscription, and does not make it again when the permission is back. No answer arrives any more.
-    fn handle_deafness(&mut self, now: Instant, out: &mut Vec<u8>) {
+    fn handle_deafness(&mut self, words: String, now: Instant, out: &mut Vec<u8>) {
         protocol::unsubscribe(out, FIRST_SID);
-        self.is_listening = false;
-        self.listens_again = Some(now + LISTEN_PAUSE);
         self.all_streams.refused();
         for number in self.numbers(|_| true) {
             self.making.take_answered(number);
-            self.refuse_for_now(number, &inboxes_refused(), out);
+            self.refuse_for_now(number, &words, out);
         }
+        self.listening.refused(words, now);
     }
 
     /// Sends the request of this step.
@@ -535,7 +548,7 @@ impl Retained {
             PermissionsViolation::Subscribe(subject) => {
                 let is_of_answers = subject.starts_with(&self.inbox);
                 if is_of_answers {
-                    self.handle_deafness(now, out);
+                    self.handle_deafness(inboxes_refused(), now, out);
                 }
                 return is_of_answers;
             }
@@ -639,19 +652,21 @@ impl Retained {
     }
 
     /// Whether the caller has to send a ping, and to call [`Self::note_ping`]: the answers to requests that were given
-    /// up are late.
+    /// up are late, or the subscription for answers was sent.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
-        self.making.needs_ping(now)
+        self.making.needs_ping(now) || self.listening.needs_ping()
     }
 
     /// Notes the number of a ping that goes out now.
     pub(super) fn note_ping(&mut self, ping: u64, now: Instant) {
         self.making.note_ping(ping, now);
+        self.listening.note_ping(ping);
     }
 
     /// Some pings were answered.
     pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
-        self.making.note_pongs(is_answered);
+        self.making.note_pongs(&is_answered);
+        self.listening.note_pongs(is_answered);
     }
 
     /// When [`Self::work`] is due.

@@ -1,7 +1,8 @@
 //! Questions for last values, and the answers of a server.
 
+use super::listening::LISTEN_PAUSE;
 use super::patience::SILENT_AFTER;
-use super::reading::PAGE_VALUES;
+use super::reading::{LISTED_WITHIN_NS, PAGE_VALUES, REREADS_MAX};
 use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -186,6 +187,35 @@ fn answers_are_subscribed_to_again_after_a_refusal() {
     let other = PermissionsViolation::Subscribe("a.b".to_owned());
     assert!(!retained.not_permitted(&other, at, &mut out));
     assert!(retained.events.is_empty());
+}
+
+/// A connection has as many subscriptions as it may have, and later fewer. Which one the server means is said by the pings behind
+/// those without an answer.
+#[test]
+fn answers_are_subscribed_to_again_once_there_is_room() {
+    for (ours, oldest, is_meant) in [
+        (Some(3), None, true),
+        (Some(3), Some(4), true),
+        (Some(3), Some(2), false),
+        (None, None, false),
+    ] {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        retained.ask(question(1, "a.b"), None, now, &mut out);
+        assert!(retained.needs_ping(now));
+        retained.note_ping(3, now);
+        assert!(!retained.needs_ping(now));
+        retained.note_pongs(|ping| ours != Some(ping));
+        let words = "Maximum Subscriptions Exceeded";
+        assert_eq!(retained.lacks_room(words, oldest, now, &mut out), is_meant);
+        let events = std::mem::take(&mut retained.events);
+        let is_told = matches!(&events[..], [RetainedEvent::Unanswered { why, .. }] if why.to_string().contains(words));
+        assert_eq!(is_told, is_meant, "{events:?}");
+        out.clear();
+        let at = now + LISTEN_PAUSE;
+        retained.ask(question(2, "a.b"), None, at, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        assert_eq!(text.contains("SUB _INBOX"), is_meant);
+    }
 }
 
 #[test]
@@ -431,6 +461,7 @@ fn a_consumer_that_nobody_waits_for_keeps_its_place_until_it_is_made_and_is_dele
 fn a_place_whose_answer_is_lost_is_free_when_the_server_is_past_the_request() {
     let (now, mut out) = (Instant::now(), Vec::new());
     let mut retained = patterns(4, now, &mut out);
+    retained.note_ping(1, now);
     let late = now + ANSWER_TIMEOUT;
     assert!(!retained.needs_ping(late), "somebody waits");
     (1..=2).for_each(|number| retained.forget(number, &mut out));
