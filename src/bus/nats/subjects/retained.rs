@@ -483,7 +483,7 @@ impl Retained {
             QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
             QuestionStep::Any(part, _) => last_message_request(&part.stream, &part.filter),
             QuestionStep::Create(part, _) => {
-                let plan = part.plan(pending.reading.consumer_start());
+                let plan = part.plan(pending.reading.consumer_start(part));
                 plan.request(&part.stream, None)
             }
             QuestionStep::Values(..)
@@ -1008,7 +1008,7 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        pending.reading.begin(&part, made.waiting);
+        pending.reading.begin(&part, made.waiting, made.created_ns);
         pending.patience.note_step(now);
         consumer.listen(None, out);
         let all = pending.reading.all.as_ref();
@@ -1107,7 +1107,8 @@ impl Retained {
         let all = pending.reading.all.as_ref();
         if all.is_some_and(AllRead::is_of_other_epoch) {
             self.end(number, None, out);
-        } else if pending.reading.waiting == 0 {
+        } else if pending.reading.waiting == 0 || pending.reading.is_behind_listed(ack) {
+            pending.reading.end_part();
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
@@ -1135,7 +1136,8 @@ impl Retained {
         let is_over = pending.patience.quiet_for(now) >= 2 * PULL_TIMEOUT;
         match status {
             TIMEOUT if is_over && pending.reading.all.is_none() => {
-                self.next_stream(number, now, out)
+                pending.reading.end_part();
+                self.next_stream(number, now, out);
             }
             TIMEOUT if !is_over && pending.reading.page.is_full() => {
                 self.handle_full_page(number, out)
@@ -1273,16 +1275,19 @@ impl Retained {
         {
             return self.pause(number, Again::Streams, now);
         }
-        if let Some(part) = pending.reading.parts_left.pop_front() {
+        if let Some(part) = pending.reading.next_part() {
             return self.create(number, part, now, out);
         }
         pending.reading.is_whole = true;
         if pending.reading.all.is_some() {
             return self.ask_stream_begin(number, AfterCheck::End, out);
         }
-        let reading = &pending.reading;
+        let reading = &mut pending.reading;
         // What is missing may be in a stream that was not read.
         let has_read_all = !reading.has_more_streams && reading.refused.is_none();
+        if has_read_all && reading.reads_again() {
+            return self.pause(number, Again::Streams, now);
+        }
         let has_come = |live: &LiveMessage| reading.came.contains(&live.number);
         let (live, scope) = (&mut self.live, pending.scope.as_ref());
         match has_read_all && live.has_unstored(scope, pending.begun, now, has_come) {
@@ -1311,7 +1316,7 @@ impl Retained {
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
                 QuestionStep::InLine(part) => {
-                    let start = pending.reading.consumer_start();
+                    let start = pending.reading.consumer_start(&part);
                     let consumer = Consumer::new(&part.stream, sid, deliver, start);
                     pending.step = QuestionStep::Create(part, consumer);
                     pending.patience.leave_line(now);
