@@ -98,7 +98,7 @@ ENV MALLOC_ARENA_MAX=2
 ENV GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0
 USER 65532:65532
 STOPSIGNAL SIGTERM
-# Asks where the gateway listens by the same environment: name it there (WEIRGATE_GATEWAY), and its port.
+# Asks where the gateway listens by its arguments, if it is the first process, and the same environment.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["weirgate", "health"]
 ENTRYPOINT ["weirgate"]
 ARG WEIRGATE_COMMIT=

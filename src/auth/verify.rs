@@ -275,6 +275,7 @@ impl Authenticator {
             id,
             token: token.expose(),
         };
+        // If newer keys may have signed it, the ring makes this `Refusal::KeysDue`, and has them fetched.
         checked.map_err(|refusal| self.keys.refuse(unsigned(refusal), now.mono_us))?;
         Ok((message, claims))
     }

@@ -69,6 +69,8 @@ impl Answers {
             let names = list(&self.granted);
             found.push(Finding::Good(format!("may subscribe to {names}")));
         } else if needed == 0 && requests > 0 && !self.has_stream {
+            // A needed name that was refused is an error already, and clients that get names from a stream need no
+            // subscription.
             let text =
                 format!("{bus} lets this user subscribe to nothing that clients may ask for");
             found.push(Finding::Error(text));

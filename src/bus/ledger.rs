@@ -141,6 +141,8 @@ impl Ledger {
             // The new request has to have the refusal reported again.
             entry.server = NameOnServer::Suspect;
         }
+        // A command on its way is to unsubscribe the name. Its answer leads to another command, and that to a
+        // confirmation.
         let is_confirmed =
             entry.server == NameOnServer::Confirmed && entry.command != Command::Sent;
         self.enqueue(subscription);
@@ -205,6 +207,7 @@ impl Ledger {
         let mut change: Option<SubscriptionChange> = None;
         let mut bytes = 0;
         while let Some((_, next)) = self.queue.first_key_value() {
+            // Each queued name has an entry.
             let entry = self.names(next.is_pattern).get(&next.name)?;
             debug_assert!(entry.is_due(), "queued for nothing");
             let fits = change.as_ref().is_none_or(|change| {
@@ -283,6 +286,7 @@ impl Ledger {
             let names = self.names_mut(subscription.is_pattern);
             let entry = names.get_mut(&subscription.name)?;
             entry.server = NameOnServer::Confirmed;
+            // A command on its way is to unsubscribe the name, so no confirmation may be reported before its answer.
             if entry.wanted && entry.command != Command::Sent {
                 let number = entry.number;
                 return Some((subscription, number));

@@ -15,7 +15,7 @@ const LOGGED_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The longest delay, an hour: whatever the settings say, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
 
-/// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have others.
+/// The times of the link to a bus, milliseconds. Only tests have other values than the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkTimes {
     /// Delay before the first attempt to connect again (by default 100).
@@ -179,6 +179,7 @@ pub(super) struct Attempts<E> {
 impl<E> Attempts<E> {
     /// The delays between attempts double from `delay_min_ms` to `delay_max_ms`.
     pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64) -> Self {
+        // The seed comes from the keys of `RandomState`, which are random; what is hashed does not matter.
         let seed = RandomState::new().hash_one(delay_max_ms);
         Self {
             outages: Outages::new(delay_min_ms, delay_max_ms, seed),
@@ -211,6 +212,7 @@ impl<E> Attempts<E> {
     /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
     pub(super) fn note_success(&mut self, now: Instant) -> Option<Duration> {
         let recovery = self.outages.note_end(now);
+        // Without a failed attempt before, there was no outage.
         self.next.take().and(recovery.away)
     }
 }
@@ -241,6 +243,7 @@ impl Backoff {
     fn next_delay(&mut self) -> Duration {
         let step_ms = self.step_ms;
         self.step_ms = (step_ms * 2).min(self.max_ms);
+        // A quarter of the step, microseconds.
         let jitter_us_max = step_ms * 250;
         let jitter_us = self.random.next_u64() % (jitter_us_max + 1);
         Duration::from_micros(step_ms * 1_000 - jitter_us)

@@ -85,11 +85,13 @@ impl Probe {
             return None;
         }
         if self.answered.is_some() {
+            // One answer is enough: no further second connection is made.
             return Some(give_up);
         }
         if self.due.is_none_or(|due| now >= due) {
             match second() {
                 ProbeResult::Answer => self.answered = Some(Instant::now()),
+                // The server of the silent connection has ended.
                 ProbeResult::Nobody => return None,
                 ProbeResult::Silence => {}
             }

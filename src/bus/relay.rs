@@ -104,6 +104,7 @@ impl<E: Error> Relay<E> {
 
     /// Records that messages arrived, so that the next waits spin.
     pub(super) fn note_work(&mut self) {
+        // 0: the waits of this source always sleep.
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);
         }
@@ -172,6 +173,7 @@ impl<E: Error> Relay<E> {
             Failure::First => {
                 tracing::warn!(
                     %error,
+                    // Not in the line of a bus that keeps the messages.
                     messages_lost = loses_messages.then(|| self.outages.was_up()),
                     "{}",
                     match cannot {
@@ -180,8 +182,10 @@ impl<E: Error> Relay<E> {
                     }
                 );
                 if loses_messages && self.outages.was_up() {
+                    // How many were lost is not known.
                     self.link.send(BusEvent::Gap { lost: None })?;
                 }
+                // Otherwise the loop has had `Down` since the server became silent.
                 if !std::mem::take(&mut self.is_silent) {
                     self.link.send(BusEvent::Down(error.to_string()))?;
                 }

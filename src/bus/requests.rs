@@ -161,6 +161,7 @@ struct InterestChange {
 /// A queue in the order of arrival, with a single entry for each name.
 #[derive(Debug)]
 struct NameQueue<T> {
+    /// The names by their places in the queue.
     names: BTreeMap<u64, Subscription>,
     /// For each name, its place in the queue and its value.
     by_name: ExtendibleMap<Subscription, (u64, T)>,
@@ -199,6 +200,7 @@ impl BusInterest {
 
     /// Ends a subscription.
     pub fn unsubscribe(&self, subscription: Subscription) {
+        // Nothing is returned for the end of a subscription, so it needs no number.
         let (wanted, number) = (false, 0);
         self.queue_change(subscription, InterestChange { wanted, number });
     }
@@ -240,8 +242,9 @@ impl BusInterest {
     }
 
     /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
-    /// feed. The values have a place there.
+    /// feed. The values have a position there.
     pub fn ask_newest(&self, subscription: Subscription, number: u64, client: ClientAddr) {
+        // Nothing was read before. The list of names is only for [`Wants::All`].
         let (after, wants, names) = (Arc::default(), Wants::Newest, Arc::default());
         self.ask(Question {
             subscription,
@@ -357,6 +360,7 @@ impl Names {
             let taken = self.take();
             for (subscription, change) in &taken {
                 match change.wanted {
+                    // Without a connection no name is confirmed, so there is nothing to answer.
                     true => drop(self.ledger.want(subscription, change.number)),
                     false => self.ledger.unwant(subscription),
                 }
@@ -490,6 +494,7 @@ impl Questions {
 
     /// Takes a question that the source has not taken out of its line.
     fn take_out(&mut self, number: u64) -> Option<Question> {
+        // It is in one of the two lines, or in neither if the source has taken it.
         let _ = self.reading.remove(&number) || self.taking.remove(&number);
         self.waiting.remove(&number)
     }
@@ -507,7 +512,7 @@ impl Questions {
 
     /// Removes and returns the next question. Those for which the bus has to read go first: the source takes few at once.
     fn next(&mut self, may_read: impl FnOnce() -> bool) -> Option<Question> {
-        // A source asks after each message.
+        // A source asks after each message, so the usual case must cost little.
         if self.waiting.is_empty() {
             return None;
         }

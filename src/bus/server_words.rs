@@ -8,6 +8,7 @@ const WORDS_MAX: usize = 200;
 /// Shortens a server's words for a log line or an error, and escapes what would steer a terminal.
 pub(super) fn shown(words: &str) -> String {
     let words: String = words.trim_end().chars().take(WORDS_MAX).collect();
+    // No character is exempt.
     escaped(&words, &[]).into_owned()
 }
 

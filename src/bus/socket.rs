@@ -59,6 +59,7 @@ impl UserStop {
     }
 }
 
+/// The poll of a thread that waits for a socket and a waker.
 pub(super) struct Waiter {
     poll: Poll,
     events: Events,
@@ -373,6 +374,7 @@ impl Buffered {
         while waiter.writable {
             let sent = match self.out.get(self.written..) {
                 Some(rest) if !rest.is_empty() => self.stream.write(rest),
+                // Nothing of `out` is left. 0 ends the loop, once TLS has written what it holds.
                 _ => self.stream.flush().map(|()| 0),
             };
             match sent {

@@ -29,6 +29,7 @@ pub(super) struct StreamLag {
 /// The last log line about the distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Logged {
+    /// No line yet, or the last one says that the reader is no longer behind.
     None,
     /// The reader reads what the stream holds at a start.
     Start,

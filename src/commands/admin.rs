@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use weirgate_server::flag;
 use weirgate_server::settings::Env;
 use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting};
+use weirgate_wire::json::Json;
 
 const ADMIN_ADDR: &str = flag!("admin-addr");
 /// The settings of a gateway that these commands have too.
@@ -75,6 +76,7 @@ impl AdminAddresses {
         words: &str,
         path: &str,
     ) -> Result<Self, Exit> {
+        // No gateway starts, so there is no check of its own.
         let checked = program.checked(rows(), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let typed = matches.get_many::<String>("target").unwrap_or_default();
@@ -117,7 +119,7 @@ impl AdminAddresses {
     }
 
     /// Sends a request; an empty `body` is left out, any other is JSON. Returns the status and the body of the
-    /// response. Blocks for at most five seconds, and for the lookup of a name.
+    /// response. Blocks for at most five seconds.
     ///
     /// # Errors
     /// No whole response arrived: the reason, for the user.
@@ -147,16 +149,25 @@ impl AdminAddresses {
     }
 }
 
-/// The error for a status that the admin address of a gateway never sends.
-pub(super) fn refused(path: &str, status: u16) -> String {
+/// The error for a response whose status is none of those that the caller expects.
+pub(super) fn refused(path: &str, status: u16, body: &[u8]) -> String {
     let advice = match status {
         401 | 403 => {
             "set WEIRGATE_ADMIN_TOKEN as for the gateway, use --authorization if a proxy asks for a login, and an \
              IP address or localhost as host"
         }
+        // The gateway stops, has too much to do, or none of its processes answers.
+        503 => return format!("{path}: status 503; {}", detail(body, "try again soon")),
         _ => "is this the address of --admin-addr?",
     };
     format!("{path}: status {status}; {advice}")
+}
+
+/// What the gateway says of a request, or else this.
+pub(super) fn detail(body: &[u8], or_else: &str) -> String {
+    let body = Json::read(body).ok();
+    let detail = body.and_then(|body| body.text(&["detail"]));
+    detail.unwrap_or_else(|| or_else.to_owned())
 }
 
 #[cfg(test)]
@@ -242,8 +253,11 @@ mod tests {
             let error = read.unwrap_err();
             assert!(error.contains(words), "{answer}: {error}");
         }
-        assert!(refused(PATH, 404).contains("--admin-addr"));
-        assert!(refused(PATH, 401).contains("--authorization"));
+        assert!(refused(PATH, 404, b"").contains("--admin-addr"));
+        assert!(refused(PATH, 401, b"").contains("--authorization"));
+        let stopping = refused(PATH, 503, br#"{"detail":"The gateway stops"}"#);
+        assert_eq!(stopping, "/operator/state: status 503; The gateway stops");
+        assert!(refused(PATH, 503, b"busy").ends_with("; try again soon"));
     }
 
     #[test]

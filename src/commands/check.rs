@@ -284,6 +284,7 @@ impl Report<'_> {
             }
             let name = match &value.source {
                 Source::Env(name) => name.clone(),
+                // The first name: that of the replaced gateway, if the setting has one.
                 _ => value.setting.env_names().swap_remove(0),
             };
             // A value that is set may mean more than the same value as a default, so a default is only a comment.
@@ -388,7 +389,7 @@ fn is_secret(value: &Value) -> bool {
     }
 }
 
-/// The value in the syntax of the command line.
+/// The value in the syntax of the command line, which differs from the shown text for the values that mean all or none.
 fn typed(value: &Value) -> String {
     let text = value.to_string();
     match value {

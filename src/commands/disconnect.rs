@@ -22,7 +22,7 @@ use weirgate_wire::json::{Json, ObjectWriter};
 const CUT_PATH: &str = "/operator/disconnect";
 const ALLOW_PATH: &str = "/operator/allow";
 
-/// The conditions that choose connections, with their help.
+/// The conditions that choose connections: the name, the placeholder of the value, and the help.
 const CONDITIONS: [(&str, &str, &str); 6] = [
     ("user", "USER", "The user, as the operator's page shows it"),
     ("jti", "ID", "The id of the token (jti)"),
@@ -186,8 +186,8 @@ impl DisconnectCommand {
         body.finish()
     }
 
-    /// The latest end of a token that was cut off or of a refusal, if some gateway's refusal ends earlier; `None` also
-    /// if this command does not choose the end.
+    /// Returns the latest end of all refusals and of all tokens that were cut off. `None` if no gateway's refusal ends
+    /// earlier, or if this command does not choose the end.
     fn later_end(&self, responses: &[Response]) -> Option<i64> {
         if self.until.is_some() || !self.chooses_end() {
             return None;
@@ -215,7 +215,7 @@ impl DisconnectCommand {
                 is_success: status == 200,
                 text: String::from_utf8_lossy(&body).into_owned(),
             },
-            Ok((status, _)) => Response::failure(refused(self.path, status)),
+            Ok((status, body)) => Response::failure(refused(self.path, status, &body)),
             Err(error) => Response::failure(error),
         };
         thread::scope(|scope| {

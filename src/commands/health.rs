@@ -2,8 +2,11 @@
 //!
 //! A small blocking client in a process of its own. Called by `commands`.
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -83,7 +86,10 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
     };
     Command::new("health")
         .about("Check /health of a running gateway: exit status 0 for 200, otherwise 1")
-        .after_help("Reads the address and the port as the gateway does, from the same env.")
+        .after_help(
+            "Reads the address and the port as the gateway does, from the same env. Without arguments in a container, it also \
+             reads the arguments of the gateway that is the container's first process.",
+        )
         .args_override_self(true)
         .arg(which)
         .args(rows(first).iter().map(|row| arg(row, made_for)))
@@ -94,20 +100,44 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
 /// # Errors
 /// The error in the arguments or in the environment, for the user.
 pub(super) fn read(
-    program: &Program,
+    program: &'static Program,
     matches: &ArgMatches,
     env: &Env,
 ) -> Result<HealthCheck, Exit> {
+    if !matches.args_present()
+        && let Ok(arguments) = fs::read("/proc/1/cmdline")
+        && let Some(check) = of_first_process(program, &arguments, env)
+    {
+        return Ok(check);
+    }
     let gateway = match matches.get_one::<String>("gateway") {
         Some(name) => program.named_gateway("GATEWAY", name).map(Some),
         None => program.env_gateway(env),
     };
+    // 1, not 2: see [`Exit::status`].
     let gateway = gateway.map_err(|error| Exit::settings(&[error], 1))?;
     let rows = rows(gateway.or_else(|| program.gateways.first()));
-    // The warnings are in the gateway's log already.
+    // Without the gateway's own check of its settings, and without warnings: the gateway's log has the results of both.
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 1))?;
     Ok(HealthCheck::of(&checked))
+}
+
+/// The check of the gateway that a container's first process runs with these arguments, each ended by a zero byte: the health
+/// check of an image is the same for every command. `None` if the process runs no gateway. It may be an init that starts
+/// one, as with `docker run --init`.
+pub(crate) fn of_first_process(
+    program: &'static Program,
+    arguments: &[u8],
+    env: &Env,
+) -> Option<HealthCheck> {
+    let arguments = arguments.strip_suffix(b"\0")?;
+    let all = arguments.split(|&byte| byte == 0);
+    let all = all.map(|arg| OsStr::from_bytes(arg).to_owned());
+    let is_other = |arg: &OsString| Path::new(arg).file_name() != Some(OsStr::new(program.name));
+    let (gateway, matches) = program.gateway_of(all.skip_while(is_other).collect(), env)?;
+    let checked = program.checked(rows(Some(gateway)), &matches, env, |_| Vec::new());
+    Some(HealthCheck::of(&checked.ok()?))
 }
 
 impl HealthCheck {

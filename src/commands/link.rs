@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::{SockAddr, Socket};
 
 use super::program::parse_url;
-use weirgate_runtime::tls_roots;
+use weirgate_runtime::{Lookup, tls_roots};
 use weirgate_server::listening::ListenAddr;
 
 /// The target of a connection. Shown without the query, because the query may contain a token.
@@ -93,6 +92,7 @@ impl Target {
         Ok(Self {
             destination: Destination::Host {
                 host,
+                // Both schemes have a default, so 80 is never used.
                 port: url.port_or_known_default().unwrap_or(80),
             },
             tls,
@@ -134,8 +134,8 @@ impl Target {
         })
     }
 
-    /// Connects, and ends the handshake of TLS. Reads and writes of the stream also end by `until`, unless the caller
-    /// [sets](Stream::set_timeouts) timeouts. Only the lookup of a name may take longer.
+    /// Looks the name up, connects, and ends the handshake of TLS, all by `until`. Reads and writes of the stream also end by
+    /// then, unless the caller [sets](Stream::set_timeouts) timeouts.
     pub(super) fn open(&self, ca_file: Option<&Path>, until: Instant) -> Result<Stream, LinkError> {
         let socket = self.connect(until).map_err(LinkError::Unreachable)?;
         let socket = TimedSocket::new(socket, until);
@@ -145,14 +145,13 @@ impl Target {
         }
     }
 
-    /// Tries the addresses in turn until `until`. Each read and write of the socket then times out after the time that
-    /// is left now.
+    /// Tries the addresses in turn until `until`. The socket has no timeouts yet.
     fn connect(&self, until: Instant) -> io::Result<Socket> {
         let addrs: Vec<ListenAddr> = match &self.destination {
             Destination::Here(addrs) => addrs.clone(),
             Destination::Host { host, port } => {
-                let found = (host.as_str(), *port).to_socket_addrs()?;
-                found.map(ListenAddr::from).collect()
+                let found = Lookup::within(left(until)?).addresses(host, *port)?;
+                found.into_iter().map(ListenAddr::from).collect()
             }
         };
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
@@ -182,6 +181,7 @@ impl Target {
             Destination::Host { host, .. } => host,
             Destination::Here(_) => "localhost",
         };
+        // `None`: the client shows no certificate.
         let config = tls_roots::client(ca_file, None).map_err(no_tls)?;
         let name = ServerName::try_from(name.to_owned()).map_err(no_tls)?;
         let mut session = ClientConnection::new(config, name).map_err(no_tls)?;

@@ -216,7 +216,7 @@ impl Program {
     /// gateway.
     fn with_subcommand(&self, mut args: Vec<OsString>, env: &Env) -> Result<Vec<OsString>, Exit> {
         let first = args.get(1).map(|arg| arg.to_string_lossy());
-        // Without arguments as with flags only.
+        // A command line without arguments counts as one with flags only.
         let first = first.as_deref().unwrap_or("-");
         // With a single gateway, `-h` means the help of that gateway.
         let of_root = match self.gateways {
@@ -234,10 +234,25 @@ impl Program {
             _ => None,
         };
         if let Some(gateway) = named.or(only) {
+            // Behind the program's name, if there is one.
             let at = args.len().min(1);
             args.insert(at, gateway.name.into());
         }
         Ok(args)
+    }
+
+    /// The gateway of this command line, of which the first argument is the program's name, and the gateway's arguments.
+    /// `None` for another command, or wrong arguments.
+    fn gateway_of(
+        &'static self,
+        args: Vec<OsString>,
+        env: &Env,
+    ) -> Option<(&'static GatewayKind, ArgMatches)> {
+        args.first()?;
+        let args = self.with_subcommand(args, env).ok()?;
+        let matches = command(self, For::Arguments).try_get_matches_from(args);
+        let (name, matches) = matches.ok()?.remove_subcommand()?;
+        Some((self.gateway(&name)?, matches))
     }
 
     /// What the arguments of a gateway ask for: its run, a check of its settings, or something to print.
@@ -315,6 +330,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand_help_heading("Commands");
     let gateways = program.gateways.iter().enumerate();
     let root = gateways.fold(root, |root, (at, kind)| {
+        // 0, so that the most used gateway comes first.
         let rank = if kind.name == program.most_used {
             0
         } else {

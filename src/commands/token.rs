@@ -185,6 +185,7 @@ impl TokenCommand {
                 .and_then(|key| ApiKey::new(key.secret())),
             keys: KeyRing::new(keys.map_err(|error| error.to_string())?),
             rules: self.auth.rules.clone(),
+            // The token is on the command line or in standard input, not in a cookie.
             cookie: None,
         };
         let identity = authenticator.identify(token, now);
@@ -292,6 +293,7 @@ fn good(identity: &Identity, unix_ms: i64) -> String {
 
 fn token_from(input: impl Read) -> io::Result<Option<Token>> {
     let mut text = String::new();
+    // Enough to see that a token is too long.
     let bytes_max = 2 * Refusal::TOKEN_BYTES_MAX as u64;
     input.take(bytes_max).read_to_string(&mut text)?;
     Ok(Token::new(text.trim()))

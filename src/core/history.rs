@@ -351,8 +351,8 @@ impl History {
         self.forget_excess();
     }
 
-    /// The frame of the newest message for clients of its own name, or of a pattern; `None` if another message is at the
-    /// position.
+    /// The frame of the newest message for clients of its own name, or of a pattern; `None` if the newest message has
+    /// another position, was left out, or is not for clients of this kind.
     pub(super) fn copy_of_newest(
         &mut self,
         position: Position,

@@ -305,7 +305,7 @@ impl Core {
         self.stats().messages_waiting > 0 || self.resumed_messages.held() > 0
     }
 
-    /// Whether a client may begin to get older messages. It may not while some of them may be lost ([`super::doubts`]), nor
+    /// Whether a client may begin to get older messages. It may not while some of them may be lost (`core/doubts.rs`), nor
     /// while memory is short: the frames take memory until the client has them. So clients that come back together are
     /// served one after the other, instead of dropped for their frames.
     pub fn may_begin_resume(&mut self, key: SessionKey) -> bool {

@@ -12,13 +12,14 @@ use super::session::Session;
 use super::{KeptCursor, KeptHead, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
 use weirgate_wire::admission::Quota;
 
-/// While more bytes than this wait for a client of missed messages and of those that came during the search, further
-/// ones that came during the search count for the limits of its send queue. One search brings no more: each of the two
-/// kinds has the limit [`Core::RESUME_BYTES_MAX`].
+/// Up to so many bytes, both the missed messages of a client and the newer ones that were postponed during the search
+/// wait outside of the limits of its send queue. Each kind has the limit [`Core::RESUME_BYTES_MAX`], so one search stays
+/// below. Above, further postponed messages count for the limits of the send queue.
 pub(super) const REPLAYED_BYTES_MAX: usize = 2 * Core::RESUME_BYTES_MAX;
 /// The most missed messages that are put in a send queue at once.
 const SENT_AT_ONCE: usize = 100;
-/// Memory of a missed message in a send queue. What a search remembers is charged as the messages that take as much.
+/// Memory of a missed message in a send queue, bytes. The quota counts messages, so the memory of a search is charged as
+/// the number of messages that take as much.
 const RESUMED_MESSAGE_BYTES: usize = 16;
 /// The bytes of a page of kept messages.
 const KEPT_PAGE_BYTES: usize = 256 * 1024;

@@ -435,7 +435,7 @@ const CROWDED_HARD_LIMITS: usize = 4;
 const FULL_HARD_LIMITS: usize = 6;
 
 /// The index of the newest frame of each key among the frames in turn (`true`), and among the others.
-type Newest = HashMap<(bool, ConflationKey), usize, RandomState>;
+type NewestFrames = HashMap<(bool, ConflationKey), usize, RandomState>;
 
 impl SendQueue {
     /// Prepares for a keyed frame while the queue is conflating, or above the soft limit, or its oldest whole frame is
@@ -505,7 +505,7 @@ impl SendQueue {
     }
 
     /// Keeps the newest frame of each key, and conflates from here on.
-    fn keep_newest(&mut self, newest: &Newest) -> (u32, usize) {
+    fn keep_newest(&mut self, newest: &NewestFrames) -> (u32, usize) {
         let removed = self.keep(newest);
         let next = (2 * self.data.len()).max(FEW_FRAMES).next_power_of_two();
         self.conflate_at = next.trailing_zeros() as u8;
@@ -539,8 +539,8 @@ impl SendQueue {
 
     /// Finds the newest frames of each key. Of the key `replaced`, whose new frame is about to be pushed, no frame
     /// behind those in turn is the newest.
-    fn newest(&self, replaced: Option<ConflationKey>) -> Newest {
-        let mut newest = Newest::default();
+    fn newest(&self, replaced: Option<ConflationKey>) -> NewestFrames {
+        let mut newest = NewestFrames::default();
         for (index, entry) in self.data.iter().enumerate() {
             if let Some(key) = entry.key() {
                 newest.insert((self.is_in_turn(index), key), index);
@@ -551,7 +551,7 @@ impl SendQueue {
     }
 
     /// Bytes of the newest frames of all keys, or of those in turn if these are more.
-    fn newest_bytes(&self, newest: &Newest) -> usize {
+    fn newest_bytes(&self, newest: &NewestFrames) -> usize {
         let (mut in_turn, mut all) = (0, 0);
         for ((is_in_turn, key), index) in newest {
             let entry = self.data.get(*index);
@@ -564,7 +564,7 @@ impl SendQueue {
     }
 
     /// Keeps the newest frames of each key, the frames without a key and replayed ones.
-    fn keep(&mut self, newest: &Newest) -> (u32, usize) {
+    fn keep(&mut self, newest: &NewestFrames) -> (u32, usize) {
         let in_turn = usize::from(self.in_turn);
         self.retain(|at, entry| {
             let key = entry.key();

@@ -76,9 +76,9 @@ pub(super) struct Surveys {
 
 /// The [`Survey::NAMED_MAX`] values with the largest ranks.
 #[derive(Debug)]
-struct Largest<R, T>(BinaryHeap<Reverse<(R, T)>>);
+struct Ranking<R, T>(BinaryHeap<Reverse<(R, T)>>);
 
-impl<R: Ord, T: Ord> Largest<R, T> {
+impl<R: Ord, T: Ord> Ranking<R, T> {
     fn new() -> Self {
         Self(BinaryHeap::with_capacity(Survey::NAMED_MAX))
     }
@@ -108,13 +108,13 @@ struct SurveyWalk {
     next_slot: usize,
     next_topic: usize,
     /// Slow clients first; then by queue bytes, then by the age of the oldest message.
-    slowest: Largest<(bool, usize, u64), SessionKey>,
+    slowest: Ranking<(bool, usize, u64), SessionKey>,
     /// By messages since the last survey.
-    busiest: Largest<u64, SessionKey>,
+    busiest: Ranking<u64, SessionKey>,
     /// By messages since the last survey, then by members.
-    topics: Largest<(u64, u64), TopicSnapshot>,
+    topics: Ranking<(u64, u64), TopicSnapshot>,
     /// By members.
-    quiet: Largest<u64, TopicSnapshot>,
+    quiet: Ranking<u64, TopicSnapshot>,
     searches: Searches,
 }
 
@@ -128,10 +128,10 @@ impl SurveyWalk {
             },
             next_slot: 0,
             next_topic: 0,
-            slowest: Largest::new(),
-            busiest: Largest::new(),
-            topics: Largest::new(),
-            quiet: Largest::new(),
+            slowest: Ranking::new(),
+            busiest: Ranking::new(),
+            topics: Ranking::new(),
+            quiet: Ranking::new(),
             searches,
         }
     }

@@ -66,7 +66,7 @@ struct Topic {
     /// Conflation keys seen on the topic, at most [`KEYS_MAX`]: waiting frames of these keys are
     /// removed when a client leaves.
     keys: Vec<ConflationKey>,
-    /// When the bus delivered the topic's messages; `None`: never.
+    /// Between which losses of the bus it delivered the topic's messages ([`super::losses`]); `None`: never.
     active: Option<Times>,
     /// Messages to members, each counted once.
     counts: Counts,
@@ -381,7 +381,8 @@ impl Topics {
         content.map_or(topic.members.len(), |content| topic.count(content))
     }
 
-    /// The kind of frames of the members that get this frame; `None` for all members.
+    /// The kind of frames of the members that get this frame; `None` for all members: where no member has asked for
+    /// binary frames, a frame is for all, whatever its kind.
     fn kind_of_members(&self, topic: &Topic, frame: &Frame) -> Option<Content> {
         let content = frame.content();
         let is_of_some = topic.binary > 0 || self.has_had_binary && content == Content::Binary;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::commands::health::HealthCheck;
+use crate::commands::health::{HealthCheck, of_first_process};
 use crate::commands::{Exit, GatewayKind, Invocation};
 use crate::gateways::WEIRGATE;
 use crate::gateways::events::EventsGatewaySettings;
@@ -389,6 +389,43 @@ fn health_asks_where_the_gateway_listens() {
     );
     assert_eq!(refused(&["health"], &[("PORT", "x")]).status, 1);
     assert_eq!(refused(&["health", "nobody"], &[]).status, 1);
+    let env = |pairs: &[(&str, &str)]| Env::new(pairs.iter().copied());
+    let first = |arguments: &str, pairs: &[(&str, &str)]| {
+        let arguments = arguments.replace(' ', "\0") + "\0";
+        of_first_process(&WEIRGATE, arguments.as_bytes(), &env(pairs))
+    };
+    let channels = [("WEIRGATE_GATEWAY", "channels")];
+    for (arguments, pairs, listen) in [
+        ("weirgate demo", &channels[..], "127.0.0.1:8000"),
+        (
+            "weirgate channels --port=9 --bus nats://n",
+            &[],
+            "127.0.0.1:9",
+        ),
+        ("/usr/local/bin/weirgate --port 9", &channels, "127.0.0.1:9"),
+        ("weirgate", &channels, "127.0.0.1:8889"),
+        (
+            "/sbin/docker-init -- weirgate channels",
+            &[],
+            "127.0.0.1:8889",
+        ),
+        ("weirgate levels", &[("PORT", "9")], "127.0.0.1:9"),
+    ] {
+        assert_eq!(
+            first(arguments, pairs),
+            Some(check(listen, 2000)),
+            "{arguments}"
+        );
+    }
+    for other in [
+        "/sbin/init",
+        "sh -c weirgate",
+        "weirgate top",
+        "weirgate levels --nonsense",
+        "",
+    ] {
+        assert_eq!(first(other, &[]), None, "{other}");
+    }
 }
 
 #[test]

@@ -12,10 +12,12 @@
 //! | `status` | the state of the bus, for pages and metrics |
 //! | `durations` | counted durations |
 //! | `failed_addresses` | which address of a server to try next; pure |
+//! | `lookup` | the lookup of a host name, with or without a limit on its time |
 //! | [`tls_roots`], `server_certificates` | the cryptography of TLS; the authorities and the certificates of servers that outgoing TLS trusts |
 
 mod durations;
 mod failed_addresses;
+mod lookup;
 mod queue_bytes;
 mod server_certificates;
 mod source;
@@ -25,6 +27,7 @@ mod wake;
 
 pub use durations::{DurationCounts, Durations};
 pub use failed_addresses::FailedAddresses;
+pub use lookup::Lookup;
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use source::{LoopGone, Source, SourceLink, Stopping};
 pub use status::{BusStatus, ConsumerStatus, Stall, StreamReport};

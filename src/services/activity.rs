@@ -62,6 +62,7 @@ impl Activity {
     pub(super) fn note_end(&self) {
         let now_us = self.0.start.elapsed().as_micros() as u64;
         let ended_us = &self.0.ended_us;
+        // At least 1, because 0 means that no sign was seen. Fails if an earlier sign is recorded: that one stays.
         let _ = ended_us.compare_exchange(0, now_us.max(1), Relaxed, Relaxed);
     }
 

@@ -117,6 +117,7 @@ impl Fetch {
             return Err(FetchError::Status(response.status()));
         }
         let bytes_max = self.limits.bytes_max;
+        // `None`: the bytes are not charged to any sum.
         let document = read_body(response.into_body(), bytes_max, None).await;
         document.map_err(|error| match error {
             ReadBodyError::TooLarge => FetchError::TooLarge(bytes_max),

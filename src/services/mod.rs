@@ -39,7 +39,9 @@ use weirgate_wire::json::ObjectWriter;
 
 pub(crate) use self::activity::Activity;
 pub(crate) use self::connect::Writing;
-pub(crate) use self::open::{CALL_CONNECTION_BYTES, OpenConnections};
+pub(crate) use self::open::{
+    ANSWER_HEAD_BYTES_MAX, ANSWER_HEADERS_MAX, CALL_CONNECTION_BYTES, OpenConnections,
+};
 pub(crate) use self::permits::{CONNECTION_BYTES, NoPermit, ServicePermit, ServicePermits};
 pub(crate) use self::pool::{Ended, Failure, FailureReason, Lease, Policy, Pool, RepeatableBody};
 
@@ -128,6 +130,7 @@ impl Upstream {
             _ if !is_own => None,
             None | Some('?' | '#') => Some(format!("/{rest}")),
             Some('/') => Some(rest.to_owned()),
+            // A longer name than the last one of the base path.
             Some(_) => None,
         }
     }

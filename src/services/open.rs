@@ -25,12 +25,12 @@ pub(super) const KEPT_FOR: Duration = Duration::from_secs(4);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
-const READ_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Header lines in the head of an answer.
-const ANSWER_HEADERS_MAX: usize = 100;
+pub(crate) const ANSWER_HEADERS_MAX: usize = 100;
 
-/// The most bytes that a connection for calls takes: `READ_BYTES_MAX`, the head of a request, the records of TLS. The
+/// The most bytes that a connection for calls takes: [`ANSWER_HEAD_BYTES_MAX`], the head of a request, the records of TLS. The
 /// bodies of calls are charged elsewhere, and are not copied.
 pub(crate) const CALL_CONNECTION_BYTES: u64 = 80 * 1024;
 
@@ -79,11 +79,13 @@ impl OpenConnections {
         let room = Room {
             holders_max: state.connections_max,
             sharing: Sharing::Unshared,
+            // The evicted connection may still be open when this one is charged: the second loop waits for its end.
             early: false,
         };
         let charge = loop {
             let has_room = state.has_room.notified();
             let now_us = state.clock.mono_us();
+            // The same address for all: clients do not share these connections.
             let permit = state.charges.hold(ClientAddr::Unix, 1, now_us);
             if permit.fit(room, now_us).is_ok() {
                 let permit = Some(permit);
@@ -147,7 +149,7 @@ impl Drop for Charge {
 pub(super) fn protocol() -> Builder {
     let mut builder = Builder::new();
     builder
-        .max_buf_size(READ_BYTES_MAX)
+        .max_buf_size(ANSWER_HEAD_BYTES_MAX)
         .max_headers(ANSWER_HEADERS_MAX);
     builder
 }
@@ -167,10 +169,12 @@ pub(super) async fn serve(
             return Poll::Ready(false);
         }
         let mut is_due = charge.poll_evicted(cx);
+        // Polled again after each reset, so that the timer wakes this task.
         while timer.as_mut().poll(cx).is_ready() {
             let unused = activity.silent_for();
             is_due |= unused >= KEPT_FOR;
             let left = KEPT_FOR.checked_sub(unused).filter(|left| !left.is_zero());
+            // `None`: it is due. If it has a request, it is looked at again after as long.
             let next = Instant::now() + left.unwrap_or(KEPT_FOR);
             timer.as_mut().reset(next);
         }

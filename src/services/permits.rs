@@ -30,7 +30,9 @@ pub(crate) const CONNECTION_BYTES: u64 = 200 * 1024;
 
 #[derive(Debug)]
 struct PermitsState {
+    /// The permits of this service that requests have.
     held: Quota,
+    /// The bytes of the buffers of all services together.
     buffers: Quota,
     clock: Clock,
     /// No holder of the lock drops a permit, which would lock it again.
@@ -104,6 +106,7 @@ impl ServicePermits {
         });
         let permit = loop {
             match timeout(RECHECK_INTERVAL, &mut waiting.granted).await {
+                // An error: `next` has dropped the request, because another service took the buffers.
                 Ok(permit) => break permit.ok(),
                 Err(_) => service.evict_for(client),
             }
@@ -137,6 +140,7 @@ impl PermitsState {
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<ServicePermit> {
         let permit = self.held.grant(client, 1)?;
         let held = [permit, self.buffers.grant(client, CONNECTION_BYTES)?];
+        // Not evicted until the request or its client is found to be slow ([`ServicePermit`]).
         held.iter().for_each(|permit| permit.work());
         Some(ServicePermit {
             held: Some(held),
@@ -146,6 +150,7 @@ impl PermitsState {
 
     fn has_room_for(&self, client: ClientAddr) -> bool {
         let buffers = &self.buffers;
+        // `has_room_for` asks only whether any room is left; the buffers need room for all of their bytes.
         let is_free = buffers.held() + CONNECTION_BYTES <= buffers.max();
         self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
     }
@@ -195,6 +200,7 @@ impl ServicePermit {
     /// speed, the request is evicted when others wait.
     pub(crate) fn note_unread(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
+        // In the future: the time that the client may take for these bytes counts as progress.
         let until_us = self.service.clock.mono_us() + us;
         let held = self.held.iter().flatten();
         held.for_each(|permit| permit.progress(until_us));

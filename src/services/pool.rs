@@ -157,8 +157,8 @@ impl<B> Lease<B> {
 pub(crate) enum FailureReason {
     /// The service refused, broke off, or did not speak HTTP.
     Unreachable,
-    /// The answer's head has more header lines than `ANSWER_HEADERS_MAX`, or more bytes than the [`Policy`]
-    /// permits.
+    /// The answer's head has more header lines than [`ANSWER_HEADERS_MAX`](super::ANSWER_HEADERS_MAX), or more bytes
+    /// than [`ANSWER_HEAD_BYTES_MAX`](super::ANSWER_HEAD_BYTES_MAX).
     HeadTooLarge,
     /// The service was silent for too long.
     Timeout,
@@ -205,7 +205,7 @@ impl Failure {
         )
     }
 
-    /// No connection was made.
+    /// No connection was made, or it ended without an answer.
     pub(crate) fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
     }
@@ -252,6 +252,7 @@ impl<B: RepeatableBody> Pool<B> {
             Err(failure) if failure.is_silence() => answering.failed(&failure.cause),
             // They say nothing about the service.
             Err(failure) if failure.is_own() => {}
+            // An answer whose head is too large is an answer, too.
             Ok(_) | Err(_) => answering.answered(),
         }
         sent
@@ -370,6 +371,7 @@ impl<B: RepeatableBody> Pool<B> {
         };
         spawn_local(async move {
             open::serve(connection, &activity, &charge, &retire).await;
+            // A connection that ended by itself may still be among the kept ones.
             retire();
         });
     }
@@ -398,6 +400,7 @@ impl<B: RepeatableBody> Pool<B> {
                 return Err((Some(request), error));
             }
             let sent = sender.try_send_request(request).await;
+            // hyper gives the request back if nothing of it was written.
             sent.map_err(|mut error| (error.take_message(), error.into_error()))
         };
         let sent = activity.unless_silent(self.policy.silence, excused, send);

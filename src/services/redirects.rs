@@ -1,5 +1,5 @@
-//! Redirects of services. The gateway follows none (contract events), so the log names the target, and the operator has
-//! to set the new address.
+//! Redirects of services. The gateway follows none (protocol-events.md, "Redirects"), so the log names the target, and
+//! the operator has to set the new address.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

@@ -153,7 +153,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the request line names an HTTP version that is not supported.
+/// Whether the request line names an HTTP version, whichever: the library has refused this one, so it is not supported.
 fn names_http_version(head: &[u8]) -> bool {
     // The first line that is not empty: of an empty line, at most the LF remains.
     let line = head.split(|&b| b == b'\r').find(|line| line.len() > 1);

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 from clients import connect
@@ -306,3 +307,45 @@ def test_an_archive_says_its_commit(tmp_path):
     # Every path is there, from the folder of the crate: cargo builds again and again for one that is not.
     for path in re.findall(r"rerun-if-changed=(.*)", in_clone):
         assert (ROOT / "src/server" / path).exists(), path
+
+
+HANGS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+typedef int (*look_up)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **found) {
+    if (name && !strcmp(name, "hangs.test")) sleep(60);
+    return ((look_up)dlsym(RTLD_NEXT, "getaddrinfo"))(name, port, hints, found);
+}
+"""
+
+
+def test_a_name_lookup_that_hangs_ends_with_the_time_limit_of_the_command(tmp_path, started):
+    (tmp_path / "hangs.c").write_text(HANGS)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "hangs.so", tmp_path / "hangs.c", "-ldl"], check=True)
+    env = {**os.environ, "LD_PRELOAD": str(tmp_path / "hangs.so")}
+    publish = {scheme: ["publish", f"{scheme}://hangs.test:1", "name", "text"] for scheme in ("nats", "redis")}
+    commands = {
+        ("no answer within 5 s",): (["top", "--once", "hangs.test:1"], ["disconnect", "--user", "ann", "http://hangs.test:1"]),
+        ("hangs.test", "the lookup of the name took too long"): (["tail", "ws://hangs.test:1"], *publish.values()),
+    }
+
+    def start(argv):
+        process = Process([weirgate_binary(), *argv], env=env)
+        started.append(process)
+        return process
+
+    running = [(start(argv), words) for words, all_of_them in commands.items() for argv in all_of_them]
+    # A signal ends the command at once.
+    stopped = [start(argv) for argv in publish.values()]
+    time.sleep(1)
+    for process in stopped:
+        process.send(signal.SIGINT)
+        assert process.wait(3) == 0
+        process.logs("published 0 messages on name")
+    for process, words in running:
+        assert process.wait(20) == 1
+        process.logs(*words)

@@ -96,6 +96,24 @@ async def test_a_user_who_may_make_no_stream_is_ready_within_2_s(start_nats, sta
     await connection.close()
 
 
+async def test_the_log_names_the_missing_right_not_jetstream(start_nats, start_weirgate):
+    """Of two relayed subjects, the user may not ask about the stream of one; then it loses the right to ask about the consumer of the other."""
+    server, env = a_server_with_user(start_nats, json.dumps(READS + MAKES_CONSUMERS))
+    connection, streams = await owner(server)
+    for name in ("NEWS", "DEPTH"):
+        await streams.add_stream(StreamConfig(name=name, subjects=[f"{name.lower()}.*"]))
+    weirgate = start_weirgate("levels", "--market", "off", "--relay", "news.flash=news,stream=NEWS", "--relay", "depth.es=depth,stream=DEPTH", env=env)
+    weirgate.logs("a subject cannot be relayed", "publish to $JS.API.STREAM.INFO.DEPTH")
+    server.reload(USER.format(publish=json.dumps([right for right in READS + MAKES_CONSUMERS if "CONSUMER.INFO" not in right])))
+    # JetStream counts as silent after 6 s without an answer.
+    weirgate.logs("nothing is known about a consumer", "publish to $JS.API.CONSUMER.INFO.NEWS.gateway_news")
+    assert "-js" not in weirgate.log() and "JetStream does not answer" not in weirgate.log(), weirgate.log()
+    server.reload(USER.format(publish=json.dumps([*READS, *MAKES_CONSUMERS, "$JS.API.*.INFO.DEPTH", "$JS.API.CONSUMER.*.>", "$JS.API.STREAM.MSG.GET.*"])))
+    await until(lambda: weirgate.ready_status() == 200, 30, "/ready")
+    weirgate.logs("a subject is relayed again", "depth.es")
+    await connection.close()
+
+
 async def test_a_user_who_may_make_nothing_reads_the_durable_of_an_administrator(start_nats, start_weirgate):
     server, env = a_server_with_user(start_nats, json.dumps(READS))
     connection, streams = await owner(server)

@@ -126,7 +126,15 @@ fn an_answer_over_its_limit_is_not_read_to_its_end() {
         while say(stream, "64\r\n") && say(stream, &"x".repeat(100)) && say(stream, "\r\n") {}
         false
     };
-    for script in [announced, endless] {
+    let many_lines: Script = |stream, _| {
+        let lines: String = (1..=101).map(|n| format!("X-{n}: 1\r\n")).collect();
+        say(stream, &format!("HTTP/1.1 200 OK\r\n{lines}\r\n")) && hang(stream)
+    };
+    let large_head: Script = |stream, _| {
+        let value = "x".repeat(200_000);
+        say(stream, &format!("HTTP/1.1 200 OK\r\nX: {value}\r\n\r\n")) && hang(stream)
+    };
+    for script in [announced, endless, many_lines, large_head] {
         assert_eq!(World::new(script).call(), Err(CallFailure::TooLarge));
     }
     let just: Script = |stream, _| ok(stream, &"x".repeat(1000));

@@ -275,6 +275,23 @@ fn a_large_push_goes_in_parts() {
     );
 }
 
+#[test]
+fn a_push_without_room_is_published_nowhere_and_the_response_says_so() {
+    let mut bus = Bus::new(2);
+    let key = bus.instances[1].connect("a");
+    let data = format!(r#"{{"x":"{}"}}"#, "é".repeat(2_000));
+    bus.instances[0].is_full = true;
+    let pushed = bus.push(0, &["a"], &data);
+    assert_eq!(bus.answer(0, pushed), (0, true, vec!["i1"]));
+    assert_eq!(bus.instances[0].stats.sent.get(), 0);
+    bus.instances[0].is_full = false;
+    let pushed = bus.push(0, &["a"], &data);
+    assert_eq!(bus.answer(0, pushed), (1, true, vec![]));
+    assert_eq!(bus.instances[1].world.texts(key), [event(&data)]);
+    assert_eq!(bus.instances[1].ignored("incomplete"), 0);
+    assert_eq!(losses(&bus).0, 1, "the other instance knows of the first");
+}
+
 /// Pushes that instance 1 knows as lost, and a number that changes whenever some may be.
 fn losses(bus: &Bus) -> (u64, u64) {
     let stats = &bus.instances[1].stats;

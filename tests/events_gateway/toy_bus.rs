@@ -31,6 +31,8 @@ pub(super) struct Instance {
     pub(super) told: Vec<(u64, PushOutcome)>,
     /// Pushes of others are delivered, and the answer never leaves.
     pub(super) is_hung: bool,
+    /// Too much waits to be published for another push.
+    pub(super) is_full: bool,
     /// Everything that it has published.
     pub(super) published: Vec<(To, Vec<u8>)>,
 }
@@ -76,6 +78,7 @@ impl Bus {
             is_connected: false,
             told: Vec::new(),
             is_hung: false,
+            is_full: false,
             published: Vec::new(),
         });
         self.connect(number, true);
@@ -185,8 +188,19 @@ impl Instance {
         carried: &mut VecDeque<(usize, To, Vec<u8>)>,
     ) {
         match action {
-            ExchangeAction::Publish { to, bytes, .. } if self.is_connected => {
-                carried.push_back((number, to, bytes));
+            ExchangeAction::Publish {
+                number: Some(push), ..
+            } if self.is_full => self.exchange.note_published(push, false),
+            ExchangeAction::Publish {
+                to,
+                messages,
+                number: push,
+            } if self.is_connected => {
+                if let Some(push) = push {
+                    self.exchange.note_published(push, true);
+                }
+                let messages = messages.into_iter();
+                carried.extend(messages.map(|bytes| (number, to.clone(), bytes)));
             }
             ExchangeAction::Publish { .. } => {}
             ExchangeAction::Deliver {

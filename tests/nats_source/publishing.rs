@@ -37,7 +37,7 @@ impl Talking {
     }
 
     fn publish(&self, subject: &str, text: &str) {
-        let published = self.publisher.publish(&subject.into(), text.into());
+        let published = (self.publisher).publish(&subject.into(), vec![text.into()]);
         assert!(published, "room for {text}");
     }
 

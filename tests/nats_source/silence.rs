@@ -24,6 +24,8 @@ pub(super) const OF_THE_STREAM: Mute = (
 pub(super) fn deaf(server: &NatsServer) -> (nats::Connection, nats::Subscription) {
     let connection = nats::connect(server.url()).expect("a connection");
     let subscription = connection.subscribe("$JS.MUTE.>").expect("subscribed");
+    // The client writes on a thread of its own: a question that comes before the subscription has no responder.
+    connection.flush().expect("the server knows it");
     (connection, subscription)
 }
 

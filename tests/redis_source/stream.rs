@@ -280,6 +280,45 @@ fn readers_that_stand_still_do_not_keep_others_from_all_messages() {
     }
 }
 
+/// A client may lack a copy of the last message that it has.
+#[test]
+fn all_messages_after_one_begin_with_that_one_if_that_is_asked() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    (0..4).for_each(|n| add(&mut client, &[], n.to_string()));
+    let status = Arc::new(BusStatus::new(&[], 1));
+    let with_pages = source(settings(&server.url()), &status).with_pages();
+    let (source, interest) = with_pages.expect("pages");
+    let events = run(source);
+    let all = |number, from: PageCursor| {
+        let names = Arc::from([TopicName::fixed("a")]);
+        let who = (number, ClientAddr::Unix);
+        interest.ask_all(Subscription::channel("a"), who, (Arc::new(from), names));
+        let mut came = Vec::new();
+        loop {
+            match events.recv_timeout(PATIENCE).expect("an end") {
+                BusEvent::LastValue { message, .. } => match message.place.position() {
+                    Some(position) => came.push(position.point),
+                    None => panic!("no position"),
+                },
+                BusEvent::RetainedEnd { cut, .. } => break (came, cut),
+                _ => {}
+            }
+        }
+    };
+    let (whole, _) = all(1, PageCursor::default());
+    let Point::Stored(second) = whole[1] else {
+        panic!("{whole:?}");
+    };
+    for (repeats, from) in [(false, 2), (true, 1)] {
+        let after = PageCursor {
+            repeats,
+            ..PageCursor::after(Some(second))
+        };
+        assert_eq!(all(2 + from as u64, after), (whole[from..].to_vec(), None));
+    }
+}
+
 /// A client takes a page of all messages. Meanwhile, a publisher who numbers the entries begins again.
 #[test]
 fn all_messages_of_a_stream_made_anew_between_two_pages_do_not_mix() {

@@ -79,6 +79,8 @@ impl CountedFeed {
                 .map(name)
                 .collect::<Result<_, _>>()?,
             feed_hash,
+            // 48 bits, as in the text of a mark. They come from the random keys of `RandomState`; the 0 does not
+            // matter.
             nonce: RandomState::new().hash_one(0) >> 16,
             next_counter: 0,
             count: Count::Waits,
@@ -196,6 +198,7 @@ impl CountedFeed {
         let Some(own) = self.index_of(subscription) else {
             return Some(Place::Outside);
         };
+        // Names that are not subscribed rank behind all that are.
         let rank = |index: usize, name: &Name| (!name.is_subscribed, index);
         let own_rank = rank(own, &self.names[own]);
         let subject = subject.as_ref();
@@ -218,6 +221,7 @@ impl CountedFeed {
 
     fn next_place(&mut self) -> Place {
         let Count::Since(mark, count) = &mut self.count else {
+            // It is of the feed, but without a count there is no position.
             return Place::Kept(None);
         };
         *count += 1;

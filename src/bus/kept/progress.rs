@@ -42,6 +42,7 @@ impl SourceProgress {
             KeptEvent::Message { id, .. } | KeptEvent::Bad { id, .. } | KeptEvent::Head(id) => {
                 Some(Some(*id))
             }
+            // After a loss no entry is known; the other events say nothing of it.
             KeptEvent::Lost => Some(None),
             _ => None,
         });

@@ -109,7 +109,7 @@ impl StorageTime {
     }
 }
 
-/// The place of a message of a JetStream stream.
+/// The place of a message of a JetStream stream in the kept feed, with its position.
 pub(crate) fn place_in(stream: &str, id: StoredId) -> Place {
     Place::Kept(Some(Position::stored(
         Position::feed_hash(stream.bytes()),
@@ -212,6 +212,7 @@ impl StreamFeed {
                 BusEvent::of(message, is_deletion)
             }
             KeptEvent::Bad { id, why } => BusEvent::Skipped(SkippedMessage {
+                // An empty name: a stream has no subscription. The id says which entry it is.
                 subscription: Subscription::channel(""),
                 place: Place::Outside,
                 id: Some(id),

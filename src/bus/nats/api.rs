@@ -160,7 +160,7 @@ pub(super) trait JetStream {
     /// errors.
     fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
 
-    /// Gives later answers less time, because something else waits meanwhile.
+    /// Gives later answers less time, because something else waits meanwhile. By default, changes nothing.
     fn hurry(&mut self) {}
 
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered; and while the
@@ -291,6 +291,7 @@ fn finished_stream(answer: Json<'_>) -> Result<StreamAnswer, ApiError> {
 /// # Errors
 /// It has an error, or nobody answers the subject.
 pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
+    // The status of the server: nobody listens on the subject of the request.
     if answer.status.is_some() {
         return Err(ApiError::NoJetStream);
     }

@@ -1,6 +1,7 @@
 //! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is silent about a
 //! consumer, or failed to provide one. A fault of one subject does not affect the others. Subjects of optional streams
-//! are left out as long as the server has none of the streams.
+//! are left out as long as the server has none of the streams: each of their subscriptions has this decision, the same
+//! for all ([`Presence`]). A subject of any other stream is always `Wanted`.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ impl ConsumersSession<'_> {
             let mut specs = self.subscriptions.iter().map(|s| &s.spec);
             specs.all(|spec| spec.stream.as_deref() != Some(stream))
         };
+        // The streams of subjects are made when the subjects are attached.
         for stream in &self.settings.streams {
             if is_without_subject(&stream.name) {
                 ensure_stream(self.jetstream, stream)?;
@@ -186,19 +188,31 @@ impl ConsumersSession<'_> {
                 // JetStream has to answer first; silence counts as another failed attempt.
                 let is_silent = subscription.health.silent_for(now) >= reported_after;
                 if is_silent && subscription.attempts.is_due(now) {
-                    self.attach_failed(index, &NatsError::unanswered());
+                    let error = subscription.health.silence();
+                    self.attach_failed(index, &error);
                 }
                 continue;
             }
             if let Some(silent) = subscription.health.falls_silent(now, reported_after) {
-                tracing::warn!(
-                    subject = subscription.spec.subject,
-                    silent_ms = silent.as_millis() as u64,
-                    "JetStream does not answer about a consumer; the connection is well, and the \
-                     other subjects go on"
-                );
+                let subject = &subscription.spec.subject;
+                let silent_ms = silent.as_millis() as u64;
+                match subscription.health.not_permitted {
+                    Some(_) => tracing::warn!(
+                        error = %subscription.health.silence(),
+                        subject,
+                        silent_ms,
+                        "nothing is known about a consumer; the connection is well"
+                    ),
+                    None => tracing::warn!(
+                        subject,
+                        silent_ms,
+                        "JetStream does not answer about a consumer; the connection is well, and \
+                         the other subjects go on"
+                    ),
+                }
                 if let Some(consumer) = status_of(&self.relay.status, subscription) {
                     consumer.set_silent(true);
+                    // Not known.
                     consumer.set_lag(None);
                 }
             }
@@ -216,6 +230,7 @@ impl ConsumersSession<'_> {
         let now = Instant::now();
         let is_read = |s: &&Subscription| !s.presence.is_left_out();
         let mut read = self.subscriptions.iter().filter(is_read).peekable();
+        // If no subject is read, nothing can be silent.
         if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, reported_after)) {
             return Ok(());
         }
@@ -250,6 +265,7 @@ impl ConsumersSession<'_> {
         );
         let subject = &subscription.spec.subject;
         match attached {
+            // Not all that `fails_all_requests`: the other subjects may still get messages on this connection.
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
                 return Err(stop);
             }
@@ -305,9 +321,13 @@ impl ConsumersSession<'_> {
                 streams,
                 "one of these streams is there by now; their subjects are read too"
             ),
+            (true, false) if found == Presence::Forbidden => tracing::info!(
+                streams,
+                "this user may not ask for all of these streams ($JS.API.STREAM.INFO.*), and none \
+                 of the others is there; only the relays are read, and no stream is made (--market)"
+            ),
             (true, false) => tracing::info!(
                 streams,
-                is_forbidden = (found == Presence::Forbidden).then_some(true),
                 "none of these streams is there; only the relays are read, and no stream is made \
                  (--market)"
             ),

@@ -134,6 +134,7 @@ fn check_subject(
     let create = match ephemeral {
         true => Some(Action::CreateConsumer),
         false => {
+            // A stream that a start makes has no message.
             let last = info.as_ref().map_or(0, |info| info.state.last_seq);
             judge_durable(link, &target, last, found)?
         }
@@ -425,6 +426,7 @@ impl AccountRoom {
         let more = self.consumers.entry(name.to_owned()).or_default();
         *more += u64::from(self.processes);
         let limits = [Some(stream.config.max_consumers), of_account];
+        // Without a limit, nothing can be missing.
         let max = limits.into_iter().flatten().filter_map(limit).min()?;
         let (there, processes) = (stream.state.consumer_count, self.processes);
         let has = format!("it has {there} of {max} (max_consumers)");

@@ -106,6 +106,7 @@ fn report_sources(
             .iter()
             .cloned()
             .partition(|name| subjects.has_all_of(name));
+        // Of the other names, the stream holds a part (a pattern that is wider than the stream) or nothing.
         let (wider, beside): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|name| subjects.has_some_of(name));
@@ -176,6 +177,7 @@ fn check_last_values(
     let last_values = needs.jetstream.last_values.iter();
     let (about_a_stream, about_the_account): (Vec<Need>, Vec<Need>) =
         last_values.partition(|need| need.action.names_stream());
+    // Requests about the account name no stream and no consumer.
     let mut missing = link.missing_permissions(&about_the_account, &[Named::default()], action)?;
     let (streams, without) = streams_of_names(link, &needs.requests);
     for (why, streams) in without {

@@ -472,6 +472,7 @@ fn words_before_tls(mut rest: &[u8], limits: PayloadLimits) -> Option<String> {
 
 /// `CONNECT` with the log-in, and a `PING`. The answer shows that the server accepts the log-in.
 fn connect_line(info: &Info, login: &Login) -> Vec<u8> {
+    // `protocol` 1: the server may send further INFO lines.
     let mut connect = sonic_rs::json!({
         "verbose": false,
         "pedantic": false,

@@ -84,6 +84,7 @@ impl Plan<'_> {
         match self.start {
             Start::Sequence(sequence) => {
                 config["deliver_policy"] = "by_start_sequence".into();
+                // The first sequence of a stream is 1.
                 config["opt_start_seq"] = sequence.max(1).into();
             }
             Start::Time(unix_ns) => {
@@ -300,6 +301,7 @@ impl Consumer {
                 sequence: 0,
                 idle_beats: 0,
             },
+            // It listens already.
             listens => {
                 self.state = listens;
                 return;

@@ -173,6 +173,7 @@ impl JetStreamConnection {
             consumer = consumer.durable();
         }
         // First the subscription: without a listener another process would take the new consumer over.
+        // `None`: the consumer has no group.
         consumer.listen(None, self.connection.out());
         let made = loop {
             let request = plan.request(&spec.stream, Some(&consumer.deliver_subject));

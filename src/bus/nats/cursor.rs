@@ -23,6 +23,7 @@ impl Reached {
 /// The progress of a subscription, over all connections of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor {
+    /// When the stream was made, by its last state; 0 before the first.
     created_unix_ns: i64,
     /// The epoch of the positions: the stream's creation time, or a later number if the creation time would not make it
     /// greater.
@@ -57,12 +58,14 @@ impl Cursor {
     pub(super) fn observe(&mut self, stream: StreamHead) -> Observed {
         let is_same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {
+            // The first stream of this process.
             None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
             Some(reached) if is_same && stream.last_sequence < reached.sequence => {
                 self.start_over();
                 return Observed::WentBack;
             }
             _ if is_same => {}
+            // Another stream: it is read from its start, unless no message of the one before was relayed.
             reached => {
                 self.epoch = stream.created_unix_ns.max(self.epoch + 1);
                 self.reached = reached.map(|_| Reached::number(0));

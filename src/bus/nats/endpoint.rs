@@ -1,7 +1,7 @@
 //! A server: its URL, its addresses, and the other servers that it announces. Also hides the passwords of URLs.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
 use super::error::NatsError;
 use super::login::{Credentials, Info};
@@ -93,10 +93,10 @@ impl Endpoint {
         let unreachable = |source| self.unreachable(settings, source);
         let addresses: Vec<SocketAddr> = match self.address {
             Some(address) => vec![address],
-            None => (self.host.as_str(), self.port)
-                .to_socket_addrs()
-                .map_err(unreachable)?
-                .collect(),
+            None => {
+                let found = settings.lookup.addresses(&self.host, self.port);
+                found.map_err(unreachable)?
+            }
         };
         if addresses.is_empty() {
             let none = io::Error::new(ErrorKind::NotFound, "the name has no address");

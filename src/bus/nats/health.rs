@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::error::NatsError;
 use weirgate_runtime::Stall;
 
 /// A consumer is stalled if the server has held messages for this long and none was handed over.
@@ -23,6 +24,8 @@ pub(super) struct Health {
     pub(super) acks_refused: Option<Instant>,
     /// Whether [`Self::falls_silent`] has returned the present silence.
     is_silent: bool,
+    /// What this user may not do, if the server has refused a question since the last answer: the cause of the silence.
+    pub(super) not_permitted: Option<String>,
     /// Why messages do not arrive, by the server's last counts; `None`: they arrive, or none wait.
     pub(super) stall: Option<Stall>,
 }
@@ -48,6 +51,7 @@ impl Health {
             holds_since: None,
             acks_refused: None,
             is_silent: false,
+            not_permitted: None,
             stall: None,
         }
     }
@@ -55,7 +59,19 @@ impl Health {
     /// Records any answer of JetStream. Returns whether a silence ends.
     pub(super) fn note_received(&mut self, now: Instant) -> bool {
         self.last_received = now;
+        self.not_permitted = None;
         std::mem::take(&mut self.is_silent)
+    }
+
+    /// The error for the silence of JetStream.
+    pub(super) fn silence(&self) -> NatsError {
+        match &self.not_permitted {
+            Some(what) => NatsError::NotPermitted {
+                what: what.clone(),
+                fails_all_requests: false,
+            },
+            None => NatsError::unanswered(),
+        }
     }
 
     /// How long JetStream has been silent.

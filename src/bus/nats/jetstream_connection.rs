@@ -82,6 +82,7 @@ impl JetStreamConnection {
             last_sid: ANSWERS_SID,
             answer_timeout: ANSWER_TIMEOUT,
             set_aside: VecDeque::new(),
+            // So that the first call of `take_woken` arms the waker.
             is_woken: true,
         })
     }
@@ -313,6 +314,7 @@ impl JetStreamConnection {
     /// Sets aside everything that has arrived on a connection that has ended.
     pub(super) fn read_rest(&mut self) {
         for _ in 0..LAST_READS_MAX {
+            // An error says that nothing more can be read.
             if !self.set_next_read_aside(Instant::now()).unwrap_or(false) {
                 return;
             }

@@ -34,6 +34,7 @@ pub(super) fn look_back(
 ) -> Result<Option<Fetched>, LookBackError> {
     let (stream, subject) = (&target.stream, &target.subject);
     let is_good = |one: &Fetched| one.is_deletion || (limits.is_good)(subject, &one.payload);
+    // 0: no search is wanted.
     if limits.messages_max == 0 || is_good(newest) {
         return Ok(None);
     }

@@ -106,11 +106,13 @@ pub(super) struct Need {
 }
 
 impl Need {
+    /// A need without which the source does not work.
     pub(super) const fn must(action: Action) -> Self {
         let without = None;
         Self { action, without }
     }
 
+    /// A need whose lack has only the effect `without`.
     pub(super) const fn may(action: Action, without: &'static str) -> Self {
         let without = Some(without);
         Self { action, without }

@@ -300,6 +300,7 @@ fn message(line: &[u8], has_headers: bool) -> Result<Body, ProtocolError> {
         headers: Vec::new(),
         headers_left,
         payload_left,
+        // A carriage return and a line feed.
         end_left: 2,
     })
 }
@@ -395,7 +396,8 @@ impl AckSubject {
         // As bytes: for tokens as short as these, the search of `str` takes four times as long, for each message.
         let reply = reply.strip_prefix("$JS.ACK.")?.as_bytes();
         let tokens = reply.split(|byte| *byte == b'.');
-        // Domain and account; stream, consumer and deliveries.
+        // Without `$JS.ACK` there are seven tokens, or nine and more. Before the numbers are stream, consumer and
+        // deliveries; and before these, in the long form, domain and account.
         let before_numbers = match tokens.clone().count() {
             7 => 3,
             9.. => 5,

@@ -58,6 +58,7 @@ fn permission_of(subject: &str) -> String {
 /// [`AckSubject`](super::protocol::AckSubject)).
 fn acks(subject: &str) -> Option<Refusal> {
     let tokens: Vec<&str> = subject.strip_prefix(ACKS_PREFIX)?.split('.').collect();
+    // The long form begins with domain and account.
     let skip = if tokens.len() >= 9 { 2 } else { 0 };
     let [stream, consumer] = [skip, skip + 1].map(|at| tokens.get(at).map(|&t| t.to_owned()));
     Some(Refusal::Acks {

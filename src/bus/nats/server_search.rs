@@ -84,6 +84,7 @@ impl ServerSearch {
             *tries += 1;
             let others = match is_others_turn {
                 true => {
+                    // Each try at another server begins one host later.
                     let hosts = hosts_in_turn(learned.clone(), settings, connection, *tries / 2);
                     servers_of_first(&hosts, settings, connection.peer)
                 }
@@ -97,6 +98,7 @@ impl ServerSearch {
                 match log_in(&server, to, settings) {
                     ProbeResult::Silence => {}
                     found => {
+                        // A server that refuses the connection is not the one to try next.
                         *next = Some(server).filter(|_| found == ProbeResult::Answer);
                         return found;
                     }
@@ -278,6 +280,7 @@ fn ask_jetstream(
 ) -> Result<bool, NatsError> {
     let (mut connection, mut waiter) = open(endpoint, settings)?;
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
+    // The only subscription of this connection; it has no queue group.
     protocol::subscribe(connection.out(), &reply, None, 1);
     let of_streams = streams
         .iter()

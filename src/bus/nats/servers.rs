@@ -31,6 +31,7 @@ impl NatsServers {
         mut open: impl FnMut(&Endpoint) -> Result<C, NatsError>,
     ) -> Result<C, NatsError> {
         let begun = Instant::now();
+        // `Lost` is replaced by the error of each server that is tried; there is at least one.
         let (mut last, mut later) = (NatsError::Lost, Vec::new());
         let first = self.next.take().into_iter().map(Ok);
         let known = self.learned.clone().into_iter().map(Ok);

@@ -60,6 +60,7 @@ impl<'a> ConsumersSession<'a> {
             subscriptions,
             jetstream,
             search,
+            // It watches nothing until `set_up` makes the real one.
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
             standstills,
@@ -236,6 +237,7 @@ impl<'a> ConsumersSession<'a> {
         if acks_wait {
             self.jetstream.flush_and_wait();
         }
+        // A stop need not wait for this source any more.
         self.relay.link.set_owing(false);
     }
 
@@ -283,6 +285,10 @@ impl<'a> ConsumersSession<'a> {
             self.standstills.no_leader(stream, now);
             return Ok(());
         }
+        if let WatchdogAnswer::NotPermitted(what) = answer {
+            self.subscriptions[index].health.not_permitted = Some(what);
+            return Ok(());
+        }
         self.note_life(index, now);
         let subscription = &mut self.subscriptions[index];
         match answer {
@@ -323,6 +329,7 @@ impl<'a> ConsumersSession<'a> {
             // About a consumer no longer in use, or a stream still missing.
             WatchdogAnswer::Other
             | WatchdogAnswer::NoLeader
+            | WatchdogAnswer::NotPermitted(_)
             | WatchdogAnswer::Counted(..)
             | WatchdogAnswer::Gone(_)
             | WatchdogAnswer::Paused(_)
@@ -538,6 +545,7 @@ pub(super) fn status_of<'a>(
 /// Resets the status of the subscription's consumer.
 pub(super) fn reset_status(status: &BusStatus, subscription: &Subscription) {
     if let Some(consumer) = status_of(status, subscription) {
+        // Not known.
         consumer.set_lag(None);
         consumer.set_silent(false);
         consumer.set_stall(None);

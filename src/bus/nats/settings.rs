@@ -7,6 +7,7 @@ use super::endpoint::Endpoint;
 use super::error::NatsError;
 use super::login::{Credentials, Login, Tls, tls_config};
 use crate::LinkTimes;
+use weirgate_runtime::Lookup;
 use weirgate_wire::base::Secret;
 
 /// The name in the server's connection list.
@@ -39,11 +40,13 @@ pub struct NatsSettings {
     pub processes: u32,
     /// The times of the link to each server.
     pub times: LinkTimes,
+    /// The time that the lookup of a name may take.
+    pub lookup: Lookup,
     /// After this many milliseconds without an answer of JetStream about a consumer, while the link is well, the
     /// subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
     /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for each message
-    /// (levels contract: 4).
+    /// (only tests have another number than 4).
     pub backlog_quiet_min: u64,
     /// The search for the last good message of a subject when the newest message is bad.
     pub look_back: LookBack,
@@ -84,7 +87,7 @@ pub struct SubscriptionSpec {
 }
 
 impl NatsSettings {
-    /// Settings for plain subjects: no streams, no consumers, all other values as in the contracts.
+    /// Settings for plain subjects: no streams, no consumers, all other values as by default.
     pub fn plain(urls: &str, credentials: Credentials, tls: Tls) -> Self {
         Self {
             urls: urls.into(),
@@ -97,9 +100,11 @@ impl NatsSettings {
             ephemeral: true,
             processes: 1,
             times: LinkTimes::default(),
+            lookup: Lookup::default(),
             consumer_silence_max_ms: 30_000,
             backlog_quiet_min: 4,
             look_back: LookBack {
+                // 0: no search.
                 messages_max: 0,
                 is_good: Arc::new(|_, _| true),
             },
@@ -110,6 +115,7 @@ impl NatsSettings {
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Result<Endpoint, NatsError>> {
         let text = self.urls.expose();
         let urls: Vec<&str> = split(&text).collect();
+        // Without a URL, the empty one is reported as bad.
         let urls = if urls.is_empty() { vec![""] } else { urls };
         let parsed: Vec<_> = urls.into_iter().map(Endpoint::parse).collect();
         parsed.into_iter()

@@ -33,6 +33,7 @@ pub(super) struct Standstills {
 /// A stream of which the leader has told something.
 #[derive(Debug)]
 struct Standstill {
+    /// The newest message that was ever stored; `None`: none so far, or not known.
     head: Option<StoredId>,
     /// When the newest message was first seen.
     since: Instant,
@@ -56,6 +57,7 @@ fn account_full(account: &Account, info: &StreamInfo) -> Option<StreamState> {
     let limits = account.limits();
     let (storage, bytes, bytes_max) = match info.limits.is_in_memory {
         true => ("memory", account.memory, limits.max_memory),
+        // 0: no limit.
         false => ("file", account.storage, limits.max_storage.unwrap_or(0)),
     };
     let bytes_max = limit(bytes_max)?;
@@ -83,6 +85,7 @@ impl Standstills {
     /// any connection, and may be why the last one was left.
     pub(super) fn forget(&mut self) {
         self.asked = None;
+        // The answer is unknown again, and so are the limits.
         (self.answer, self.account) = Default::default();
         for one in self.streams.values_mut().filter(|one| !one.lacks_leader) {
             one.set(None);
@@ -95,6 +98,7 @@ impl Standstills {
         self.streams.retain(|name, one| {
             let is_read = streams.contains(&name.as_str()) || some_wait && one.lacks_leader;
             if !is_read {
+                // It is no longer shown.
                 status.set_stream(name, None);
             }
             is_read
@@ -121,11 +125,13 @@ impl Standstills {
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 self.no_leader(stream, now);
             }
+            // JetStream refuses the question, but there is a leader that answers.
             Err(error) if error.is_an_answer() => {
                 if let Some(one) = self.streams.get_mut(stream) {
                     one.note_leader();
                 }
             }
+            // Without an answer of JetStream, nothing is known of the stream.
             Err(_) => {}
         }
     }
@@ -169,6 +175,7 @@ impl Standstills {
         let account = read_answer(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
         (self.answer, self.account) = match account {
             Ok(account) if account.limits.is_some() => (AccountAnswer::Room, account),
+            // An answer that cannot be read, or says nothing of limits, is none.
             _ => Default::default(),
         };
     }
@@ -242,6 +249,7 @@ impl Standstill {
             self.since = now;
             let more = before.map(|before| info.head_number().saturating_sub(before.major));
             if let Some(more @ 1..) = more {
+                // The new messages count as evenly spread over this time.
                 self.gaps.record(micros(still) / more);
             }
         }

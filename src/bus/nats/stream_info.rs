@@ -224,6 +224,7 @@ struct Replica {
 }
 
 impl Replica {
+    /// Whether the leader has heard of it lately. One of which it has not heard yet (0) counts as reached.
     fn is_reached(&self) -> bool {
         self.active < ELECTION_NS
     }
@@ -290,6 +291,7 @@ impl StreamInfo {
         check_made(&created)?;
         let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
+        // 0: the time is not known.
         let minor = unix_ns(&state.last_ts).unwrap_or(0);
         let copied = mirror.into_iter().chain(sources.unwrap_or_default());
         Ok(Self {

@@ -168,6 +168,7 @@ impl Subscription {
     }
 
     /// Reads from this consumer, and no more from the one before.
+    /// `None`: from none.
     fn replace_consumer(
         &mut self,
         attached: Option<Attached>,
@@ -241,6 +242,7 @@ impl Subscription {
         if quiet || before.is_none() {
             self.warm(last, jetstream, &settings.look_back, relay)?;
         }
+        // Only of the newest message the time is known, too.
         let at_consumer = newest.filter(|newest| newest.sequence == delivered);
         let reached = before
             .or(at_consumer)
@@ -418,6 +420,7 @@ impl Subscription {
         stream: StreamHead,
         start: u64,
     ) -> Result<Option<Attached>, NatsError> {
+        // On this connection, the server would refuse it again.
         if self.is_refused {
             return Ok(None);
         }
@@ -448,6 +451,7 @@ impl Subscription {
                 }
             },
             Durable::Unusable(why) => why,
+            // Missing again: another client has made and deleted it meanwhile.
             Durable::Taken | Durable::Missing => NotUsed::Taken,
         };
         self.log_state(DurableState::NotUsed(not_used));
@@ -483,6 +487,8 @@ impl Subscription {
     ) -> Result<u64, NatsError> {
         self.gap.clear();
         let Some(reached) = self.cursor.sequence() else {
+            // Nothing was handed over by this process, so all counts that the consumer still has to deliver, or to
+            // deliver again.
             return Ok(attached.pending + attached.ack_pending);
         };
         if last_sequence <= reached {

@@ -66,6 +66,8 @@ pub(super) enum WatchdogAnswer {
     State(Box<StreamInfo>),
     /// No server leads the stream of a consumer.
     NoLeader,
+    /// The server refuses the question: this user may not do this. Nothing is known of JetStream.
+    NotPermitted(String),
 }
 
 /// What the watchdog needs of the session.
@@ -361,6 +363,7 @@ impl Round {
                 Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
                     watched.went_back(look)
                 }
+                // Nothing is known of the message; the next round asks again.
                 Err(error) if is_away(&error) => Verdict::done(None),
                 // A message that is gone proves nothing.
                 Ok(_) | Err(_) => {
@@ -373,6 +376,7 @@ impl Round {
             }
             (Watched::Subject(_), InfoRequest::WhichStream) => judge_which_stream(answer),
             (Watched::Subject(_), InfoRequest::SubjectStream) => judge_subject_stream(answer),
+            // A question about something else than what is watched.
             _ => Verdict::done(None),
         }
     }
@@ -388,7 +392,7 @@ fn judge_which_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(Json::read(&answer)?)) {
         Ok(Some(stream)) => Verdict::ask_next(InfoRequest::SubjectStream, stream_info(&stream)),
         Ok(None) => Verdict::done([WatchdogAnswer::StreamExists(false)]),
-        Err(error) => Verdict::done(proof_of_life(&error)),
+        Err(error) => Verdict::done(said_by(error)),
     }
 }
 
@@ -397,7 +401,7 @@ fn judge_subject_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
         Ok(_) => Some(WatchdogAnswer::StreamExists(true)),
         Err(error) if error.stream_is_missing() => Some(WatchdogAnswer::StreamExists(false)),
-        Err(error) => proof_of_life(&error),
+        Err(error) => said_by(error),
     };
     Verdict::done(found)
 }
@@ -418,6 +422,7 @@ impl WatchedConsumer {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask_next(question, stream_info(&self.target.stream))
             }
+            // `None`: the last sequence of the stream was not asked for.
             found => self.verdict(found, None),
         }
     }
@@ -439,6 +444,7 @@ impl WatchedConsumer {
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 return Verdict::done([WatchdogAnswer::NoLeader]);
             }
+            // Without an answer, nothing is known.
             Err(_) => return Verdict::done(None),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
@@ -525,7 +531,7 @@ impl WatchedConsumer {
             Err(error) if error.consumer_is_missing() => Some(WatchdogAnswer::Gone(consumer)),
             Err(error) => {
                 tracing::debug!(%error, consumer, "no answer about a consumer");
-                proof_of_life(&error)
+                said_by(error)
             }
         }
     }
@@ -539,13 +545,18 @@ fn stream_info(stream: &str) -> ApiRequest {
     ApiRequest::of(Action::StreamInfo.subject_about(stream))
 }
 
-/// An answer of JetStream, even an error, shows that it works; any other error shows nothing.
-fn proof_of_life(error: &ApiError) -> Option<WatchdogAnswer> {
-    error.is_an_answer().then_some(WatchdogAnswer::Other)
+/// What an error says: that JetStream works, if it is an answer of JetStream; or why there is none, if the server refuses
+/// the question. Any other error says nothing.
+fn said_by(error: ApiError) -> Option<WatchdogAnswer> {
+    match error {
+        ApiError::NotPermitted(what) => Some(WatchdogAnswer::NotPermitted(what)),
+        error => error.is_an_answer().then_some(WatchdogAnswer::Other),
+    }
 }
 
 /// Whether the server delivers no more until something is acknowledged.
 fn is_full(info: &ConsumerInfo) -> bool {
+    // 0 or less: no limit.
     let allowed = usize::try_from(info.config.max_ack_pending).unwrap_or(0);
     allowed > 0 && info.num_ack_pending >= allowed
 }
@@ -669,6 +680,12 @@ mod tests {
         assert_eq!(watchdog.refused("other", now, &mut sent), None);
         let refused = watchdog.refused(&stream_info("S").subject, now, &mut sent);
         assert_eq!(refused, Some((0, pending())));
+        // A user that may not ask about the consumer.
+        let (mut watchdog, mut sent, now) = started(false);
+        let subject = consumer_info("S", "c").subject;
+        let refused = watchdog.refused(&subject, now, &mut sent);
+        let what = format!("publish to {subject}");
+        assert_eq!(refused, Some((0, vec![WatchdogAnswer::NotPermitted(what)])));
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn check_all(
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
     let mut servers = RedisServers::new(settings.clone())?.with_patience(patience);
+    // Nobody wakes this thread.
     let (mut waiter, _) = waiter("a question to Redis")?;
     if servers.has_sentinels() {
         ask_sentinels(&mut servers, &mut waiter, found)?;
@@ -174,6 +175,7 @@ fn check_stream(
 ) -> Result<(), RedisError> {
     let commands = [
         vec!["XREVRANGE", key, "+", "-", "COUNT", "1"],
+        // Of the highest id, which no entry has: only the right to use the command matters.
         vec!["XRANGE", key, "+", "+"],
         vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
     ];
@@ -208,11 +210,13 @@ fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>
         vec!["XINFO", "STREAM", key],
     ];
     let answers = server.ask(&commands)?;
+    // The server has ended the connection. The next question reports that.
     let [state, info] = &answers[..] else {
         return Ok(None);
     };
     Ok(match (state, info) {
         (Value::Error(_), _) => refusal(state),
+        // There is no stream yet, and so no counters.
         (_, Value::Error(words)) if words.starts_with(NO_KEY) => None,
         (_, Value::Error(_)) => refusal(info),
         (Value::Array(items), _) if StreamProof::read(items).counters.is_some() => None,

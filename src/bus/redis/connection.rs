@@ -107,6 +107,7 @@ impl<'w> Connection<'w> {
         let database = endpoint.database.to_string();
         let mut commands = Vec::new();
         match (&endpoint.username, password) {
+            // Without a password here, the user has to be one that accepts any (`nopass`).
             (Some(user), _) => commands.push(vec!["AUTH", user, password.unwrap_or("")]),
             (None, Some(password)) => commands.push(vec!["AUTH", password]),
             (None, None) => {}
@@ -218,6 +219,7 @@ impl<'w> Connection<'w> {
 
     /// Whether there may be something to read.
     pub(super) fn has_input(&mut self) -> Result<bool, RedisError> {
+        // Only looks: the time is over at once.
         self.waiter.wait(Instant::now()).map_err(RedisError::Lost)?;
         Ok(self.waiter.readable)
     }
@@ -290,6 +292,7 @@ impl<'w> Connection<'w> {
         patience: Duration,
     ) -> Result<Value, RedisError> {
         let answers = self.ask(&[command], patience)?;
+        // There is an answer: without any, `ask` returns an error.
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 

@@ -49,6 +49,8 @@ pub(super) struct MarkedFeed {
     publishes: bool,
     /// When to request their channel again, if it was refused.
     request_at: Option<Instant>,
+    /// Whether the log says that the channel was refused on this connection.
+    is_refusal_logged: bool,
     /// Whether [`Self::holds`] was true at the last look.
     held: bool,
     /// The times in [`Learned`] and [`ToPublish`] count from here.
@@ -83,6 +85,7 @@ impl MarkedFeed {
             next: None,
             publishes: false,
             request_at: None,
+            is_refusal_logged: false,
             held: false,
             origin: Instant::now(),
             is_shared: false,
@@ -115,7 +118,7 @@ impl MarkedFeed {
     /// Resets the state for a new connection. `learned`: what the server has just said of its role.
     fn begin(&mut self, learned: Learned) {
         self.learned = Arc::new(learned);
-        (self.next, self.request_at) = (None, None);
+        (self.next, self.request_at, self.is_refusal_logged) = (None, None, false);
         (self.publishes, self.held, self.is_shared) = (false, false, false);
     }
 
@@ -191,6 +194,8 @@ impl PubSubSession<'_, '_> {
         match (&mut self.kept, name) {
             (Some(kept), Value::Bulk(name)) if *name == kept.channel.as_bytes() => {
                 kept.publishes = true;
+                kept.is_refusal_logged = false;
+                // The first mark to publish is due at once.
                 kept.next = Some(Instant::now());
                 Ok(())
             }
@@ -204,6 +209,9 @@ impl PubSubSession<'_, '_> {
             return;
         };
         kept.request_at = Some(Instant::now() + RETRY_REFUSED);
+        if std::mem::replace(&mut kept.is_refusal_logged, true) {
+            return;
+        }
         tracing::warn!(
             channel = &*kept.channel,
             reason = shown_trimmed(words),
@@ -247,6 +255,7 @@ impl PubSubSession<'_, '_> {
         };
         let (holds, may_share) = (kept.holds(), kept.may_share());
         let is_in_doubt = std::mem::replace(&mut kept.held, holds) && !holds;
+        // A server that was no lone master has given no positions, so a doubt about its role changes nothing.
         if is_in_doubt && kept.learned.was_lone_master || kept.is_shared && !may_share {
             kept.is_shared = false;
             self.relay.status.set_positions_shared(false);
@@ -324,26 +333,19 @@ struct MarkThread {
 
 impl MarkThread {
     /// Publishes the marks that arrive: connects for the first one, and uses the connection for further ones until it
-    /// is of no use. Ends when nothing can send to this thread any more. Refused log-ins in a row are logged once.
+    /// is of no use. Ends when nothing can send to this thread any more.
     fn run(self, servers: RedisServers, mut waiter: Waiter) {
         let mut next = self.to_publish.recv().ok();
-        let mut was_refused = false;
+        let mut is_refusal_logged = false;
         while let Some(first) = next {
             let server = first.learned.server.clone();
             let connected = servers.connect_at(&mut waiter, server.as_ref());
-            let refused = connected
-                .as_ref()
-                .err()
-                .filter(|error| matches!(error, RedisError::Refused { .. }));
-            if let Some(error) = refused
-                && !was_refused
-            {
+            if let Some(error) = refusal_to_log(&connected, &mut is_refusal_logged) {
                 tracing::warn!(
                     %error,
                     "cannot log in to publish marks, so positions are valid on one connection only"
                 );
             }
-            was_refused = refused.is_some();
             let published = connected.and_then(|connection| self.publish_on(connection, first));
             next = published.unwrap_or_else(|error| {
                 // A mark is never published again.
@@ -370,16 +372,19 @@ impl MarkThread {
             let commands: Vec<_> = publish.chain(links).chain([vec!["HELLO"]]).collect();
             let answers = connection.ask(&commands, ANSWER_TIMEOUT)?;
             match (answers.first(), mark) {
+                // No mark was published.
                 (_, None) => {}
                 (Some(Value::Integer(_)), _) => learned.refused_ms.store(0, Relaxed),
                 (Some(Value::Error(words)), _) if words.starts_with("NOPERM") => {
-                    learned.refused_ms.store(next.at_ms.max(1), Relaxed);
-                    tracing::warn!(
-                        channel,
-                        reason = shown_trimmed(words),
-                        "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
-                         this connection only; trying again every 30 s"
-                    );
+                    // At least 1, because 0 means that the last mark was accepted.
+                    if learned.refused_ms.swap(next.at_ms.max(1), Relaxed) == 0 {
+                        tracing::warn!(
+                            channel,
+                            reason = shown_trimmed(words),
+                            "this user may not publish marks (+publish, &CHANNEL), so positions are \
+                             valid on this connection only; trying again every 30 s"
+                        );
+                    }
                 }
                 _ => return Err(connection.wrong("no number of receivers")),
             }
@@ -389,15 +394,36 @@ impl MarkThread {
             }
             learned.master_ms.store(next.at_ms, Relaxed);
             let links = links_in(&answers);
+            // 0 is the first answer of this connection, and the same hash means the same links: then no link has
+            // changed.
             if ![0, links].contains(&learned.links.swap(links, Relaxed)) {
                 learned.has_lost.store(true, Relaxed);
             }
             match self.to_publish.recv() {
                 Ok(mark) if Arc::ptr_eq(&mark.learned, &learned) => next = mark,
+                // It is of another connection of the reading thread, perhaps to another server.
                 Ok(mark) => return Ok(Some(mark)),
                 Err(_) => return Ok(None),
             }
         }
+    }
+}
+
+/// The refusal of a log-in, if the log does not say it yet. It is said once until a log-in succeeds, whatever else fails
+/// meanwhile: a server that restarts is away for a moment, and then refuses again.
+fn refusal_to_log<'a, T>(
+    connected: &'a Result<T, RedisError>,
+    is_logged: &mut bool,
+) -> Option<&'a RedisError> {
+    match connected {
+        Ok(_) => {
+            *is_logged = false;
+            None
+        }
+        Err(error @ RedisError::Refused { .. }) => {
+            (!std::mem::replace(is_logged, true)).then_some(error)
+        }
+        Err(_) => None,
     }
 }
 
@@ -412,6 +438,31 @@ mod tests {
     use weirgate_wire::auth::NameSyntax;
 
     #[test]
+    fn a_refused_log_in_is_logged_once_until_one_succeeds() {
+        let refused = || {
+            Err(RedisError::Refused {
+                server: "s".to_owned(),
+                command: "AUTH",
+                reason: "no".to_owned(),
+            })
+        };
+        let lost = || Err(RedisError::Silent(1));
+        let mut is_logged = false;
+        for (connected, is_to_log) in [
+            (lost(), false),
+            (refused(), true),
+            (refused(), false),
+            (lost(), false),
+            (refused(), false),
+            (Ok(()), false),
+            (refused(), true),
+        ] {
+            let logged = refusal_to_log(&connected, &mut is_logged);
+            assert_eq!(logged.is_some(), is_to_log, "{connected:?}");
+        }
+    }
+
+    #[test]
     fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
         let (marks, _to_publish) = bounded(1);
         let feed = CountedFeed::new(NameSyntax::Redis, Vec::new());
@@ -423,6 +474,7 @@ mod tests {
             next: None,
             publishes: true,
             request_at: None,
+            is_refusal_logged: false,
             held: true,
             origin: Instant::now() - 2 * ROLE_HOLDS,
             is_shared: false,

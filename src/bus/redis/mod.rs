@@ -132,10 +132,12 @@ impl RedisSource {
     }
 
     /// Connects and subscribes to all names, then relays messages until the connection is lost.
+    /// Never returns `Ok`.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.names.take_all();
         let server = connection.server();
+        // `false`: the bus answers, but not all names are subscribed yet.
         relay.status.set_up(false);
         if let Some(kept) = &mut self.kept {
             kept.connected(&mut connection, &relay.status)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::TryRecvError;
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, shown_trimmed};
@@ -18,7 +18,7 @@ use super::resp::Value;
 use super::servers::{RedisServers, waiter};
 use super::settings::RedisSettings;
 use crate::LinkTimes;
-use crate::publisher::{Outgoing, Publisher};
+use crate::publisher::{Outbox, Publisher};
 use crate::relay::{self, Bus, Relay};
 use crate::socket::Waiter;
 use weirgate_runtime::{BusStatus, Source, SourceLink, Wake};
@@ -36,7 +36,7 @@ pub struct RedisPublisher {
     servers: RedisServers,
     waiter: Waiter,
     status: Arc<BusStatus>,
-    outbox: Receiver<Outgoing>,
+    outbox: Outbox,
     wake: Wake,
     lines: LogBudget,
 }
@@ -65,14 +65,15 @@ impl RedisPublisher {
     }
 
     /// Connects, then publishes until the connection is lost.
+    /// Never returns `Ok`.
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
         // Messages from before this connection would be late.
-        self.outbox.try_iter().for_each(drop);
+        self.outbox.clear();
         relay.report_up()?;
         let mut session = PublishSession {
             connection,
-            outbox: &self.outbox,
+            outbox: &mut self.outbox,
             wake: &self.wake,
             lines: &mut self.lines,
             relay,
@@ -108,7 +109,7 @@ impl Bus for RedisPublisher {
 
 struct PublishSession<'a, 'w> {
     connection: Connection<'w>,
-    outbox: &'a Receiver<Outgoing>,
+    outbox: &'a mut Outbox,
     wake: &'a Wake,
     lines: &'a mut LogBudget,
     relay: &'a mut Relay<RedisError>,
@@ -130,6 +131,7 @@ impl PublishSession<'_, '_> {
             }
             return Ok(());
         }
+        // Silence counts from the last bytes, or from the command if it came later.
         let since = |asked: &Instant| self.connection.last_received().max(*asked);
         let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {
@@ -144,7 +146,7 @@ impl PublishSession<'_, '_> {
     /// Queues commands for the messages of the gateway, while few bytes wait.
     fn take(&mut self) -> Result<(), Stop> {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
-            match self.outbox.try_recv() {
+            match self.outbox.take() {
                 Ok(message) => {
                     let subject = message.subject.as_bytes();
                     let command = [b"PUBLISH".as_slice(), subject, &message.payload];

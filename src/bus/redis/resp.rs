@@ -97,9 +97,11 @@ pub struct RespReader {
 /// A string that is arriving.
 #[derive(Debug)]
 struct Bulk {
+    /// What has arrived of the part that is kept; how many bytes of that part are missing.
     kept: Vec<u8>,
     to_keep: usize,
     is_cut: bool,
+    /// How many bytes after that part are missing, which are dropped.
     to_discard: usize,
     /// How many bytes of the line end after the string are missing.
     to_end: usize,
@@ -177,6 +179,7 @@ impl RespReader {
     }
 
     /// Reads a value of a single line, or begins a longer value.
+    /// `None`: a longer value has begun.
     fn begin(&mut self, line: &[u8]) -> Result<Option<Value>, &'static str> {
         let line = line.strip_suffix(b"\r\n");
         let line = line.ok_or("a line that ends without a carriage return")?;
@@ -252,6 +255,7 @@ impl RespReader {
             }
             match self.open.pop() {
                 Some(whole) => value = whole.into_value(),
+                // It was open a moment ago, so this does not happen.
                 None => return Ok(None),
             }
         }

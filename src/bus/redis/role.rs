@@ -1,4 +1,5 @@
 //! What a server says of itself: whether it is a lone master, and its links to other servers.
+//! A lone master is a master without a cluster.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -21,6 +22,7 @@ pub(super) fn links_in(answers: &[Value]) -> u64 {
     for answer in answers {
         match answer {
             Value::Bulk(clients) => {
+                // Each connection of a client has an id of its own, so a new link has a new id.
                 let words = clients.split(u8::is_ascii_whitespace);
                 links.extend(
                     words

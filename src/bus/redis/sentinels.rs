@@ -13,7 +13,7 @@ use super::role::bulk_field;
 use super::servers::{OpenConnection, RedisServers, addresses, waiter};
 use super::settings::RedisEndpoint;
 use crate::socket::Waiter;
-use weirgate_runtime::detached;
+use weirgate_runtime::{Lookup, detached};
 
 /// While a connection exists, a sentinel is asked at this interval, the next one each time.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,6 +114,7 @@ impl RedisServers {
         waiter: &mut Waiter,
         index: usize,
     ) -> Result<NamedMaster, RedisError> {
+        // A sentinel has as long for each answer as for the connection.
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let name = self.settings.master_name.clone();
         let server = self.settings.server_now();
@@ -190,6 +191,7 @@ impl Watch {
         let Some(named) = answer else {
             return false;
         };
+        // After the last one, `in_turn` begins anew.
         self.next_sentinel = named.sentinel + 1;
         if name_same_server(&named.server, &self.named.server) {
             self.named.config_epoch = self.named.config_epoch.max(named.config_epoch);
@@ -226,7 +228,9 @@ pub(super) fn name_same_server(one: &RedisEndpoint, other: &RedisEndpoint) -> bo
     if one.host.eq_ignore_ascii_case(&other.host) {
         return true;
     }
-    let [ours, theirs] = [one, other].map(|endpoint| addresses(endpoint).unwrap_or_default());
+    // A name without an address is no other server than itself.
+    let of = |endpoint| addresses(endpoint, &Lookup::default()).unwrap_or_default();
+    let [ours, theirs] = [one, other].map(of);
     let mut ours = ours.iter().map(|address| address.ip().to_canonical());
     ours.any(|ip| theirs.iter().any(|their| their.ip().to_canonical() == ip))
 }

@@ -2,7 +2,7 @@
 //! connection while the first is silent.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::sentinels::NamedMaster;
 use super::settings::{RedisEndpoint, RedisSettings};
 use crate::probe::ProbeResult;
 use crate::socket::{Buffered, Waiter};
-use weirgate_runtime::{FailedAddresses, Wake, tls_roots};
+use weirgate_runtime::{FailedAddresses, Lookup, Wake, tls_roots};
 
 /// The longest silence during the TLS handshake and the log-in, if nobody has more [patience](RedisServers::with_patience).
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -120,6 +120,7 @@ impl RedisServers {
         waiter: &'w mut Waiter,
         server: Option<&(RedisEndpoint, SocketAddr)>,
     ) -> Result<Connection<'w>, RedisError> {
+        // `None`: there was no connection, so there is no server to name.
         let (endpoint, address) = server.ok_or_else(|| self.no_master(None))?;
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let tls = self.tls.as_ref();
@@ -143,7 +144,7 @@ impl RedisServers {
             source,
         };
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let found = addresses(endpoint).map_err(unreachable)?;
+        let found = addresses(endpoint, &self.settings.lookup).map_err(unreachable)?;
         let addresses = self.failed.in_order(found);
         let patience = self.patience / addresses.len().max(1) as u32;
         let patience = patience.max(HANDSHAKE_TIMEOUT);
@@ -211,13 +212,11 @@ impl RedisServers {
     }
 }
 
-/// The addresses of a server. The name lookup can take long.
-pub(super) fn addresses(endpoint: &RedisEndpoint) -> io::Result<Vec<SocketAddr>> {
+/// The addresses of a server. The name lookup can take as long as `lookup` lets it.
+pub(super) fn addresses(endpoint: &RedisEndpoint, lookup: &Lookup) -> io::Result<Vec<SocketAddr>> {
     match endpoint.socket {
         Some(_) => Ok(vec![NO_ADDRESS]),
-        None => Ok((endpoint.host.as_str(), endpoint.port)
-            .to_socket_addrs()?
-            .collect()),
+        None => lookup.addresses(&endpoint.host, endpoint.port),
     }
 }
 

@@ -326,6 +326,7 @@ impl PubSubSession<'_, '_> {
                 number,
             })?;
         }
+        // Before the bus is up, the source begins the feed, once all names are restored.
         match self.relay.is_up_now() {
             true => self.begin_feed(),
             false => Ok(()),

@@ -9,6 +9,7 @@ use url::{Host, Url};
 
 use super::error::RedisError;
 use crate::LinkTimes;
+use weirgate_runtime::Lookup;
 use weirgate_wire::base::{Secret, is_host, unix_socket_url};
 
 /// The default port of a Redis server.
@@ -38,6 +39,8 @@ pub struct RedisSettings {
     pub payload_bytes_max: usize,
     /// The time that an address may take to accept a connection, milliseconds.
     pub connect_timeout_ms: u64,
+    /// The time that the lookup of a name may take.
+    pub lookup: Lookup,
     /// The times of the link to the server.
     pub times: LinkTimes,
     /// Whether the bus counts as away while Redis refuses a wanted name, because the gateway needs all its names. If
@@ -46,7 +49,7 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
-    /// Settings for a server; everything else has the values of the contracts.
+    /// Settings for a server; everything else has its default value.
     pub fn new(server: RedisEndpoint) -> Self {
         Self {
             server,
@@ -58,6 +61,7 @@ impl RedisSettings {
             tls_client: None,
             payload_bytes_max: 16 * 1024 * 1024,
             connect_timeout_ms: 1_000,
+            lookup: Lookup::default(),
             times: LinkTimes::default(),
             needs_all_names: false,
         }
@@ -88,6 +92,7 @@ impl RedisSettings {
     /// the name, or all sentinels have TLS. The answer of a sentinel without TLS may come from an attacker, who has a
     /// certificate for a name of his own.
     pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
+        // Then the certificate must have the name that a sentinel reports.
         let is_reported = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
         match plain.next().filter(|_| is_reported) {

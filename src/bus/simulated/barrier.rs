@@ -1,4 +1,5 @@
-//! The liquidity at a price level: how resting orders build up, are used up, and come again.
+//! The liquidity at a price level: how resting orders build up, are used up, and come again. The
+//! numbers are made up.
 
 use weirgate_wire::base::SplitMix64;
 
@@ -41,6 +42,7 @@ impl Barrier {
 
     /// Advances by `dt_s` seconds with the spot at `distance` points.
     pub(super) fn advance(&mut self, dt_s: f64, distance: f64, random: &mut SplitMix64) {
+        // Every 14 seconds on average, the orders begin to be withdrawn, to return to the usual depth, or to pile up.
         if random.chance(dt_s / 14.0) {
             let draw = random.uniform();
             self.intent = if draw < 0.3 {
@@ -54,6 +56,7 @@ impl Barrier {
         let step = (dt_s / 5.0).min(1.0);
         let change = (self.base * self.intent - self.depth) * step
             + self.base * 0.05 * dt_s.sqrt() * random.normal();
+        // 1 at the level, 0 from 3 points on.
         let near = (1.0 - distance / 3.0).max(0.0);
         // Trading at the level eats up to a tenth of the usual depth a second.
         let fills = (self.base * 0.10 * near * dt_s * random.between(0.5, 1.5)).min(self.depth);

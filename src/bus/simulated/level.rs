@@ -146,6 +146,7 @@ impl Level {
         let flow = self.imbalance * self.outward() * 18.0;
         let approach = (self.approach_velocity * 1.5).tanh() * 26.0;
         let sweep = if self.is_swept(tape) { 10.0 } else { 0.0 };
+        // A level that was touched several times breaks more easily.
         let worn = (self.touches.min(4) as f64) * 1.5;
         let lean = barrier + fuel + worn + (flow + approach + sweep) * (0.3 + self.proximity());
         let raw = 47.5 + lean * (0.5 + 0.5 * self.proximity()) + 2.0 * random.normal();

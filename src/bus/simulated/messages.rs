@@ -9,7 +9,7 @@ use weirgate_wire::json::ObjectWriter;
 /// Levels within this distance of each other count as a confluence, in points.
 const CONFLUENCE: f64 = 2.5;
 
-/// Writes `levels.signals`, in the schema `levels.signals.v1` of the levels contract.
+/// Writes `levels.signals` (docs/reference/publish-levels.md).
 pub(super) fn levels_signals(unix_ms: i64, spot: &Spot, tape: &Tape, levels: &[Level]) -> String {
     let described = levels.iter().enumerate().map(|(i, level)| {
         let mut o = describe(level, tape);
@@ -25,6 +25,7 @@ pub(super) fn levels_signals(unix_ms: i64, spot: &Spot, tape: &Tape, levels: &[L
     let mut message = ObjectWriter::new();
     message.number("ts", unix_ms);
     let [last, bid, ask] = [spot.last(), spot.bid(), spot.ask()];
+    // A share of the ETF is worth about a tenth of the index.
     message.object("spy", quote([last, bid, ask].map(|points| points / 10.0)));
     message.object("es", quote([last, bid, ask]));
     message.array("levels", described);
@@ -113,7 +114,7 @@ fn traded(level: &Level, tape: &Tape) -> ObjectWriter {
     o
 }
 
-/// Adds the members about other levels within [`CONFLUENCE`] points of this one.
+/// Adds the members about other levels within [`CONFLUENCE`] points of this one. The formulas are made up.
 fn confluence(o: &mut ObjectWriter, level: &Level, levels: &[Level]) {
     let near =
         |other: &&Level| other.id != level.id && (other.price - level.price).abs() <= CONFLUENCE;
@@ -124,6 +125,7 @@ fn confluence(o: &mut ObjectWriter, level: &Level, levels: &[Level]) {
         .filter(|l| l.signal == level.signal)
         .count() as i64;
     let pressure = 1.0 - (-0.45 * count as f64 * (0.5 + level.barrier.ratio() / 2.0)).exp();
+    // A level with a name counts for one more than a strike.
     let rank = (count * 2 + level.touches.min(3) + i64::from(level.kind != "STRIKE")).min(10);
     let name = match rank {
         0 => "UNDEFINED",

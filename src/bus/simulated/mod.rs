@@ -3,6 +3,8 @@
 //! `SimulatedMarket` is pure and writes the messages that a bus would carry; [`SimulatedSource`] sends them at a
 //! steady rate. While the loop's channel is full, the source waits, and leaves out the messages that it missed: the
 //! next one has the newest state.
+//!
+//! The numbers of the model (rates, weights, thresholds) are made up, so that the messages look plausible.
 
 mod barrier;
 mod level;
@@ -74,6 +76,7 @@ impl SimulatedSource {
             let is_flow = sent % 2 == 1;
             let position = StreamPosition {
                 epoch,
+                // The two subjects are sent in turn, and each counts its own messages from 1.
                 sequence: sent / 2 + 1,
             };
             let payload = match is_flow {
@@ -106,6 +109,7 @@ impl Source for SimulatedSource {
 struct Schedule {
     start_us: u64,
     step_us: f64,
+    /// The number of the next message: its time is so many steps after the start.
     slot: u64,
 }
 
@@ -151,8 +155,8 @@ pub struct SimulatedSettings {
     pub seed: u64,
 }
 
-/// A plausible session of the ES future, as the JSON messages of the subjects `levels.signals` and `market.flow` (the
-/// input of the levels contract). Pure: time and seed are arguments. The floating-point functions are those of the
+/// A plausible session of the ES future, as the JSON messages of the subjects `levels.signals` and `market.flow`
+/// (docs/reference/publish-levels.md). Pure: time and seed are arguments. The floating-point functions are those of the
 /// platform, so the messages for a seed may differ between platforms in the last digit.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulatedMarket {

@@ -1,4 +1,5 @@
-//! The price of the simulated future: a random walk with changing regimes, pulled towards the opening price.
+//! The price of the simulated future: a random walk with changing regimes, pulled towards the opening price. The
+//! numbers are made up.
 
 use weirgate_wire::base::SplitMix64;
 
@@ -101,6 +102,7 @@ impl Spot {
             let moved = (self.mid - before) / dt_s;
             self.velocity = self.velocity * keep + moved * (1.0 - keep);
         }
+        // In about half of the steps there is a trade, more often of the side that is the aggressor.
         if random.chance(0.5) {
             self.at_ask = random.chance(0.5 + imbalance / 2.0);
         }

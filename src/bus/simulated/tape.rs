@@ -1,4 +1,5 @@
-//! The tape of the simulated future: volumes, imbalance, sweeps, trades and the top of the book.
+//! The tape of the simulated future: volumes, imbalance, sweeps, trades and the top of the book. The
+//! numbers are made up.
 
 use std::collections::VecDeque;
 
@@ -10,6 +11,7 @@ use super::spot::{Spot, TICK};
 const VOLUME_PER_S: f64 = 55.0;
 /// The time constant of the decaying sums of the volumes, in seconds.
 const WINDOW_S: f64 = 30.0;
+/// The trades that a message lists, the newest first.
 const TRADES_KEPT: usize = 12;
 /// Prices shown on each side of the book.
 pub(super) const BOOK_DEPTH: usize = 8;
@@ -91,6 +93,7 @@ impl Tape {
             self.push_trade(volume, unix_ms, spot, random);
         }
         for size in self.bid_sizes.iter_mut().chain(&mut self.ask_sizes) {
+            // The size at each price tends to 70 contracts.
             let pull = (70.0 - *size) * (dt_s / 5.0).min(1.0);
             *size =
                 (*size + pull + 28.0 * dt_s.min(1.0).sqrt() * random.normal()).clamp(1.0, 400.0);

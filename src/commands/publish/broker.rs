@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::{BrokerUrl, PublishCommand, PublishError, Stop};
 use weirgate_bus::nats::{NatsSender, NatsSettings, Tls};
 use weirgate_bus::redis::{RedisSender, RedisSenders, RedisSettings};
+use weirgate_runtime::Lookup;
+
+/// How long the lookup of the broker's name may take: as long as the broker's answer to a message.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A broker, with what each new connection to it needs.
 pub(super) enum Brokers {
@@ -31,14 +36,17 @@ impl Brokers {
                     ca: command.ca_file.clone(),
                     client: command.certificate.clone(),
                 };
+                let mut settings = NatsSettings::plain(url, credentials.clone(), tls);
+                settings.lookup = Lookup::until_stop(LOOKUP_TIMEOUT, stop.flag());
                 Self::Nats {
-                    settings: Box::new(NatsSettings::plain(url, credentials.clone(), tls)),
+                    settings: Box::new(settings),
                     jetstream: command.jetstream,
                     is_stopped: stop.flag(),
                 }
             }
             BrokerUrl::Redis(endpoint) => {
                 let mut settings = RedisSettings::new(endpoint.clone());
+                settings.lookup = Lookup::until_stop(LOOKUP_TIMEOUT, stop.flag());
                 settings.tls_ca_file.clone_from(&command.ca_file);
                 settings.tls_client.clone_from(&command.certificate);
                 Self::Redis {

@@ -24,6 +24,7 @@ impl<'s> StandardInput<'s> {
     /// false if that is not so by `until`.
     pub(super) fn is_ready(&self, until: Instant) -> io::Result<bool> {
         let stdin = io::stdin();
+        // Cannot fail for so short a time. `None` would mean to wait without an end.
         let tick = Timespec::try_from(TICK).ok();
         while !self.stop.is_asked() {
             let mut fds = [PollFd::new(&stdin, PollFlags::IN)];

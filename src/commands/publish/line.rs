@@ -111,6 +111,7 @@ pub(in crate::commands) fn read(matches: &ArgMatches, env: &Env) -> Result<Publi
             "--stream is for Redis; a JetStream stream stores its subjects by itself".into(),
         );
     }
+    // Random: each `RandomState` hashes the same number differently.
     let seed = RandomState::new().hash_one(0);
     let messages = match flag(matches, "message").as_deref() {
         Some("-") => Messages::Lines,
@@ -208,13 +209,14 @@ fn nats_login(creds: Option<PathBuf>, env: &Env) -> Result<Credentials, String> 
     }
 }
 
-/// Returns the Redis server of a URL. If the URL has no password, that of the environment counts: of `REDIS_URL` if it
-/// names the same server, or else `REDIS_PASSWORD`.
+/// Returns the Redis server of a URL. If the URL has no password, one in the environment counts: that of `REDIS_URL`,
+/// if it has one and names the same server, or else `REDIS_PASSWORD`.
 fn redis_endpoint(url: &str, env: &Env) -> Result<BrokerUrl, String> {
     let parsed = |url: &str| RedisEndpoint::parse(url).map_err(|error| error.to_string());
     let mut endpoint = parsed(url)?;
     if endpoint.password.is_none() {
         let server = |one: &RedisEndpoint| (one.host.clone(), one.port, one.socket.clone());
+        // A URL that cannot be read does not name this server.
         let ours = from_env(env, "REDIS_URL")?.and_then(|url| parsed(&url).ok());
         let password = from_env(env, "REDIS_PASSWORD")?;
         if let Some(ours) = ours.filter(|ours| server(ours) == server(&endpoint)) {

@@ -80,6 +80,7 @@ impl TailError {
             text: format!(
                 "the server closed the connection with code {code}{words}: {meaning}; {advice}"
             ),
+            // With these codes the server objects to this client or to what it sends (RFC 6455 §7.4.1).
             may_pass: !matches!(code, 1002 | 1003 | 1007..=1010),
         }
     }

@@ -127,6 +127,7 @@ pub(in crate::commands) fn read(
         Some(kind) => rows(Some(kind)),
         None => Rows::TAIL.settings(),
     };
+    // No gateway starts, so there is no check of its own.
     let checked = program.checked(rows, matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
     let target = target(program, matches, gateway, &checked)?;

@@ -100,6 +100,7 @@ impl Stop {
     pub(super) fn at_signals() -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in TERM_SIGNALS {
+            // Registered first, so that it finds `stop` still unset at the first signal. 1 is the exit status.
             flag::register_conditional_shutdown(*signal, 1, Arc::clone(&stop))?;
             flag::register(*signal, Arc::clone(&stop))?;
         }
@@ -238,6 +239,7 @@ impl Session<'_> {
                     code: CloseCode::Normal,
                     reason: "".into(),
                 };
+                // The command ends whether or not the server gets the frame.
                 let _ = link.close(Some(frame)).and_then(|()| link.flush());
                 return Ok(());
             }
@@ -324,6 +326,7 @@ impl Session<'_> {
                 self.closed = frame;
                 Ok(Next::GoOn)
             }
+            // Pings, which tungstenite answers, and pongs.
             Ok(_) => Ok(Next::GoOn),
             Err(Error::Io(error)) if is_timeout(&error) => self.silence(link),
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
@@ -518,6 +521,7 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
         Err(HandshakeError::Failure(Error::Io(error))) if is_timeout(&error) => {
             Err(no_response("its time is over".to_owned()))
         }
+        // A read that would block has reached the timeout of the socket.
         Err(HandshakeError::Interrupted(_)) => Err(no_response("its time is over".to_owned())),
         // As behind a proxy of TCP while the gateway restarts.
         Err(HandshakeError::Failure(

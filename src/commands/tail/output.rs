@@ -38,6 +38,7 @@ pub(super) struct Output {
     count: Option<u64>,
     /// The number of printed messages.
     messages: u64,
+    /// The text of the message that is printed; kept for its memory.
     line: Vec<u8>,
     rate: Option<Rate>,
 }
@@ -161,6 +162,7 @@ fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
     match (parts.next(), parts.next()) {
         (Some(head), Some(payload)) if Json::read(head).is_ok() => {
             render(style, head, line);
+            // The line break that `render` has added.
             line.pop();
             line.extend_from_slice(format!(" {}\n", escaped_bytes(payload, &[])).as_bytes());
         }

@@ -16,7 +16,7 @@ use sonic_rs::{JsonValueTrait, Value};
 use url::form_urlencoded;
 
 use self::page::Process;
-use super::admin::{self, AdminAddresses, refused};
+use super::admin::{self, AdminAddresses, detail, refused};
 use super::args::{For, switch, value};
 use super::link::Target;
 use super::program::{Exit, show};
@@ -30,7 +30,7 @@ use weirgate_wire::json::Json;
 const PATH: &str = "/operator/state";
 /// The path of searches for clients.
 const FIND_PATH: &str = "/operator/clients";
-/// What `top` can search for: the parameter of the request, and the help.
+/// What `top` can search for: the parameter of the request, the placeholder of the value, and the help.
 const FINDS: [(&str, &str, &str); 4] = [
     (
         "user",
@@ -230,6 +230,7 @@ impl TopCommand {
         };
         let (columns, lines) = (usize::from(columns), usize::from(lines));
         let of_tables = (lines / processes.len().max(1)).saturating_sub(FACT_LINES);
+        // Five tables, each with a line for the head.
         let rows = (of_tables / 5).saturating_sub(1).max(1);
         let page = page::cut(&page::page(processes, rows), columns, lines);
         format!("\x1b[H\x1b[J{page}")
@@ -271,19 +272,12 @@ fn fetch(admins: &AdminAddresses, target: &Target) -> Result<Value, String> {
             "what answers there is not a gateway's admin address, or is of another version of weirgate"
                 .to_owned()
         }),
-        (400, body) => Err(detail(&body)),
-        (status, _) => {
+        (400, body) => Err(detail(&body, "the gateway refuses the request")),
+        (status, body) => {
             let path = target.path.split('?').next().unwrap_or_default();
-            Err(refused(path, status))
+            Err(refused(path, status, &body))
         }
     }
-}
-
-/// What the gateway says is wrong with a request.
-fn detail(body: &[u8]) -> String {
-    let body = Json::read(body).ok();
-    let detail = body.and_then(|body| body.text(&["detail"]));
-    detail.unwrap_or_else(|| "the gateway refuses the request".to_owned())
 }
 
 /// Returns `None` if the text is not the state of a gateway.

@@ -67,6 +67,7 @@ pub(super) const FACTS: [FactsRow; 16] = [
 pub(super) struct RatesRow {
     /// Empty: the line continues the one before.
     pub(super) title: &'static str,
+    /// Members of the object `numbers`.
     pub(super) counters: &'static str,
 }
 

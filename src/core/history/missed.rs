@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cursor::KeptCursor;
 use super::found::Known;
-use super::search::Search;
+use super::search::HistorySearch;
 use super::wanted::Outcome;
 use crate::{CopyRank, Frame, NotRecovered, RetainedCut, TopicName};
 use weirgate_wire::admission::Permit;
@@ -26,7 +26,7 @@ pub struct Missed {
     /// The messages of all runs.
     count: usize,
     /// The search that is still under way.
-    pub(super) search: Option<Box<Search>>,
+    pub(super) search: Option<Box<HistorySearch>>,
     /// Further messages, whose frames are still to be made: each with the pattern that it is for. They are many, so they
     /// are made over several turns. Newest messages are found, and stand here, newest first.
     pub(super) unmade: ChunkedQueue<(Known, Option<TopicName>)>,

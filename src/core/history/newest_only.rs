@@ -38,7 +38,7 @@ fn order_of(entry: &KeptMessage) -> KeptOrder {
 
 /// The newest message of a topic.
 #[derive(Debug)]
-struct Newest {
+struct NewestMessage {
     topic: TopicIndex,
     entry: KeptMessage,
     /// The memory that counts for it and for its topic.
@@ -49,7 +49,7 @@ struct Newest {
 #[derive(Debug)]
 pub(super) struct NewestOnly {
     /// In the order of the feed.
-    entries: BTreeMap<KeptOrder, Newest>,
+    entries: BTreeMap<KeptOrder, NewestMessage>,
     by_topic: ExtendibleMap<TopicIndex, KeptOrder>,
     /// The messages without a number, in the order in which they came, each with the address for which it was read.
     /// Those with a number have come in the order of the feed, as in `entries`.
@@ -132,7 +132,7 @@ impl NewestOnly {
             entry.copies.is_empty(),
             "its place is not among those with copies"
         );
-        let newest = Newest {
+        let newest = NewestMessage {
             topic,
             entry,
             bytes,
@@ -144,7 +144,7 @@ impl NewestOnly {
     /// Removes the message of a topic.
     pub(super) fn remove(&mut self, topic: TopicIndex) -> Option<KeptMessage> {
         let place = self.by_topic.remove(&topic)?;
-        let Newest { entry, bytes, .. } = self.entries.remove(&place)?;
+        let NewestMessage { entry, bytes, .. } = self.entries.remove(&place)?;
         self.with_kept_copies.remove(&place);
         self.with_lent_copies.remove(&place);
         self.bytes -= bytes;

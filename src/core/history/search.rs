@@ -19,7 +19,7 @@ use weirgate_wire::base::ExtendibleMap;
 
 /// To pass over a message that stays alone of its topic takes as long as to pass over so many topics of the list.
 const LOOK_ALONE: usize = 16;
-/// Memory of a topic in [`Newest::seen`]: a hash table may be half empty.
+/// Memory of a topic in [`NewestWalk::seen`]: a hash table may be half empty.
 const SEEN_BYTES: usize = 2 * size_of::<(TopicIndex, usize)>();
 /// The most steps of matching in a search. They are some 0.1 s, all of it in the client's shares: enough for most
 /// patterns, of which a name takes few steps, and for some hundreds of steps for each of very many names.
@@ -27,7 +27,7 @@ const MATCH_STEPS_IN_ALL: usize = 100 * MATCH_STEPS_MAX;
 
 /// A search that is under way. It keeps little, because very many clients may search at the same time.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(super) struct HistorySearch {
     names: WantedNames,
     sought: Sought,
     /// The topics of which the search wants no message, as far as its steps have found out. `None` without patterns, or
@@ -49,11 +49,12 @@ enum Sought {
     /// All messages after a position, oldest first: next the one with this number.
     Missed { since: After, next: u64 },
     /// The newest messages of each topic, newest first.
-    Newest(Newest),
+    Newest(NewestWalk),
 }
 
+/// The walk from the newest message back, until each topic has enough.
 #[derive(Debug)]
-struct Newest {
+struct NewestWalk {
     /// How many of each topic.
     count: usize,
     /// How many were found, by topic.
@@ -69,7 +70,7 @@ enum NextNewest {
     Alone(KeptOrder),
 }
 
-impl Search {
+impl HistorySearch {
     fn new<'w>(wanted: impl Iterator<Item = &'w Wanted>, sought: Sought, until: u64) -> Self {
         Self {
             names: WantedNames::new(wanted),
@@ -106,7 +107,7 @@ impl Search {
 /// Takes what a step of a search finds.
 struct Finds<'m> {
     missed: &'m mut Missed,
-    /// As [`Search::bytes`].
+    /// As [`HistorySearch::bytes`].
     bytes: &'m mut usize,
     budget: FrameBudget,
 }
@@ -184,7 +185,7 @@ impl History {
         let names = good.map(|(wanted, _)| wanted);
         let next = since.whole() + 1;
         let sought = Sought::Missed { since, next };
-        let search = Search::new(names, sought, self.numbers.head);
+        let search = HistorySearch::new(names, sought, self.numbers.head);
         let (missed, found) = self.begin_search(search, budget);
         for outcome in &mut outcomes {
             *outcome = outcome.and(found);
@@ -201,17 +202,17 @@ impl History {
         budget: FrameBudget,
     ) -> (Missed, Outcome) {
         let until = self.numbers.head;
-        let sought = Sought::Newest(Newest {
+        let sought = Sought::Newest(NewestWalk {
             count,
             seen: ExtendibleMap::default(),
             next: NextNewest::Listed(until),
         });
-        let search = Search::new(wanted.iter(), sought, until);
+        let search = HistorySearch::new(wanted.iter(), sought, until);
         self.begin_search(search, budget)
     }
 
     /// Takes the first step of a search. If it is the last one, makes the first frames too.
-    fn begin_search(&mut self, search: Search, budget: FrameBudget) -> (Missed, Outcome) {
+    fn begin_search(&mut self, search: HistorySearch, budget: FrameBudget) -> (Missed, Outcome) {
         if search.names.is_empty() {
             return (Missed::default(), Ok(()));
         }
@@ -234,7 +235,7 @@ impl History {
     /// A message that it had not reached is no longer here, or what was found is too much.
     pub(super) fn continue_search(
         &mut self,
-        search: Box<Search>,
+        search: Box<HistorySearch>,
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Outcome {
@@ -250,7 +251,7 @@ impl History {
     /// Takes the next step of a search, which is left in `missed` if it is not over.
     fn search_next(
         &self,
-        mut search: Box<Search>,
+        mut search: Box<HistorySearch>,
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Outcome {
@@ -265,7 +266,7 @@ impl History {
     /// Looks at some messages, and notes in `search` how far it has come. Returns whether the search is over.
     fn search_step(
         &self,
-        search: &mut Search,
+        search: &mut HistorySearch,
         missed: &mut Missed,
         budget: FrameBudget,
     ) -> Result<bool, NotRecovered> {
@@ -332,7 +333,7 @@ impl History {
     /// Looks for the newest messages of topics, newest first. Returns whether the search is over.
     fn walk_back(
         &self,
-        newest: &mut Newest,
+        newest: &mut NewestWalk,
         until: u64,
         matching: &mut Matching<'_>,
         finds: &mut Finds<'_>,
@@ -394,7 +395,7 @@ impl History {
 
     /// For names without wildcards, counts the topics of which the list has wanted messages: the walk ends after these,
     /// and without any the list is not walked.
-    fn expect_listed(&self, newest: &Newest, matching: &mut Matching<'_>) {
+    fn expect_listed(&self, newest: &NewestWalk, matching: &mut Matching<'_>) {
         let Some(topics) = matching.exact_topics() else {
             return;
         };
@@ -415,7 +416,7 @@ impl History {
     /// message at which the next step goes on.
     fn walk_back_list(
         &self,
-        newest: &mut Newest,
+        newest: &mut NewestWalk,
         number: u64,
         matching: &mut Matching<'_>,
         finds: &mut Finds<'_>,

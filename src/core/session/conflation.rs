@@ -23,6 +23,7 @@ impl Session {
 
     /// Removes older frames of the same keys from a queue of at least three frames; returns frames and bytes.
     pub(crate) fn skip_to_newest(&mut self) -> (u32, usize) {
+        // Of two frames at most one would go, which is not worth a search.
         if self.queue.frames() < 3 {
             return (0, 0);
         }

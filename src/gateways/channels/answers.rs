@@ -15,7 +15,7 @@ use weirgate_core::{Core, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
 
-/// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the most").
+/// The longest wait for a bus that confirms at once, microseconds (protocol-channels.md, "Names and patterns").
 pub(super) const BUS_WAIT_US: u64 = 1_000_000;
 
 /// The most answers that may wait for a client. If more wait, the gateway stops reading the client.
@@ -301,6 +301,7 @@ impl ChannelsGateway {
         // The answers of an event stream go out together, after the last request.
         let (next, has_rest) = match client.is_stream() {
             true => (NextAnswers::All, client.has_rest()),
+            // The answers to earlier requests do not wait for the rest of a later one.
             false => (NextAnswers::First, false),
         };
         let has_more = core.has_requests(key) || has_rest;

@@ -46,6 +46,7 @@ pub(super) struct Renewals {
 impl Renewals {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
+            // A full bucket, whatever the time is.
             bucket: TokenBucket::new(per_second, 0),
             by_address: HashMap::default(),
             counted_from_us: 0,
@@ -155,7 +156,7 @@ impl ChannelsGateway {
             }
         };
         self.stats.count_renewal(Renewal::Accepted);
-        // Then all names of the client have been judged by these rights.
+        // If so, all names of the client have been judged by these rights already.
         let is_same = client.rights.have_same_names(&rights) && client.names_table == self.table;
         keep_apart(core, key, &rights);
         client.rights = rights;

@@ -49,6 +49,7 @@ impl ChannelsGateway {
         name: &TopicName,
         number: u64,
     ) {
+        // `false`: the bus does not refuse it.
         self.settle_kept(name, false);
         let requests = &mut self.names.requests;
         let Some(before) = requests.record_answer(name, number, BusAnswer::Confirmed) else {
@@ -83,9 +84,11 @@ impl ChannelsGateway {
         self.settle_kept(name, true);
         let requests = &mut self.names.requests;
         let Some(before) = requests.record_answer(name, number, BusAnswer::Refused) else {
+            // An answer to an earlier request for the name.
             return;
         };
         let names = self.with_covered(name);
+        // The first of the names is `name` itself.
         self.ask_for_each(name, &names[1..]);
         self.show_active(core, &names);
         if before != BusAnswer::Refused {
@@ -111,6 +114,7 @@ impl ChannelsGateway {
         if let Some(kept) = &mut self.kept
             && kept.settle(name.as_str(), is_refused)
         {
+            // All held names are checked again, from the first number on.
             self.moving = Some(0);
         }
     }
@@ -267,14 +271,15 @@ impl ChannelsGateway {
         if let Some(new) = new {
             core.note_new_names(new);
         }
+        // All held names are checked again, from the first number on.
         self.moving = Some(0);
         self.move_next(core, clients);
     }
 
     /// Moves the next held names to or from the feed, because the stream has other subjects, as many as there is time
-    /// for. Until its turn, a name that the stream has got comes as before. One that has left it comes again once the
-    /// bus has confirmed it: what was published meanwhile is lost. If the bus refuses other names of the feed than before,
-    /// the members of the next held names get an error.
+    /// for. Until its turn, a name that the stream has got comes as before. A name that has left the stream comes again
+    /// once the bus has confirmed the name: what was published meanwhile is lost. If the bus refuses other names of the
+    /// feed than before, the members of the next held names get an error.
     pub(super) fn move_next(&mut self, core: &mut Core, clients: &mut ByClient<ChannelsClient>) {
         while let (Some(id), Some(kept)) = (self.moving, &self.kept) {
             let has_id = id < self.names.numbers();
@@ -282,6 +287,7 @@ impl ChannelsGateway {
             let numbered = self.names.numbered(id);
             let numbered = numbered
                 .map(|(name, was_kept)| (name.clone(), was_kept, kept.covers(name.as_str())));
+            // Whether the messages of the name have come with the feed until now, and whether the feed has them.
             match numbered {
                 Some((name, true, false)) => self.move_out_of_feed(core, clients, &name),
                 Some((name, false, true)) => self.move_into_feed(core, clients, &name),
@@ -342,7 +348,7 @@ impl ChannelsGateway {
                 client.held.note_moved(false);
             }
             if self.retained.has_values {
-                // The answer was sent: the client is a member.
+                // 0: no answer has to be sent first, because the client is a member.
                 self.retained.want(name, key, 0);
                 self.retained.client_up(key);
             }
@@ -355,6 +361,7 @@ impl ChannelsGateway {
             self.patterns.add(HeldPattern {
                 name: name.clone(),
                 matcher,
+                // Patterns of the kept feed have no cover.
                 cover: None,
                 address: address.group(),
             });
@@ -413,6 +420,7 @@ impl ChannelsGateway {
         let patterns: Vec<TopicName> = match (is_kept, subject) {
             // Without its name, nobody knows which of these match.
             (true, None) if is_pattern => self.patterns.of_feed_within(syntax, topic),
+            // `None`: patterns of the kept feed have no cover.
             (true, _) => self
                 .patterns
                 .matching(topic.as_str(), None)

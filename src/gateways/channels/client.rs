@@ -30,7 +30,9 @@ pub struct ChannelsClient {
 /// State that few clients have: event streams, clients that send new tokens, requests and answers with very many names.
 #[derive(Debug, Default)]
 struct Rare {
+    /// The part of a request that is for a later turn.
     rest: Option<PendingRequest>,
+    /// Answers that go on in a later turn.
     sending: Option<Sending>,
     authenticated_us: Option<u64>,
     is_stream: bool,

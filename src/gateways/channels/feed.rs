@@ -114,6 +114,7 @@ impl ChannelsFeed {
             PayloadText::Payload => data.content = Content::Text,
             PayloadText::Made(text) => data = data.with_text(text.into()),
             PayloadText::TooLarge { .. } => data.is_text_too_large = true,
+            // The text is made when the first client needs it (`text_of` in `messages.rs`).
             PayloadText::Later | PayloadText::Unread | PayloadText::Bad(_) => {}
         }
         data.unix_ms = unix_ms;
@@ -150,7 +151,7 @@ fn read(payload: &[u8], bytes_max: usize) -> PayloadText {
 /// up to 18 ms.
 const RAW_LATER_BYTES_MAX: usize = 128 * 1024;
 
-/// How many times as long the text of a payload that is no JSON may be, and the bytes beside it.
+/// How many times as long the text of a payload that is no JSON may be, and the most bytes before and after it.
 const RAW_GROWTH: usize = 6;
 const RAW_BESIDE: usize = 16;
 
@@ -186,6 +187,7 @@ impl Feed for ChannelsFeed {
 
     fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
         match event {
+            // `None`: no question has brought it.
             BusEvent::Message(message) => out.extend(self.message(now, message, false, None)),
             BusEvent::Deleted(message) => out.extend(self.message(now, message, true, None)),
             BusEvent::LastValue {

@@ -14,6 +14,7 @@ pub(super) struct HeldNames {
     /// The address group that the names count for.
     address: ClientAddr,
     ids: Ids,
+    /// How many of the names are patterns.
     pub(super) patterns: u32,
     /// Names of the kept feed of which the client is a member.
     kept: u32,

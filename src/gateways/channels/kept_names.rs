@@ -136,8 +136,8 @@ impl KeptNames {
     }
 
     /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
-    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. Of a stream, a
-    /// pattern that is wider than its subjects brings only what the stream has: on the bus, weirgate would get the same
+    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. A pattern that is
+    /// wider than the subjects of a stream brings only what the stream has: on the bus, weirgate would get the same
     /// messages again, and also its own requests to JetStream and what JetStream delivers. A stream does not have under
     /// this name what it stores under another (`subject_transform`).
     pub(super) fn covers(&self, name: &str) -> bool {

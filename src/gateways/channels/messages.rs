@@ -1,4 +1,4 @@
-//! The messages to clients (contract channels: row messages): the gateway's own, and the messages of the bus. The
+//! The messages to clients (protocol-channels.md, "Messages"): the gateway's own, and the messages of the bus. The
 //! number of a message is known only when it is queued, so it is the first member after the type.
 //!
 //! A client gets a message of the bus as text; or, if it asks for binary messages, as a line of text and the bytes of the
@@ -27,6 +27,7 @@ use weirgate_wire::json::{ListWriter, ObjectWriter, quoted};
 /// An answer without its number and its time.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// The text before the number.
     prefix: &'static str,
     /// The first members of `subscribed`; `None` for other answers.
     entries: Option<Box<Entries>>,
@@ -43,7 +44,8 @@ struct Assembled {
     bytes: usize,
 }
 
-/// The outcome of the entries of a `subscribe`.
+/// The outcome of the entries of a `subscribe`. What a granted name *brings* ([`Brings`]): where its messages come
+/// from, how far back they reach, and how old the newest is.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     pub(super) granted: ListWriter,
@@ -341,7 +343,8 @@ const PREFIX: Prefix = Prefix::Seq(r#"{"type":"data","seq":"#);
 /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line
 /// feed and the payload. After `data`, a deletion has `"deleted":true`, a last value `"retained":true`; after the time
 /// comes `"recv_us":…` with `--stamp`. Each copy has its own position, because a client may lose its connection between
-/// two copies. For a slow client, only a newer copy for the same name or pattern replaces a copy.
+/// two copies. For a slow client, only a newer copy for the same name or pattern replaces a copy. `alive` counts
+/// the memory of the frame.
 pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
     let (message, content) = (copy.message, copy.content);
     let pattern = copy.pattern.map(TopicName::as_str);

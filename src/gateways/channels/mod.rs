@@ -6,9 +6,10 @@
 //! it resumes, from the answer on. While the bus is connected, `subscribed` waits until the bus has confirmed the
 //! names. The syntax of names and patterns depends on the bus ([`NameSyntax`]); everything else is the same on both.
 //!
-//! A new table of roles may arrive at any time, and decides every later request, and the rest of one under way: from what
-//! the client's token says, its rights are made again as for a new client. A client keeps the names that it holds until it
-//! unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
+//! A new table of roles may arrive at any time. It decides every later request, and what is left of a request under
+//! way: the client's rights are made again from what its token says, as for a new client. A client keeps the names that
+//! it holds until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the
+//! name.
 //!
 //! Begin with [`ChannelsGateway::handle_message`] below, then `request.rs`, `pending.rs` and `grant.rs`.
 //!
@@ -234,6 +235,7 @@ impl ChannelsGateway {
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
+            // 0: there are no last values, unless `with_retained` or `with_pages` follows.
             retained: Retained::new(settings.acl.syntax(), 0),
             past: Past::default(),
             kept: None,
@@ -362,6 +364,7 @@ impl ChannelsGateway {
         identity: &Identity,
         rights: Rights,
     ) -> ChannelsClient {
+        // The session exists, so the client has an address.
         let address = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         ChannelsClient::new(
             rights,
@@ -518,6 +521,7 @@ impl Gateway for ChannelsGateway {
         let answer = match client.requests.take(core.now(), &self.stats.access) {
             Rated::Dropped => None,
             Rated::DroppedWithError => {
+                // The message is not read, so the answer has no request id.
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
                 Some((answer, FollowUp::default()))
             }
@@ -632,6 +636,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        // With a subject, the topic is the pattern for which the bus has sent the message.
         let subject = publication.subject.as_deref();
         let name = subject.unwrap_or(publication.topic.as_str());
         // A message of a name that is no user's own: compressed messages to any client may refer to it.
@@ -683,6 +688,7 @@ impl Gateway for ChannelsGateway {
                 subject,
                 place,
             } => self.skipped(core, topic, subject.as_ref(), *place),
+            // For the history of the core.
             BusNotice::Feed(_) => {}
             BusNotice::Settled {
                 topic,

@@ -212,6 +212,7 @@ fn memory_bytes(syntax: NameSyntax, name: &str) -> u32 {
 impl OfAddress {
     fn new(sums: &[Quota; 3], address: ClientAddr) -> Self {
         Self {
+            // No amount yet. The time does not matter, because no permit for names is evicted.
             permits: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
             clients: ExtendibleMap::default(),
         }
@@ -313,6 +314,7 @@ impl Names {
                 clients: 0,
                 addresses: 0,
                 bytes,
+                // Nothing is requested yet: the caller sets the route.
                 route: Route::Kept,
                 has_left_feed: false,
                 is_refused_in_feed: false,
@@ -415,6 +417,7 @@ impl Names {
 
     /// Whether the messages of a held name come with the kept feed.
     pub(super) fn is_of_feed(&self, name: &TopicName) -> bool {
+        // Only for the kept feed, `of_route` returns true without a call of the closure.
         self.of_route(name, |_, _| false)
     }
 

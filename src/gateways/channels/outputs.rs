@@ -45,6 +45,7 @@ pub(super) fn carry_out(
                 names,
             } => {
                 let name = match name.as_str() {
+                    // The scope of a question about the whole stream.
                     "" => TopicName::fixed(syntax.everything()),
                     _ => name,
                 };

@@ -101,6 +101,7 @@ impl PastQuestion {
         Self {
             wait,
             stage: Stage::Waits,
+            // Until the name is asked for, which sets it.
             forgotten: 0,
             cut: None,
             unread: None,
@@ -110,8 +111,9 @@ impl PastQuestion {
         }
     }
 
-    /// Keeps a message that it has brought in the history, as long as the address of any client that waits has room
-    /// there: one that has none takes nothing from the others. What was kept for addresses without clients makes room.
+    /// Keeps in the history a message that the question has brought, if the address of any waiting client has room
+    /// there: an address without room takes nothing from the others. What was kept for addresses without clients makes
+    /// room.
     fn keep(
         &mut self,
         core: &mut Core,
@@ -467,7 +469,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Whether names that wait have their turn.
+    /// Whether clients are still to learn that their wait has ended, or to get their turns, or a name can be asked for.
     pub(super) fn has_past_work(&self) -> bool {
         let has_next = self.statuses.is_up() && self.past.has_next();
         self.past.has_ended() || self.past.has_returned() || has_next
@@ -522,6 +524,7 @@ impl ChannelsGateway {
             return;
         };
         let name_bytes = self.names.bytes();
+        // An address has clients if it holds memory of names.
         match question.keep(core, message, |client| name_bytes.of(client) > 0) {
             Ok(()) => {}
             Err(NotKept::Unread(id)) => self.past.unread(number, id),

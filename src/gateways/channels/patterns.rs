@@ -225,6 +225,7 @@ impl ChannelsGateway {
         if !publication.deliver {
             return;
         }
+        // `None`: patterns of the kept feed have no cover.
         for pattern in self.patterns.matching(publication.topic.as_str(), None) {
             core.publish_copy(publication, Some(pattern));
         }
@@ -233,6 +234,7 @@ impl ChannelsGateway {
         let topic = &publication.topic;
         let is_own = !self.syntax().is_pattern(topic.as_str());
         if is_own && (!self.has_stream() || self.names.is_of_feed(topic)) {
+            // `None`: the copy for the name itself.
             core.publish_copy(publication, None);
         }
     }

@@ -254,6 +254,7 @@ impl ChannelsGateway {
             }
             Verdict::Full(error) => {
                 request.entries.errors.push(&error);
+                // The entries after this one are not checked.
                 request.names = TextList::default();
             }
         }
@@ -295,6 +296,7 @@ impl ChannelsGateway {
             return !request.revoked.is_empty();
         };
         let Some(name) = self.names.held(&client.held, id) else {
+            // The client has lost it meanwhile.
             return true;
         };
         let is_first = request.check.is_none();

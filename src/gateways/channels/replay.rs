@@ -587,6 +587,7 @@ impl Retained {
         if let Some(replay) = client.and_then(|client| client.replay.replays.get_mut(&replay_key)) {
             let removed = replay.names.extract_if(.., |one| one.name == *name);
             let bytes = removed.map(|one| one.memory_bytes()).sum();
+            // 0: no other address holds a part of this memory.
             replay.memory.give_back(bytes, 0);
             if replay.names.is_empty() {
                 self.remove_replay(&replay_key, key);
@@ -632,6 +633,7 @@ impl ChannelsGateway {
                 continue;
             }
             let cut = Some(RetainedCut::Off);
+            // No messages, and so no position.
             let frame = Answer::last(core, &name, 0, cut, None);
             core.send(key, &frame);
         }
@@ -836,6 +838,7 @@ impl ChannelsGateway {
             }
             // Taken out, because the waiter counts the bytes that are sent to it.
             let (replay_key, mut replay) = replay.remove_entry();
+            // The last message of the stream that the client has got, and the last copy of it.
             let has = replay.cursor.stored();
             let names = replay.names.iter_mut();
             for name in names.filter(|one| one.is_for(subject)) {

@@ -1,4 +1,4 @@
-//! The parser of client messages (contract channels: row messages).
+//! The parser of client messages (protocol-channels.md, "Messages").
 
 use std::borrow::Cow;
 

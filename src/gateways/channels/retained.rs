@@ -73,7 +73,7 @@ pub(super) struct Retained {
     /// subject, by a hash of the subject, which takes less memory than the text.
     live: ExtendibleMap<TopicName, ExtendibleMap<u64, u64>>,
     hasher: RandomState,
-    /// Clients that have room for values and wait for a share; addresses take turns.
+    /// The line: clients that have room for values and wait for a share; addresses take turns.
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report a drained send queue.
     pub(super) undrained: Vec<SessionKey>,
@@ -83,7 +83,7 @@ pub(super) struct Retained {
     shares: BTreeSet<(u64, SessionKey)>,
     /// Bytes of values that may wait for all clients, including open questions.
     pub(super) bytes: Quota,
-    /// The number of the newest answer after which names are asked for.
+    /// The number of the newest answer (`subscribed`) after which names are asked for.
     answers: u64,
     /// The number of the newest live message of a pattern.
     pub(super) newest_live: u64,
@@ -342,6 +342,7 @@ impl Retained {
         let before = mem::replace(&mut wanted.state, ValuesState::Waits(0));
         wanted.cursor = cursor.unwrap_or_else(|| mem::take(&mut wanted.cursor));
         match before {
+            // It is in no question, and its answer may still have to be sent.
             ValuesState::Waits(_) => wanted.state = before,
             ValuesState::Asked(_) => self.unasked(key),
             ValuesState::Takes(_) => {}
@@ -411,6 +412,7 @@ impl ChannelsGateway {
         };
         let is_too_large = |core: &Core, key| value.body.is_too_large_for(core.content(key));
         let bytes_for = |key| match is_too_large(core, key) {
+            // It is not sent, so it takes no room.
             true => 0,
             false => frame_for(core, key).queue_bytes(),
         };

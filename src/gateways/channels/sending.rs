@@ -156,6 +156,7 @@ impl Sending {
         let (is_late, has_got_newer) = (self.is_late, self.has_got_newer(core, key));
         let mut holds = true;
         for resuming in self.resuming() {
+            // Each of these returns whether it has discarded something.
             holds &= !resuming.note_loss(core);
             if has_got_newer {
                 holds &= !resuming.give_up();
@@ -316,6 +317,7 @@ impl ChannelsGateway {
         let wants_end = *wants_end;
         // The client may have given it up since.
         if let Some(name) = names.pop().filter(|name| core.is_member(key, name)) {
+            // 0: its answer was sent before.
             self.retained.want_of_request(&name, key, 0, wants_end);
         }
         if names.is_empty() {

@@ -146,6 +146,7 @@ fn gateway(
     stats: &Arc<ChannelsStats>,
 ) -> Result<ChannelsGateway, RunError> {
     let bus_wait = match own.syntax() {
+        // Redis confirms at once.
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle(checked, own).time,
     };

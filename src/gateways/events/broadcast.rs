@@ -133,6 +133,7 @@ fn offset(error: &JsonError) -> usize {
         | JsonError::Syntax { offset, .. }
         | JsonError::NotUtf8 { offset }
         | JsonError::BrokenEscape { offset } => *offset,
+        // Not errors of a check, which alone is asked here.
         JsonError::NotAnObject | JsonError::TooManyMembers | JsonError::TooDense => 0,
     }
 }
@@ -283,6 +284,7 @@ fn deliver_copy(
     let mut sent = 0;
     for topic in devices {
         sent += core.member_count(&topic) as u64;
+        // The position of this device's own message.
         let place = match core.position_ahead(1) {
             Some(position) if is_kept => Place::Kept(Some(position)),
             Some(position) => Place::LeftOut(position),

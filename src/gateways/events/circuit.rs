@@ -16,8 +16,7 @@ use foldhash::quality::RandomState;
 
 use weirgate_wire::admission::ClientAddr;
 
-/// Failures in a row after which a service is not called for a while (contract: "A service that failed 20 times in
-/// a row").
+/// Failures in a row after which a service is not called for a while (protocol-events.md, "Services").
 const FAILURES_MAX: u64 = 20;
 /// The pause without calls; then a probe follows.
 const PAUSE_US: u64 = 1_000_000;
@@ -89,6 +88,7 @@ impl Circuit {
         self.note(client, now_us, Last::Failure);
         self.failures += 1;
         let is_of_several = self.failed.len() > 1;
+        // It was closed, or it was open for one address and is now for all.
         let opens = !self.is_open || is_of_several && !self.is_of_several;
         if opens && self.failures >= FAILURES_MAX {
             (self.is_open, self.is_of_several) = (true, is_of_several);

@@ -15,8 +15,8 @@ use weirgate_wire::Trace;
 use weirgate_wire::admission::{ClientAddr, Permit, TokenBucket};
 use weirgate_wire::base::allocated_bytes;
 
-/// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
-/// "Order").
+/// Messages of a connection that may wait; at the limit the gateway stops reading the connection (protocol-events.md,
+/// "Messages").
 pub(super) const WAITING_MAX: u64 = 64;
 
 /// The most bytes of the waiting messages; only the last message may exceed this.
@@ -251,6 +251,7 @@ impl Connection {
     pub(super) fn release_forwarded(&mut self) {
         let to_forward = self.to_forward();
         if let Some(EndedClient { messages, .. }) = &mut self.ended_client {
+            // The time does not matter, because these permits are not evicted.
             messages.set(to_forward, 0);
         }
     }

@@ -82,6 +82,7 @@ impl Decoding {
         self.plain.truncate(from + read);
         match self.plain.len() > self.bytes_max {
             true => Err(TooLarge),
+            // At the end of the body, or at an error, fewer bytes come than there is room for.
             false => Ok(read < step),
         }
     }

@@ -20,7 +20,7 @@ pub(super) struct DeviceMessage {
 }
 
 impl DeviceMessage {
-    /// Reads a message; `None` if the text is not JSON or has another shape (contract: row `bad_request`). Other
+    /// Reads a message; `None` if the text is not JSON or has another shape (protocol-events.md, "Messages"). Other
     /// members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let names = ["event", "request_id", "data"];

@@ -12,8 +12,8 @@ use crate::gateways::events::content_coding::{Decoding, TooLarge, coding, is_kno
 use crate::gateways::events::metrics;
 use crate::services::redirects::Redirects;
 use crate::services::{
-    ByService, Ended, Failure, FailureReason, Lease, OpenConnections, Policy, Pool, RequestMetrics,
-    RequestStats, Service, USER_AGENT,
+    ANSWER_HEAD_BYTES_MAX, ANSWER_HEADERS_MAX, ByService, Ended, Failure, FailureReason, Lease,
+    OpenConnections, Policy, Pool, RequestMetrics, RequestStats, Service, USER_AGENT,
 };
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -188,12 +188,15 @@ struct ServiceClient {
     limits: CallLimits,
     stats: Arc<RequestStats>,
     redirects: Redirects,
-    /// Log lines about answers that were evicted.
+    /// Log lines about answers that were evicted, and about heads that are too large.
     lines: RefCell<LogBudget>,
 }
 
 /// Log lines of a service a second.
 const LINES_PER_SECOND: u32 = 1;
+
+/// The time of the last progress of a whole body: bodies that are still being read are evicted first.
+const WHOLE_US: u64 = u64::MAX;
 
 impl ServiceClient {
     fn new(service: Service, path: &str, limits: CallLimits, open: OpenConnections) -> Self {
@@ -250,10 +253,10 @@ impl ServiceClient {
         lease: &mut Option<Lease<Full<Bytes>>>,
     ) -> Result<Received, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
-        // Without a place, because the gateway bounds the calls at once. No silence is excused: no client is
+        // Without a permit (`None`), because the gateway bounds the calls at once. No silence is excused: no client is
         // still sending the body.
         let sent = self.pool.send(None, request, || false).await;
-        let (response, connection) = sent.map_err(|failure| why(&failure))?;
+        let (response, connection) = sent.map_err(|failure| self.why(&failure))?;
         self.receive(response, lease.insert(connection)).await
     }
 
@@ -276,6 +279,33 @@ impl ServiceClient {
             }
         }
         request
+    }
+
+    /// Returns the failure of a call that has no response. If no connection became free in time, that is a timeout. Logs that
+    /// the head of the response was too large.
+    fn why(&self, failure: &Failure) -> CallFailure {
+        match failure.reason {
+            FailureReason::Unreachable | FailureReason::RequestBody => CallFailure::Unreachable,
+            FailureReason::HeadTooLarge => {
+                self.log_head_too_large();
+                CallFailure::TooLarge
+            }
+            FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
+        }
+    }
+
+    fn log_head_too_large(&self) {
+        let now = self.limits.clock.now();
+        if let Some(suppressed) = self.lines.borrow_mut().line(now) {
+            let service = self.pool.service().name();
+            tracing::warn!(
+                service,
+                suppressed,
+                head_bytes_max = ANSWER_HEAD_BYTES_MAX,
+                header_lines_max = ANSWER_HEADERS_MAX,
+                "the head of a service's response to a call is too large"
+            );
+        }
     }
 
     fn log_no_room(&self) {
@@ -310,11 +340,11 @@ impl ServiceClient {
         };
         let read = read_body(body, bytes_max, Some(held));
         let activity = lease.activity();
+        // No silence is excused.
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = read.await.ok_or(CallFailure::Timeout)?;
         let body = body.map_err(|error| self.failure(&error))?;
-        // A whole body counts as making progress from here on: bodies that are still being read are evicted first.
-        permit.set(body.len() as u64, u64::MAX);
+        permit.set(body.len() as u64, WHOLE_US);
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
@@ -440,25 +470,15 @@ impl ChargedDecoding {
     fn rewound(mut self) -> Self {
         self.decoding = self.decoding.rewound();
         let bytes = self.decoding.held_bytes() as u64;
-        self.permit.set(bytes, u64::MAX);
+        self.permit.set(bytes, WHOLE_US);
         self.permit.work();
         self
     }
 
     fn finish(self) -> (Vec<u8>, Permit) {
         let (body, mut permit) = (self.decoding.finish(), self.permit);
-        permit.set(body.len() as u64, u64::MAX);
+        permit.set(body.len() as u64, WHOLE_US);
         (body, permit)
-    }
-}
-
-/// Returns the failure of a call that has no response. If no connection became free in time, that is a timeout.
-fn why(failure: &Failure) -> CallFailure {
-    match failure.reason {
-        FailureReason::Unreachable | FailureReason::HeadTooLarge | FailureReason::RequestBody => {
-            CallFailure::Unreachable
-        }
-        FailureReason::Timeout | FailureReason::NoConnection => CallFailure::Timeout,
     }
 }
 

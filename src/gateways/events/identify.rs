@@ -138,6 +138,7 @@ fn answer(
     let position = core.position().filter(|_| is_recovered != Some(true));
     let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
     core.send(key, &frame);
+    // No status follows: devices get none.
     follow.send(core, key);
 }
 

@@ -50,6 +50,7 @@ where
         async move {
             let (access, answer, lines) = &*shared;
             let client = request.peer.client();
+            // No bytes yet: reading the body charges them.
             let mut permit = access.bodies.hold(client, 0, clock.mono_us());
             let headers = &request.head.headers;
             let answer = match access.body(headers, body, &mut permit, clock).await {

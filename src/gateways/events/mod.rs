@@ -309,6 +309,7 @@ impl EventsGateway {
         let mut device = None;
         let judged = tokens.judge(head, core.now(), |identity| {
             device = identify::device_of(identity, connection.asked_device())?;
+            // Devices have no role of this gateway, so the roles of the token count.
             let marks = identity.marks(None);
             core.check_not_cut_off(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
@@ -499,6 +500,7 @@ impl Gateway for EventsGateway {
         let id = u128::from(core.random()) << 64 | u128::from(core.random());
         let rate = self.settings.rate_per_second_milli;
         let burst = self.settings.rate_burst.max(1);
+        // The session exists, so the client has an address.
         let client = core.client_addr(key).unwrap_or(ClientAddr::Unix);
         let mut connection = Connection::new(
             URL_SAFE_NO_PAD.encode(id.to_be_bytes()),
@@ -566,6 +568,7 @@ impl Gateway for EventsGateway {
     ) -> bool {
         connection.is_leaving = true;
         self.advance(core, key, connection);
+        // The hub reads what is left.
         true
     }
 
@@ -585,6 +588,7 @@ impl Gateway for EventsGateway {
     /// off, or whose token has ended, only the call in flight goes on.
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Connection>) {
         let (mut connection, waits_max) = match closed {
+            // All of its messages may still wait for a service.
             Closed::Ended(connection, _) if !connection.token_end.has_come(core.now()) => {
                 (connection, u64::MAX)
             }
@@ -625,6 +629,7 @@ impl Gateway for EventsGateway {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
+        // 0: at once.
         let late_us = (!self.late.is_empty()).then_some(0);
         late_us.or(self.lines_due_us)
     }

@@ -33,7 +33,7 @@ impl Pusher {
         };
         let (sent, outcome) = oneshot::channel();
         let report = move |count| {
-            // The client may have gone.
+            // The service may have gone.
             let _ = sent.send(count);
         };
         let (bytes, to_loop, whole) = (body.len(), self.to_loop.clone(), body.clone());

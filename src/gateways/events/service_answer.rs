@@ -18,6 +18,7 @@ const CODING_MAX: usize = 64;
 /// Returns a reader that makes the answer to `message` from the service's answer.
 pub(super) fn reader(origin: Origin, message: Arc<DeviceMessage>) -> AnswerReader {
     AnswerReader::new(move |answer| match outcome(answer) {
+        // An answer of a service has no position.
         Ok(data) => Ok(response(&origin, message.request(), &data, None)),
         Err(why) => {
             let code = Code::UpstreamError;

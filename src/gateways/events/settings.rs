@@ -184,6 +184,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "route",
         Kind::Form(&ROUTES),
         &With::<EventsSettings, String> {
+            // The form has refused a text that does not parse.
             set: |events, text| events.routes = parse_routes(&text).unwrap_or_default(),
             get: |events| joined_by_space(&events.routes),
         },
@@ -232,7 +233,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .counts_all()
     .constant()
     .limit(
-        "the call waits; addresses take turns",
+        "the call waits; addresses take turns. With little memory, there are [fewer](#connections-to-services): 20 at \
+         `--memory-max` 64 MiB",
         Shows::Metric(MetricName::UPSTREAM_CALLS_IN_FLIGHT),
         "src/gateways/events/calls.rs::addresses_whose_calls_take_long_leave_slots_to_the_others",
     ),

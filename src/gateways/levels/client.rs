@@ -3,7 +3,7 @@
 //!
 //! `weirgate demo` works the same, and its page can ask for the figures of its connections. A tab names its connection
 //! in the query of the request: `/ws/stream?name=NAME`. Every client that knows the name may ask for the connection's
-//! figures.
+//! figures. A tab on the *slow line* gets its bytes slowly, at a pace that it chooses (`slow_line.rs`).
 
 use crate::gateways::shared::members::{max_hz, members, read_max_rate, text_of};
 use std::convert::Infallible;

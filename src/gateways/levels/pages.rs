@@ -30,6 +30,7 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
         let (tell, outcome) = oneshot::channel();
         // The browser may have disconnected.
         let tell = move |snapshot| drop(tell.send(snapshot));
+        // No connection has the empty name. Sending fails only after the end of the loop.
         let _ = asks.send((tab_name(query).unwrap_or_default(), Box::new(tell)));
         wake.wake();
         async move {

@@ -58,6 +58,7 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
         "relay",
         Kind::Form(&relay::FORM),
         &With::<LevelsSettings, String> {
+            // The form has refused a text that does not parse.
             set: |levels, text| levels.relays = relay::parse(&text).unwrap_or_default(),
             get: |levels| joined_by_space(&levels.relays),
         },
@@ -85,6 +86,7 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
         "endpoint",
         Kind::Form(&ENDPOINTS),
         &With::<LevelsFeedSettings, String> {
+            // The form has refused a text that does not parse.
             set: |levels, text| levels.endpoints = parse(&text).unwrap_or_default(),
             get: |levels| joined_by_space(&levels.endpoints),
         },
@@ -162,6 +164,7 @@ pub(super) fn nothing_to_read(checked: &Checked) -> Option<SettingsError> {
     let own: LevelsSettings = checked.get();
     let is_nothing = market(&own) == Market::Off && own.relays.is_empty();
     let allowed = "auto, on, or at least one --relay beside off";
+    // The second row is `--market`.
     is_nothing.then(|| checked.refused(OF_LEVELS[1].flag, &RefusedValue::new(OFF, allowed)))
 }
 

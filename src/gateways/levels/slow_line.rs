@@ -63,6 +63,7 @@ impl SlowLine {
             return Some(handover);
         };
         let client = std::mem::replace(&mut handover.stream, gateway);
+        // Without the timeout, a tab that takes no byte stays until its connection ends.
         let _ = client.set_write_timeout(Some(WRITE_TIMEOUT));
         // To the gateway, `/page/slow/ws/stream` is `/ws/stream`.
         let slow = "GET ".len().."GET".len() + DemoGateway::SLOW_PATH.len();
@@ -113,6 +114,7 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     SockRef::from(&listener).set_recv_buffer_size(1)?;
     let gateway = TcpStream::connect(listener.local_addr()?)?;
     let (relay, peer) = listener.accept()?;
+    // Another process of this machine has connected first.
     if peer != gateway.local_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -81,6 +81,7 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     let known: Vec<_> = KEYS.into_iter().chain(relayed).collect();
     let LevelsFeedSettings { endpoints, .. } = checked.get();
     let refused = endpoints.iter().filter_map(|e| e.unknown_key(&known));
+    // The first row is `--endpoint`.
     let flag = super::settings::OF_BOTH[0].flag;
     refused.map(|r| checked.refused(flag, &r)).collect()
 }
@@ -121,6 +122,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let question = StartQuestion::new(asked, move |_| for_question.check());
     let source = NatsSource::new(settings, Arc::clone(&status));
     let subscribing = Arc::clone(&status);
+    // The gateway as it is, and no further pages.
     plan.parts(
         |levels| levels,
         source,

@@ -40,7 +40,7 @@ const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 /// How often the end of a token is checked, because the wall clock may be set meanwhile.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
-/// The time at which a client's token ends, if the token has an end.
+/// The time at which a client's token ends, Unix milliseconds; `None` if the token has no end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::gateways) struct TokenEnd(Option<i64>);
 
@@ -121,12 +121,13 @@ impl RequestRate {
         if self.reported_us.is_some_and(is_recent) {
             return Rated::Dropped;
         }
+        // At least 1: 0 would be `None`, no error yet.
         self.reported_us = NonZeroU64::new(now.mono_us.max(1));
         Rated::DroppedWithError
     }
 
-    /// Charges a search for missed messages that found too many, 1/64 of the rate: such a search costs as much as many
-    /// messages.
+    /// Charges the client 1/64 of its rate for a search that found too many missed messages: such a search costs as
+    /// much as many messages.
     pub(in crate::gateways) fn charge_search(&mut self, now: Now) {
         self.bucket.take_part(SEARCHES_PER_SECOND, now.mono_us);
     }

@@ -64,6 +64,7 @@ impl KeyUpdates {
 /// The check of the URL of keys.
 fn question(url: &KeyUrl) -> StartQuestion {
     let (url, asked) = (url.clone(), format!("the key set at {}", url.shown()));
+    // The time limit of the check is not needed: a fetch blocks for five seconds at most.
     StartQuestion::new(asked.clone(), move |_| {
         let mut keys = KeySet::default();
         let found = url.fetch().map_err(|error| error.to_string());
@@ -163,6 +164,7 @@ impl Reload for Keys {
         let kept = |error| format!("{error}; the keys stay as they were");
         self.in_force().request_fetch();
         let Some(texts) = self.1.read_again().map_err(kept)? else {
+            // A file changed during the read; the next look for changes finds it.
             return Ok(Reloaded::Unchanged);
         };
         let Some(changed) = self.in_force().take_files(texts).map_err(kept)? else {

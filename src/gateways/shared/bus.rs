@@ -74,6 +74,7 @@ pub(in crate::gateways) fn nats(
         urls: urls.secret().clone(),
         urls_from: format!("--{flag}"),
         processes: checked.processes_to_start(),
+        // The empty text is not used: the URLs are above.
         ..NatsSettings::plain("", login.unwrap_or(Credentials::None), tls)
     };
     let files = settings.check_files("nats");

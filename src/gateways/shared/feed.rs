@@ -46,8 +46,8 @@ pub(in crate::gateways) fn check_size(payload: &[u8], bytes_max: usize) -> Resul
     Ok(())
 }
 
-/// The payload of a message is within the limit, but the text that clients without `payload=binary` get of it is over
-/// it.
+/// The payload of a message is within the limit, but the message as text is not. Clients without `payload=binary` get
+/// the text.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "as text it has {bytes} bytes, more than the allowed {bytes_max}: clients without payload=binary miss it"

@@ -68,7 +68,8 @@ impl Since {
     }
 }
 
-/// Ends a JSON object that lacks its `}`; a position, if given, becomes the last member.
+/// Ends a JSON object that lacks its `}`; a position, if given, becomes the last member. A client with several matching
+/// names gets a copy of a message for each: `copy` says which of these copies the object is.
 pub(in crate::gateways) fn append_end(
     frame: &mut FrameBuilder,
     position: Option<Position>,
@@ -203,6 +204,7 @@ impl Follow {
         let (mut missed, mut outcomes) = core.missed(self.recipient(key), since, &wanted);
         let made = self.make_all(core, key, &mut missed);
         for outcome in &mut outcomes {
+            // A fault in making the frames concerns all names.
             *outcome = outcome.and(made);
         }
         core.count_outcomes(&outcomes);
@@ -272,6 +274,7 @@ impl Follow {
 
     /// Sends the messages. Returns true if a status must follow them, for a client that holds a name of the feed.
     pub(in crate::gateways) fn send(self, core: &mut Core, key: SessionKey) -> bool {
+        // `true`: the caller sends the status only to a client that holds a name of the feed.
         let is_awaited = self.ends_with_status && self.position(core, key, true).is_none();
         core.send_missed(key, self.messages) || is_awaited
     }
@@ -315,7 +318,7 @@ pub(in crate::gateways) fn read_last(
 }
 
 /// Whether a client with a `last` gets the newest messages. It does not if the missed messages follow, if the history
-/// is off, or if the missed messages are too many.
+/// is off, or if the missed messages are too many. `missed` is the outcome of the `since`; `None` without a `since`.
 pub(in crate::gateways) fn gets_newest(missed: Option<Outcome>) -> bool {
     match missed {
         None => true,

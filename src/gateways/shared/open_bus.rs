@@ -62,6 +62,7 @@ impl BusReading<'_> {
             marks_channel: None,
             acl: None,
             has_last_values: false,
+            // As soon as the server confirms it.
             settle: Settle::NEVER,
         }
     }
@@ -98,6 +99,7 @@ pub(in crate::gateways) fn open(
     clock: Clock,
 ) -> Result<OpenBus, RunError> {
     let started_us = clock.mono_us();
+    // Without consumers to show: only levels has some.
     let status = Arc::new(BusStatus::new(&[], started_us));
     match bus {
         Bus::Redis(settings) => open_redis(
@@ -167,6 +169,7 @@ fn open_redis(
     let (mut source, interest) =
         RedisSource::new(settings, Arc::clone(&status)).map_err(redis_error)?;
     if let Some(feed) = subscribe_names(NameSyntax::Redis, &reading, &interest)? {
+        // Never empty: without a channel there is no kept feed.
         let marks = reading.marks_channel.unwrap_or_default();
         source = source.with_kept(feed, &marks).map_err(redis_error)?;
     }
@@ -312,6 +315,7 @@ fn redis_needs(acl: &Acl) -> RedisNeeds {
             continue;
         }
         requests.push(Subscription::pattern(name));
+        // In a pattern with a class or an escape, the replacement would give no name that it matches.
         if !name.contains(['[', '\\']) {
             let example = name.replace('*', "example").replace('?', "x");
             requests.push(Subscription::channel(example));

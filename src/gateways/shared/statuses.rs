@@ -119,6 +119,7 @@ impl Statuses {
         };
         self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));
         if core.is_notifying() {
+            // All clients get the same frame, so it has no position.
             core.set_loss_frame(self.frame(core, true, None));
         }
     }
@@ -132,8 +133,8 @@ impl Statuses {
     }
 
     /// Whether clients get a message with this place in the feed. While kept names are subscribed again after a loss,
-    /// messages have no position. They are not sent, because a client that resumes on another instance from its older
-    /// position would get them twice.
+    /// their messages have no position (`Kept(None)`). They are not sent, because a client that resumes on another
+    /// instance from its older position would get them twice.
     pub(in crate::gateways) fn passes(&self, place: Place) -> bool {
         self.is_up || place != Place::Kept(None)
     }
@@ -177,6 +178,7 @@ impl Statuses {
         });
         // Clients that connect during the round know of all losses.
         self.round = next.map(|next_slot| StatusRound { next_slot, losses });
+        // Until the round ends, its next part is due at once.
         self.due_us = Some(now_us);
         if self.round.is_none() {
             core.note_losses_known(losses);

@@ -72,6 +72,7 @@ pub(super) fn name_for_log(
     of_token: Option<&str>,
     head: &RequestHead<'_>,
 ) {
+    // A name that the client gives itself, and not one of its token.
     accepted.is_own_name = of_token.is_none();
     let own_name = || {
         let user = head.parameters("userId").find(|user| !user.is_empty());

@@ -13,6 +13,7 @@ use crate::gateways::shared::feed::{
     BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_integer, write_stamp,
 };
 use crate::gateways::shared::history::append_end;
+use crate::gateways::trades::candles::CANDLES;
 use weirgate_core::{
     BusEvent, BusMessage, BusNotice, CopyRank, EventReader, Feed, FeedLine, FeedSettings,
     FeedStats, Frame, FrameBytes, PayloadText, Place, Position, Publication,
@@ -117,6 +118,7 @@ impl TradesFeed {
             place: Place::LeftOut(position),
             ..Publication::new(
                 symbol(&message.subject)?.into(),
+                // Empty, because no client gets it.
                 Frame::text(&self.alive).finish(),
             )
         })
@@ -139,6 +141,7 @@ impl TradesFeed {
         out.extend_from_slice(br#"{"type":"trade","data":"#);
         match &message.text {
             PayloadText::Made(data) => out.extend_from_slice(data),
+            // Nested too deep (`read`), or not read before.
             _ => write_data(&message.payload, out)?,
         }
         let time_ms = broadcast_unix_ms(now, message);
@@ -249,7 +252,7 @@ impl Feed for TradesFeed {
 /// name of the form of a candles topic is not a symbol: the trade would go to the watchers of the candles.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;
-    (!symbol.starts_with("candle:")).then_some(symbol)
+    (!symbol.starts_with(CANDLES)).then_some(symbol)
 }
 
 #[cfg(test)]

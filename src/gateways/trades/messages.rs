@@ -1,4 +1,4 @@
-//! The messages to clients (contract: trades): success, error, status, pong and candles.
+//! The messages to clients (protocol-trades.md, "Messages"): success, error, status, pong and candles.
 
 use std::sync::Arc;
 

@@ -391,6 +391,7 @@ impl Gateway for TradesGateway {
         };
         let tokens = &self.settings.authenticator;
         let judged = tokens.judge(head, core.now(), |identity| {
+            // Clients have no role of this gateway, so the roles of the token count.
             let marks = identity.marks(None);
             core.check_not_cut_off(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
@@ -493,6 +494,7 @@ impl Gateway for TradesGateway {
         if self.statuses.passes(publication.place) {
             core.publish(publication);
         }
+        // The frame of a trade that was left out is empty: only its position counts, for the history.
         let is_left_out = matches!(publication.place, Place::LeftOut(_));
         if let Some(candles) = self.candles.as_mut().filter(|_| !is_left_out)
             && let Some(frame) = publication.frame()
@@ -523,6 +525,7 @@ impl Gateway for TradesGateway {
     fn poll_timeout(&self) -> Option<u64> {
         let candles = self.candles.as_ref().and_then(Candles::poll_timeout);
         let has_work = !self.ended_watches.is_empty() || self.users.has_work();
+        // 0: at once.
         let left = has_work.then_some(0);
         earliest([candles, self.statuses.due_us(), left])
     }

@@ -140,6 +140,7 @@ impl TradesRequest {
     /// Reads a message. Members outside the contract are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str, accepts: Accepts) -> Result<Self, BadRequest> {
         let names = ["action", "symbols", "interval", "since", "last", "status"];
+        // 0: no more values than the limit that all gateways have.
         let read = members_of_request(text, 0, names);
         let [action, symbols, interval, since, last, status] =
             read.map_err(|error| match error {

@@ -155,6 +155,7 @@ fn reading(checked: &Checked) -> BusReading<'static> {
 
 /// `ws-gateway-` and eight hexadecimal digits, new at each start.
 fn server_id() -> String {
+    // Any value: the keys of the hasher are random.
     let random = RandomState::new().hash_one(0) as u32;
     format!("ws-gateway-{random:08x}")
 }
@@ -190,7 +191,7 @@ fn health_route(telemetry: &Arc<Telemetry>) -> Route {
     })
 }
 
-/// Writes the head of `/stats`, and the line that is logged once a minute.
+/// Writes the head of `/stats`, and the line that is logged every `--stats-log-interval-ms`.
 #[derive(Clone)]
 struct Numbers {
     stats: Arc<TradesStats>,

@@ -30,12 +30,12 @@ struct User {
     /// The next connection of `waiting` whose request is judged before its deadline. `None`: no round is under way.
     /// They may be very many, so each request that was judged has the next one judged, in as many turns as it takes.
     next_to_judge: Option<SessionKey>,
-    search: Search,
+    search: DeadConnectionSearch,
 }
 
 /// The search for a user's dead connections, which lasts while requests wait.
 #[derive(Debug, Default)]
-struct Search {
+struct DeadConnectionSearch {
     /// The connections that are still to be pinged: those after this bound. `None`: all were pinged.
     rest: Option<Bound<SessionKey>>,
     /// The pinged connections without a sign of life, as far as the gateway knows.
@@ -66,6 +66,7 @@ impl User {
         let next = self.holders.range((rest, Unbounded)).next();
         let next = next.map(|(key, _)| *key);
         self.search.rest = next.map(Excluded);
+        // `probe` returns false for a client that cannot answer.
         match next {
             Some(key) if !self.waiting.contains(&key) && core.probe(key) => {
                 self.search.silent.insert(key);
@@ -189,9 +190,9 @@ impl Users {
         let is_first = user.waiting.is_empty();
         user.waiting.insert(key);
         if is_first {
-            user.search = Search {
+            user.search = DeadConnectionSearch {
                 rest: Some(Unbounded),
-                ..Search::default()
+                ..DeadConnectionSearch::default()
             };
             user.ping_next(core);
             while user.search.rest.is_some() && core.has_share() {
@@ -261,6 +262,7 @@ impl Users {
     pub(super) fn wait_until(&mut self, core: &Core, client: &HeldSymbols, due_us: u64) -> u64 {
         let search = self.user(client).map(|user| &user.search);
         let pinged_us = search.map_or(0, |search| match search.rest {
+            // Some are still to be pinged.
             Some(_) => core.now().mono_us,
             None => search.pinged_us,
         });

@@ -52,8 +52,8 @@ enum ConnectionSource {
 impl Admin {
     /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, another
     /// one ends, of the client address with the most connections that have nothing to do. If all have a request in
-    /// progress, one of an address with more connections than that of the new one ends, or else the new one waits
-    /// ([`Sharing::LargestFirst`]).
+    /// progress, a connection ends whose address has more connections than the address of the new one. If there is
+    /// none, the new one waits ([`Sharing::LargestFirst`]).
     pub const CONNECTIONS_MAX: usize = 64;
 
     /// The most connections that wait. Over the limit, the newest of the address with the most connections ends: if all
@@ -149,6 +149,7 @@ impl Accepting {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
                 // Everything after the accept is the same for all stream sockets.
                 let stream = stream.into_std()?;
+                // `None`: the kernel is not asked which process this is.
                 Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
             }
             Self::Handed(socket) => {
@@ -198,6 +199,7 @@ impl Connections {
         // The kernel reports the end of a connection even if bytes in front of the end are unread.
         let ends = streams.map(|(stream, _)| PollFd::new(stream, PollFlags::RDHUP));
         let mut ends: Vec<_> = ends.collect();
+        // The poll has a timeout of zero, so it does not wait.
         if ends.is_empty() || !poll(&mut ends, Some(&Timespec::default())).is_ok_and(|n| n > 0) {
             return;
         }
@@ -297,6 +299,7 @@ impl Connections {
             peer,
             permit,
         };
+        // `None`: a request for a WebSocket is refused.
         let served = connection::serve(Rc::clone(server), handover, None, stopping.clone());
         self.tasks.spawn_local(served);
     }

@@ -119,6 +119,7 @@ impl RequestBody {
     /// # Errors
     /// The body is too long, too slow or broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
+        // `None`: the bytes are not charged.
         read_body(self, bytes_max, None).await.map(Bytes::from)
     }
 

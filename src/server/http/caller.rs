@@ -33,6 +33,7 @@ impl Default for ClientAccess {
         Self {
             trusted_proxies: TrustedProxies::None,
             revoked: Revoked::default(),
+            // Without a sender: nobody is ever cut off.
             cuts: watch::channel(()).1,
             in_progress: InProgress::default(),
             clock: Clock::start(),
@@ -49,7 +50,7 @@ pub struct Caller {
     pub is_proxied: bool,
     /// The name in the certificate of the connection; `None` without one.
     certificate: Option<Arc<str>>,
-    /// Shared with the connection, which ends the request when its sender is cut off.
+    /// Empty until the token is judged. Shared with the connection, which ends the request when its sender is cut off.
     token: Arc<OnceLock<Known>>,
     access: Arc<ClientAccess>,
 }

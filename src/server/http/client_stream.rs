@@ -60,7 +60,7 @@ impl ClientStream {
         }
     }
 
-    /// Checks for input, encrypted or plain, without taking any.
+    /// Checks for input, encrypted or plain, without taking any. Ready with 0 at the end of the client's side.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self.has_input() {
             true => Poll::Ready(Ok(1)),
@@ -99,6 +99,7 @@ impl ClientStream {
 
     /// Resets the connection, and discards the bytes that the kernel still holds.
     pub(super) fn reset(self) {
+        // Cannot fail on an open socket.
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
@@ -108,6 +109,7 @@ impl ClientStream {
         if self.ends_answer != ends {
             self.ends_answer = ends;
             let linger = ends.then_some(Duration::ZERO);
+            // Cannot fail on an open socket.
             let _ = SockRef::from(&self.tcp).set_linger(linger);
         }
     }
@@ -212,6 +214,7 @@ impl AsyncWrite for ClientStream {
         let bytes_max = ready!(self.poll_bytes_to_seal(cx))?;
         let Self { tcp, tls, .. } = &mut *self;
         let Some(session) = tls else {
+            // Cannot be: without TLS the function has returned above.
             return Poll::Ready(Ok(0));
         };
         // One record for each call. What the socket does not take of it stays in the session, so all of it counts as

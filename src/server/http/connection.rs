@@ -44,6 +44,7 @@ pub(super) struct Server {
 impl Server {
     /// The bytes read so far of a client from which nothing was read yet: none.
     pub(super) fn nothing_read(&self, peer: &Peer) -> HeldBytes {
+        // 0: the first bytes will count as progress.
         HeldBytes::new(&self.settings.held, peer.client(), Vec::new(), 0)
     }
 
@@ -444,6 +445,7 @@ impl Unwritten<'_> {
         let (held, client) = (self.held, self.client);
         let permit = self
             .permit
+            // The amount is set below.
             .get_or_insert_with(|| held.hold(client, 0, now_us));
         let before = permit.amount();
         permit.set(bytes as u64, now_us);

@@ -47,9 +47,9 @@ enum UnderWay {
 /// What the client owes weirgate while a request is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
-    /// The rest of the body.
+    /// More of the body.
     Body,
-    /// Room for the rest of the answer.
+    /// Room for more of the answer.
     Room,
 }
 
@@ -61,8 +61,8 @@ enum Owed {
 ///
 /// A connection that may be evicted *rests* ([`Rest`]), perhaps only from a time in the future on. One without a request
 /// under way rests since its last whole head or the end of its last answer, or else since its start. An unfinished head is
-/// not a request. A connection whose client does not send the rest of a body, or
-/// does not take an answer, rests from a while after the last byte ([`OWED_US`]).
+/// not a request. A connection whose client does not send more of a body, or does not take an answer, rests from a
+/// while after the last byte ([`OWED_US`]).
 ///
 /// If a connection is [always evictable](Evictable::Always), single bytes do not extend the time for a body or an
 /// answer. It rests even while a request is under way: the [`RestKind`] says of what kind the request is.
@@ -211,7 +211,7 @@ impl ConnectionClock {
         self.update_rest();
     }
 
-    /// Records that the next head, or the rest of it, is waited for.
+    /// Records that the next head, or more of it, is waited for.
     pub(super) fn note_pause(&self) {
         self.has_paused.set(true);
         self.under_way.set(UnderWay::Nothing);
@@ -252,7 +252,7 @@ impl ConnectionClock {
         self.update_rest();
     }
 
-    /// Whether the client has to send the rest of a body, or to take an answer.
+    /// Whether the client has to send more of a body, or to take an answer.
     pub(super) fn is_owed(&self) -> bool {
         self.awaits_room.get() || self.is_working() && self.awaits_body.get()
     }
@@ -276,6 +276,7 @@ impl ConnectionClock {
                 (RestKind::Pipelined, self.busy_since_us.get())
             }
             (true, Evictable::Always) => {
+                // Always there: `note_owed` has recorded it.
                 let owed_us = self.owed.get().map_or(0, |(_, since_us)| since_us);
                 (RestKind::Owed, owed_us + OWED_IN_ALL_US)
             }

@@ -43,6 +43,7 @@ impl EndReports {
 
     /// Counts and logs a head of another protocol.
     pub(super) fn count_other_protocol(&self, peer: Peer, protocol: &'static str) {
+        // Fails only after the end of the loop, which counted the ends.
         let _ = self.to_reactor.send(CloseReason::BadRequest);
         if let Some(lines_left_out) = self.line() {
             tracing::warn!(
@@ -57,6 +58,7 @@ impl EndReports {
 
     /// Counts and logs the end of a connection of this peer; `client` is the peer itself or a client of a proxy.
     pub(super) fn count(&self, peer: Peer, client: ClientAddr, reason: CloseReason) {
+        // Fails only after the end of the loop, which counted the ends.
         let _ = self.to_reactor.send(reason);
         if let Some(lines_left_out) = self.line() {
             tracing::info!(

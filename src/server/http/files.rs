@@ -108,6 +108,7 @@ impl TaggedBody {
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let tag = format!("\"{:016x}\"", hasher.finish());
+        // Cannot fail: the tag is quotes and hexadecimal digits.
         let etag = HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""));
         Self { body, etag }
     }

@@ -179,8 +179,8 @@ impl Gate {
         self.0.borrow_mut().unwritten.is_charged = is_charged;
     }
 
-    /// The bytes of memory that nothing else charges. This is twice the bytes of the answers that wait to be written,
-    /// because a growing buffer may have twice the capacity it needs; and hyper's read buffer once a body has begun,
+    /// The bytes of memory that nothing else charges: twice the bytes of the answers that wait to be written, because a
+    /// growing buffer may have twice the capacity that it needs. Once a body has begun, hyper's read buffer is added,
     /// also while the request waits for a connection to a service.
     pub(super) fn uncharged(&self) -> usize {
         let state = self.0.borrow();

@@ -88,10 +88,12 @@ impl Qualities {
     /// The format to answer with. A wildcard means OpenMetrics, unless OpenMetrics itself is named.
     fn best(self) -> MetricsFormat {
         let of_prometheus = self.prometheus_text.max(self.protobuf);
+        // A named format of Prometheus wins over a wildcard of the same quality.
         let wildcard = self
             .wildcard
             .filter(|quality| Some(*quality) > of_prometheus);
         let open_metrics = self.open_metrics.or(wildcard);
+        // Not with a quality of 0, which refuses the format. `None` is less than any quality.
         match of_prometheus > open_metrics.max(Some(0)) {
             true if self.protobuf > self.prometheus_text => MetricsFormat::PrometheusProtobuf,
             true => MetricsFormat::PrometheusText,

@@ -16,6 +16,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(30);
 /// How far a body is behind its least speed. Time counts only while the reader waits for the client.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
+    /// How far the body was behind when the present wait began.
     behind: Duration,
     /// Since when the reader waits.
     waits_since: Option<Instant>,

@@ -49,6 +49,7 @@ struct Jobs {
 impl Jobs {
     fn stop(&self, within: Duration) {
         for jobs in self.admin.iter().chain([&self.public]) {
+            // Fails if the thread has ended already.
             let _ = jobs.send(HttpJob::Stop { within });
         }
     }

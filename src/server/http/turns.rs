@@ -155,6 +155,7 @@ impl Seat {
     pub(super) async fn turn_to_answer(self: &Rc<Self>, sender: ClientAddr) -> SenderTurns {
         let turns = SenderTurns(Rc::clone(self));
         poll_fn(|cx| {
+            // From here on, the connection waits in the line of the sender.
             let is_senders = self.address.replace(sender.group()) == sender.group();
             if is_senders && !self.has_answered.replace(true) {
                 return Poll::Ready(());

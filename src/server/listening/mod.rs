@@ -95,6 +95,7 @@ impl ListenAddr {
         };
         let socket = bound_tcp(*addr, &options)?;
         let addr = socket.local_addr()?.as_socket();
+        // A socket of TCP always has a port.
         Ok((socket, addr.map_or(0, |addr| addr.port())))
     }
 
@@ -267,6 +268,7 @@ fn set_options(socket: &Socket, options: &ListenOptions) {
         }
     }
     #[cfg(not(target_os = "linux"))]
+    // Its options are those of Linux alone.
     let _ = options;
 }
 

@@ -9,5 +9,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// shows itself at the write.
 pub(crate) fn takes_more(socket: impl AsFd) -> bool {
     let mut room = [PollFd::new(&socket, PollFlags::OUT)];
+    // A timeout of zero, so the poll does not wait. `Ok(0)`: there is no room.
     poll(&mut room, Some(&Timespec::default())) != Ok(0)
 }

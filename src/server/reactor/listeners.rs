@@ -187,6 +187,8 @@ impl Listener {
                 Ok((stream, peer)) => {
                     self.retry_us = RETRY_MIN_US;
                     #[cfg(not(target_os = "linux"))]
+                    // On Linux, the socket has the option from the listening socket. Fails only on a connection that
+                    // has ended.
                     let _ = stream.set_nodelay(true);
                     let transport = self.transport;
                     return Some(Accepted {

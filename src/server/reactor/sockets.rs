@@ -234,6 +234,8 @@ impl Sockets {
             None => socket.stream.read(buf).map(|n| Got::plain(n, buf.len())),
             Some(session) => self.tls.read(&mut socket.stream, session, buf),
         };
+        // After an end, after a short read unless input may follow it ([`Unread::End`]), and after an error, such as
+        // `WouldBlock`.
         let is_empty = match &read {
             Ok(got) => got.is_end() || got.is_short && socket.unread < Unread::End,
             Err(error) => error.kind() != io::ErrorKind::Interrupted,
@@ -256,6 +258,7 @@ impl Sockets {
             && socket.tls.as_ref().is_some_and(|tls| !tls.has_kept())
         {
             socket.ends = false;
+            // Fails only if the peer has left already.
             let _ = socket.stream.shutdown(Shutdown::Write);
         }
     }
@@ -312,7 +315,7 @@ impl Sockets {
             let _ = session.send_kept(|bytes| stream.write(bytes));
         }
         if socket_end == SocketEnd::Reset {
-            // Otherwise the kernel would keep the bytes for a client that does not read.
+            // Otherwise the kernel would keep the bytes for a client that does not read. Cannot fail on an open socket.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
         true

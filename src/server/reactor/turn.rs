@@ -494,7 +494,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn flush(&mut self, now: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
         self.begin(Phase::Flush);
         flush(&mut self.hub, now, &mut self.sockets);
-        // A flush without time for all clients goes on in a later turn, which then records its end.
+        // A flush without time for all clients goes on in a later turn, which then records its end. The result of
+        // `flush` does not show that: a client that was reached may have more to send.
         if self.hub.is_flushing() {
             if !self.hub.has_time() {
                 self.report.count_spent(Budget::Flush);

@@ -104,6 +104,7 @@ impl CommonSettings {
             has_supervisor: checked.processes().number().is_some(),
             admin_token: listen.admin_token,
             near_limits: near_limits(checked),
+            // A gateway with services sets it.
             service_connections_max: 0,
             bus_queue_messages_max: BUS_QUEUE_MESSAGES_MAX,
             bus_queue_bytes_max: bus.queue_bytes_max,

@@ -11,6 +11,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// # Errors
 /// A CPU does not exist, or is not for this process.
 pub(super) fn check_cpus(cpus: &[usize]) -> Result<(), RunError> {
+    // `None` is this thread, as below.
     let Ok(before) = sched_getaffinity(None) else {
         // Without the present CPUs, the check could not move this thread back.
         return Ok(());

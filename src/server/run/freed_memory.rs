@@ -61,6 +61,7 @@ fn trim_heaps() {
     #[allow(unsafe_code, reason = "a call of the C library without a safe form")]
     // SAFETY: malloc_trim(3) may be called by any thread at any time, and moves no block in use.
     unsafe {
+        // 0: as little free memory as possible stays at the end of a heap.
         libc::malloc_trim(0);
     }
 }

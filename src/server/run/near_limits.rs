@@ -53,6 +53,7 @@ static PRESENT_VALUES: &[(&str, ReadNumber)] = &[
 fn largest_send_queue(at: &MetricsReading<'_>) -> Option<u64> {
     let slowest = &at.surveyed.as_deref()?.survey.slowest;
     let bytes = slowest.iter().map(|client| client.queue_bytes);
+    // 0: no client is in the list.
     Some(bytes.max().unwrap_or(0))
 }
 
@@ -76,6 +77,7 @@ pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
                 }
             ),
             is_of_one: found.setting.counts() != Counts::All,
+            // 0 means no limit.
             max: Some(max).filter(|max| *max > 0),
             max_in_force: (flag == CONNECTIONS_MAX).then_some(in_force),
             now,
@@ -91,6 +93,7 @@ fn open_files() -> NearLimit {
         about: "Open files of the process",
         is_bytes: false,
         is_of_one: false,
+        // The limit in force is the only one.
         max: None,
         max_in_force: Some(|at| at.process.max_fds),
         now: |at| at.process.open_fds,

@@ -224,6 +224,7 @@ fn reload_all(readers: &[Reader]) -> [u64; ReloadOutcome::LABELS.len()] {
         // The thread ends with the process.
         let _ = reader.requests.send(done.clone());
     }
+    // So that `outcomes` ends with the last outcome.
     drop(done);
     let mut counts = [0; ReloadOutcome::LABELS.len()];
     let end = Instant::now() + READ_TIMEOUT;
@@ -266,6 +267,7 @@ impl Reader {
                         let outcome = own.read(&mut *part);
                         // The read also answers the requests that arrived during it.
                         for done in std::iter::once(done).chain(queue.try_iter()) {
+                            // Fails if nobody waits any longer ([`READ_TIMEOUT`]).
                             let _ = done.send(outcome);
                         }
                     }

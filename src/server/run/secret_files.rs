@@ -39,6 +39,7 @@ impl Reload for SecretFiles {
         let read = |attempt: &mut Attempt| files.map(|file| read(file, attempt)).collect();
         let texts: Result<Option<Vec<String>>, String> = self.fingerprints.read(read);
         let texts = texts.map_err(|error| format!("{error}; the secrets stay as they were"))?;
+        // `None`: a file has changed meanwhile. A later check finds that.
         let Some(texts) = texts else {
             return Ok(Reloaded::Unchanged);
         };

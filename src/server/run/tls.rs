@@ -161,6 +161,7 @@ impl TlsInForce {
         let read = |attempt: &mut Attempt| {
             ServerTls::read(files, tickets, |path| attempt.file(regular_file(path)))
         };
+        // `None`: a file has changed meanwhile. A later check finds that.
         let Some(tls) = self.fingerprints.read(read).map_err(kept)? else {
             return Ok(Reloaded::Unchanged);
         };
@@ -229,6 +230,7 @@ fn is_another_day(facts: &CertificateFacts, before_s: i64, now_s: i64) -> bool {
 fn end_soon(facts: &CertificateFacts, now_s: i64) -> Option<String> {
     days_left(facts, now_s).map(|days| match days {
         0.. => format!("expires in {days} days"),
+        // -1 within the first day after the end.
         ended => format!("has expired {} days ago", -1 - ended),
     })
 }

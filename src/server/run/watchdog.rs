@@ -50,6 +50,7 @@ impl Thread {
         let fields: Vec<_> = rest.split_ascii_whitespace().collect();
         let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
         Some(Self {
+            // `utime` and `stime`, fields 14 and 15 of the line (proc(5)). The first field here is 3, the state.
             cpu_ms: (ticks(11)? + ticks(12)?) * CPU_TICK_MS,
             waits: matches!(*fields.first()?, "S" | "D"),
         })
@@ -113,6 +114,7 @@ pub(super) fn watch(
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Thread)?;
     let forward = move || {
         for _ in signals.forever() {
+            // Fails if several signals wait already, which is enough.
             let _ = sender.try_send(());
         }
     };

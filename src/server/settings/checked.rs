@@ -117,6 +117,7 @@ impl Checked {
             return Err(vec![error]);
         }
         let of_each = |error| SettingsError::new(format!("in each of {count} processes: {error}"));
+        // Without warnings: those about flags and the environment are in `self`.
         let each = Self::parse(typed, Vec::new(), check);
         let each = each.map_err(|errors| {
             errors

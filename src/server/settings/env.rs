@@ -269,6 +269,7 @@ fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
     names
         .chain([Env::GATEWAY.to_owned()])
         .map(|name| (distance(&name), name))
+        // A few letters: at most a quarter of the name.
         .filter(|(distance, name)| *distance <= (name.len() - PREFIX.len()).div_ceil(4))
         .min()
         .map(|(_, name)| name)

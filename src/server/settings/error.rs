@@ -35,6 +35,7 @@ impl SettingsError {
 
     /// A required setting is not set.
     pub fn missing(setting: &Setting, allowed: &str) -> Self {
+        // The first name is that of the replaced gateway, if there is one.
         let (flag, env) = (setting.flag, setting.env_names().swap_remove(0));
         Self(format!(
             "--{flag} (env {env}) is needed; allowed: {allowed}"

@@ -125,7 +125,7 @@ impl ListenSettings {
     }
 }
 
-/// The field of `--listen`.
+/// The field of `--listen`. As in the fields below, `set` gets only texts that the form has accepted.
 pub(super) static LISTEN_FIELD: With<ListenSettings, String> = With {
     set: |listen, text| listen.listen = parse_listen(&text).unwrap_or_default(),
     get: |listen| shown(&listen.listen),

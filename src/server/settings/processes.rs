@@ -66,6 +66,7 @@ impl Processes {
             }
             None if text == "auto" => Some(Self::Auto),
             None => match count(text)? {
+                // 1 is this process.
                 NonZeroU32::MIN => Some(Self::Alone),
                 several => Some(Self::Several(several)),
             },

@@ -62,14 +62,40 @@ const OF_ALL: [&str; 2] = ["/operator/state", "/stats"];
 pub(super) struct Living {
     pub(super) number: Number,
     pub(super) channel: Channel,
-    /// Whether its state is other than `starting`. Pages are made of the answers of these processes, also of those that
-    /// stop.
-    pub(super) has_started: bool,
-    /// `starting`, `serving`, `ready` or `stopping`, as in the metric of states.
-    pub(super) state: &'static str,
+    pub(super) state: LivingState,
+}
+
+/// The state of a process that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LivingState {
+    /// It has not answered yet.
+    Starting,
+    /// It answers, and is not ready.
+    Serving,
+    Ready,
+    Stopping,
+}
+
+impl LivingState {
+    const ALL: [Self; 4] = [Self::Starting, Self::Serving, Self::Ready, Self::Stopping];
+
+    /// The label in the metric of states.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+        }
+    }
 }
 
 impl Living {
+    /// Whether it has answered. Pages are made of the answers of these processes, also of those that stop.
+    fn has_started(&self) -> bool {
+        self.state != LivingState::Starting
+    }
+
     /// Whether this is the process of a query.
     fn is_called(&self, number: &str) -> bool {
         self.number.to_string() == number
@@ -115,6 +141,7 @@ impl Shared {
         Self {
             board: Arc::new(Mutex::new(Board {
                 count,
+                // There from the start, so that the metric has this series before the first eviction.
                 closes: BTreeMap::from([(CloseReason::Evicted.label(), 0)]),
                 ..Board::default()
             })),
@@ -134,7 +161,7 @@ impl Shared {
     }
 
     fn started(&self) -> Vec<Living> {
-        let has_started = |one: &&Living| one.has_started;
+        let has_started = |one: &&Living| one.has_started();
         self.with(|board| board.living.iter().filter(has_started).cloned().collect())
     }
 
@@ -170,9 +197,10 @@ impl Shared {
         let asked: Vec<_> = requests
             .into_iter()
             .map(|(one, admin_request)| {
+                let (number, has_started) = (one.number, one.has_started());
                 let asked =
                     spawn_local(async move { admin_request.ask(&one.channel, limit).await });
-                (one.number, one.has_started, asked)
+                (number, has_started, asked)
             })
             .collect();
         let handles = asked.iter().map(|(.., asked)| asked.abort_handle());
@@ -201,11 +229,12 @@ impl Shared {
     ) -> Vec<(Number, Option<AdminAnswer>)> {
         let asked = whom.into_iter().map(|(one, mut turn)| {
             let change = change.clone();
+            let (number, has_started) = (one.number, one.has_started());
             let asked = spawn_local(async move {
                 turn.come().await;
                 change.ask(&one.channel, ANSWER_MAX).await
             });
-            (one.number, one.has_started, asked)
+            (number, has_started, asked)
         });
         answers(asked.collect(), Instant::now() + ANSWER_MAX).await
     }
@@ -218,6 +247,7 @@ type Asked = (Number, bool, JoinHandle<io::Result<AdminAnswer>>);
 async fn answers(asked: Vec<Asked>, deadline: Instant) -> Vec<(Number, Option<AdminAnswer>)> {
     let mut all = Vec::new();
     for (number, has_started, asked) in asked {
+        // Three results in each other: of the deadline, of the task, and of the question.
         match timeout_at(deadline, asked).await {
             Ok(Ok(Err(error))) if !has_started && error.kind() == NotConnected => {}
             Ok(Ok(said)) => all.push((number, said.ok())),
@@ -368,14 +398,15 @@ impl Shared {
             count: board.count,
             is_stopping: board.is_stopping,
             stopping: {
-                let stopping = board.living.iter().filter(|one| one.state == "stopping");
+                let living = board.living.iter();
+                let stopping = living.filter(|one| one.state == LivingState::Stopping);
                 stopping.map(|one| one.number).collect()
             },
         })
     }
 
-    /// `/health`: 200 if any process answers with 200 in time. Whoever asks may end all processes; one that does not answer
-    /// is for the supervisor to judge.
+    /// `/health`: 200 if any process answers with 200 in time. Another status may make the asker end all processes, so
+    /// one process that does not answer is left to the supervisor.
     async fn health(&self, request: &RequestParts) -> Answer {
         let (only, target) = take_parameter(request, "process");
         let admin_request = AdminRequest::get(&target);
@@ -439,19 +470,18 @@ impl Shared {
     /// The metrics of the supervisor itself, which no process has.
     fn own_metrics(&self) -> Vec<GatewayMetric> {
         self.with(|board| {
-            let states = ["starting", "serving", "ready", "stopping"];
-            let count = |state: &str| {
+            let count = |state| {
                 let of_state = board.living.iter().filter(|one| one.state == state);
                 of_state.count() as u64
             };
-            let states: Vec<_> = states.map(|state| (state, count(state))).into();
+            let states = LivingState::ALL.map(|state| (state.label(), count(state)));
             let closes: Vec<_> = board.closes.clone().into_iter().collect();
             vec![
                 GatewayMetric::ByLabel(
                     &MetricName::CLIENT_CLOSES,
                     Box::new(move || closes.clone()),
                 ),
-                GatewayMetric::ByLabel(&MetricName::PROCESSES, Box::new(move || states.clone())),
+                GatewayMetric::ByLabel(&MetricName::PROCESSES, Box::new(move || states.into())),
                 GatewayMetric::fixed(&MetricName::PROCESS_RESTARTS, board.restarts as usize),
                 GatewayMetric::fixed(&MetricName::PROCESS_ROLLS, board.rolls as usize),
             ]
@@ -567,6 +597,7 @@ impl Shared {
             Err(text) => return Answer::detail(StatusCode::BAD_REQUEST, &text),
         };
         let mut refused = cut.refused();
+        // `Ok(0)`: nothing is refused, so no request to the admin address ends.
         let mut own_ends = refused
             .as_ref()
             .map_or(Ok(0), |refused| self.note_refusal(refused));
@@ -576,6 +607,7 @@ impl Shared {
         let (named, mut held): (Vec<_>, Vec<_>) = turns.partition(|(one, _)| is_named(one));
         let asked: Vec<Living> = named.iter().map(|(one, _)| one.clone()).collect();
         if cut.session.is_some() {
+            // A second turn for those that are asked: all but the one with the session get what is refused afterwards.
             held.extend(self.turns().into_iter().filter(|(one, _)| is_named(one)));
         }
         let all = self.change(named, admin_request).await;
@@ -695,8 +727,9 @@ impl Shared {
         work(&mut refusals.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Passes the request on to one process, because any of them can do what is asked: the first that takes a
-    /// connection, and those that are ready first. The process judges the token before it reads the body.
+    /// Passes the request on to one process, because each of them can do what is asked. Processes that are ready are
+    /// tried first, and the first one that takes a connection gets it. The process judges the token before it reads the
+    /// body.
     async fn passed_on(&self, request: RequestParts, body: RequestBody) -> Answer {
         let target = request.head.uri.path_and_query();
         let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);
@@ -706,7 +739,7 @@ impl Shared {
             headers: forwarded(&request.head.headers),
             body: Bytes::new(),
         };
-        let is_not_ready = |one: &Living| one.state != "ready";
+        let is_not_ready = |one: &Living| one.state != LivingState::Ready;
         let mut whom = self.started();
         whom.sort_by_key(is_not_ready);
         for one in whom {
@@ -908,6 +941,7 @@ fn join_metrics(
         .filter(|(_, said)| said.status == StatusCode::OK)
         .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
         .filter_map(|(number, said)| Some((Some(number), std::str::from_utf8(&said.body).ok()?)));
+    // `None`: of the supervisor.
     let pages: Vec<_> = iter::once((None, &*own)).chain(pages).collect();
     let page = exposition::joined(&pages);
     Answer::new(StatusCode::OK, format.content_type(), page).no_store()
@@ -915,6 +949,7 @@ fn join_metrics(
 
 /// One answer from those of all processes.
 fn join_answers(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
+    // Neither for a search for a name, nor with the readiness of all.
     join_found(all, None, None)
 }
 

@@ -117,6 +117,7 @@ where
     let driver = spawn_local(async { drop(connection.await) });
     let response = sender.send_request(Request::from_parts(head, body)).await;
     let (head, incoming) = response.map_err(io::Error::other)?.into_parts();
+    // `None`: the bytes are not charged.
     let body = read_body(incoming, ANSWER_BYTES_MAX, None).await;
     driver.abort();
     Ok(AdminAnswer {

@@ -66,9 +66,9 @@ pub(super) enum Readiness {
 /// supervisor does not run, as on a machine that is asleep, there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Silence {
-    /// Those that count.
+    /// How many seconds were counted.
     count: u32,
-    /// The time of the last one of these, or that from which on they count.
+    /// When the last one was counted, or, without any, when the silence began.
     counted: Us,
 }
 
@@ -424,10 +424,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether a process has answered and should listen, but does not yet. A process that is ready should, but a new
-    /// one of a roll only if all new ones are ready, because they end if one is not in time, or if no ready process
-    /// listens. A process that is not ready should if no ready process listens; a new one of a roll, if nothing listens
-    /// that stays.
+    /// Whether a process has answered and should listen, but does not yet. A ready process should. But a ready new
+    /// process of a roll waits until all new ones are ready, because all of them end if one is not ready in time,
+    /// unless no ready process listens. A process that is not ready should if no ready process listens; a new one of a
+    /// roll, if no process listens that stays.
     fn is_due_to_listen(&self, number: Number) -> bool {
         let state = self.state(number);
         if self.does_listen(number) || !state.is_serving() {
@@ -450,6 +450,7 @@ impl Supervisor {
 
     fn does_listen(&self, number: Number) -> bool {
         let at = (number as usize).wrapping_sub(1);
+        // No slot has the number 0.
         self.slots.get(at).is_some_and(|slot| slot.listens)
     }
 
@@ -537,6 +538,7 @@ impl Supervisor {
             // A process that ends by itself while others start has a reason that stays.
             (_, RollPhase::Starting, Ended::Status(status)) => {
                 self.say(Event::CannotStart { number, ended });
+                // Not 0, because the start has failed.
                 self.stop_all(status.max(1), now);
             }
             (Some(since), _, _) => self.wait(number, ended, since, now),
@@ -554,6 +556,7 @@ impl Supervisor {
             slot.ends = 0;
         }
         let least = if is_alone { WAIT_ALONE_US } else { WAIT_MIN_US };
+        // 20 doublings are over the maximum by far, and do not overflow.
         let doubled = least << slot.ends.min(20);
         slot.ends += 1;
         let wait = match ended {
@@ -618,6 +621,7 @@ impl Supervisor {
                     self.actions.push_back(Action::Terminate(number));
                 }
             }
+            // 0: a stop on request is no failure.
             _ => self.stop_all(0, now),
         }
         self.advance(now);

@@ -29,6 +29,7 @@ pub(super) fn joined(pages: &[(Option<Number>, &str)]) -> String {
         let mut is_first = false;
         for line in page.lines().filter(|line| *line != EOF && !line.is_empty()) {
             if let Some(about) = line.strip_prefix("# ") {
+                // A word such as HELP or TYPE comes before the name.
                 let about_name = about.split(' ').nth(1).unwrap_or_default();
                 if about_name != name {
                     about_name.clone_into(&mut name);

@@ -89,6 +89,7 @@ const BETWEEN: char = '/';
 
 /// Joins whole answers of the processes, or rows of a list.
 pub(super) fn merged(values: Vec<(Number, Value)>) -> Value {
+    // They are a member of no object.
     member("", "", values)
 }
 
@@ -229,9 +230,9 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// An answer to a search for names counts a name once, whichever processes have it: as many as their rows name, or, if rows
-/// are left out, as the process with the most has. If another process has names too, this is only the least number, and
-/// `count_is_exact` is false.
+/// In an answer to a search for names, counts a name once, whichever processes have it. The count is that of the
+/// different names in the rows, or, if it is larger, the largest count of a process, which may leave rows out. If one
+/// does and several have names, the count is only the least possible, and `count_is_exact` is false.
 fn count_joined_names(answer: &mut Value, values: &[(Number, Value)]) {
     if answer.get("count").is_none() {
         return;
@@ -377,6 +378,7 @@ fn sort_by_order<R>(rows: &mut Vec<R>, order: impl Fn(&R) -> Order) {
 fn cut_own(list: &str, rows: &mut Vec<Row>, most: usize) {
     let own_order = |row: &Row| match row {
         Row::Own(_, row) => order(list, row),
+        // In front, so that the cut below takes rows about connections only.
         _ => [f64::MAX; 3],
     };
     sort_by_order(rows, own_order);
@@ -465,6 +467,7 @@ pub(super) fn order_names(answer: &mut Value, wanted: &str) {
     let mut rows: Vec<Value> = names.iter().cloned().collect();
     rows.sort_by_cached_key(|row| {
         let name = row_name(row).unwrap_or_default();
+        // `false`, the wanted name, comes first.
         (name != wanted, name.to_owned())
     });
     rows.truncate(Search::FOUND_MAX);

@@ -54,7 +54,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep_until};
 
-use self::admin::{Board, Living, Shared, clients_in};
+use self::admin::{Board, Living, LivingState, Shared, clients_in};
 use self::ask::AdminRequest;
 pub(crate) use self::channel::ToSupervisor;
 use self::channel::{Channel, Heard};
@@ -131,6 +131,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         admin,
         "starting the processes"
     );
+    // 0: there are no connections yet.
     let stop_us = stop_us(&common.reactor, 0);
     let (sender, reports) = mpsc::unbounded_channel();
     let shell = Shell {
@@ -231,6 +232,7 @@ impl Shell {
     /// Runs until all processes have ended. Returns the exit status.
     async fn run(mut self, mut reports: mpsc::UnboundedReceiver<ProcessReport>) -> io::Result<u8> {
         let mut arrivals = Arrivals::take()?;
+        // The first time soon: a start takes some tenths of a second.
         let mut ask_at = Instant::now() + Duration::from_millis(50);
         loop {
             if let Some(status) = self.act() {
@@ -311,6 +313,7 @@ impl Shell {
                 }
                 SIGHUP => self.supervisor.hang_up(),
                 SIGUSR2 => self.supervisor.roll(now),
+                // SIGCHLD: the processes that have ended were taken above.
                 _ => {}
             }
         }
@@ -364,18 +367,17 @@ impl Shell {
     /// Shows the pages what there is.
     fn publish(&self) {
         let living = self.supervisor.states().filter_map(|(number, state)| {
-            let word = match state {
+            let state = match state {
                 SlotState::Empty | SlotState::Waiting { .. } => return None,
-                SlotState::Starting { .. } => "starting",
-                SlotState::Serving { is_ready: true, .. } => "ready",
-                SlotState::Serving { .. } => "serving",
-                SlotState::Stopping { .. } => "stopping",
+                SlotState::Starting { .. } => LivingState::Starting,
+                SlotState::Serving { is_ready: true, .. } => LivingState::Ready,
+                SlotState::Serving { .. } => LivingState::Serving,
+                SlotState::Stopping { .. } => LivingState::Stopping,
             };
             Some(Living {
                 number,
                 channel: self.children.channel(number)?,
-                has_started: word != "starting",
-                state: word,
+                state,
             })
         });
         let living = living.collect();

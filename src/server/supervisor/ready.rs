@@ -33,7 +33,7 @@ pub(super) struct Roster {
 
 /// The readiness of all.
 #[derive(Debug, Default)]
-pub(super) struct Readiness {
+pub(super) struct ReadinessOfAll {
     /// How many of the processes that share the clients are ready.
     pub(super) ready: u32,
     /// Whether all of these are ready, and no stop of all is under way.
@@ -44,10 +44,11 @@ pub(super) struct Readiness {
 }
 
 impl Roster {
-    /// Judges the answers. During a roll, a process and its replacement count as one: their numbers differ by `count`. Of both
-    /// the one that is ready counts; if none is, the one that does not stop; or else both.
-    pub(super) fn judge(&self, answers: &[(Number, Value)]) -> Readiness {
-        let mut found = Readiness::default();
+    /// Judges the answers. During a roll, a process and its replacement count as one: their numbers differ by `count`.
+    /// Of the two, those that are ready count. If none is ready, those that do not stop count. If both stop, both
+    /// count.
+    pub(super) fn judge(&self, answers: &[(Number, Value)]) -> ReadinessOfAll {
+        let mut found = ReadinessOfAll::default();
         for wanted in 1..=self.count {
             let both = answers
                 .iter()
@@ -85,7 +86,7 @@ impl Roster {
     }
 }
 
-impl Readiness {
+impl ReadinessOfAll {
     /// A member of the answers whose words count, joined.
     pub(super) fn joined_member(&self, name: &str, answers: Vec<(Number, Value)>) -> Option<Value> {
         let in_use = answers

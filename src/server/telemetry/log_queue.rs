@@ -265,6 +265,7 @@ pub(crate) fn flush() {
     let Some(lines) = QUEUE.get() else {
         return;
     };
+    // Nothing is ever sent: the wait ends when the thread of the log drops `done`, or with the timeout.
     let (done, written) = bounded(0);
     let flush = LogJob::Flush(done);
     if lines.jobs.send_timeout(flush, FLUSH_TIMEOUT).is_ok() {

@@ -152,6 +152,7 @@ pub fn say(text: &str, as_json: impl FnOnce()) {
     } else if log_queue::put(text.as_bytes()) {
         flush();
     } else {
+        // There is no log that could take the error.
         let _ = io::stdout().write_all(text.as_bytes());
     }
 }

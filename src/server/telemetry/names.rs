@@ -331,6 +331,7 @@ metric_names! { |at|
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
         "Messages of --stream that weirgate has not read; absent if the server does not say."
+        // Messages; the other number is milliseconds.
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
         "How far weirgate is behind --stream: the difference between the times at which the stream stored its newest \

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 
 /// For control groups of version 2 and of version 1: where they are mounted, the file with the limit, and the name of
-/// the controller in `/proc/self/cgroup`.
+/// the controller in `/proc/self/cgroup`, which is empty in version 2.
 const CGROUP_VERSIONS: [(&str, &str, &str); 2] = [
     ("/sys/fs/cgroup", "memory.max", ""),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory"),
@@ -37,6 +37,7 @@ impl ProcessStats {
         let ticks_per_second = fs::read("/proc/self/auxv")
             .ok()
             .and_then(|auxv| clock_ticks(&auxv))
+            // The usual value.
             .unwrap_or(100);
         let seconds = |ticks: u64| ticks as f64 / ticks_per_second as f64;
         let stat = text("/proc/self/stat").and_then(|stat| stat_ticks(&stat));

@@ -43,6 +43,7 @@ where
     N: EncodeCounterValue + EncodeGaugeValue,
 {
     match metric.kind {
+        // `None`: without an exemplar.
         MetricKind::Counter => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
         _ => encoder.encode_gauge(&value),
     }
@@ -72,6 +73,7 @@ impl Samples for DurationCounts {
                 deltas: &[],
             },
             positive,
+            // When the counts began is not written.
             created: None,
         };
         let sum = self.sum_us() as f64 / 1e6;
@@ -80,6 +82,7 @@ impl Samples for DurationCounts {
             sum,
             self.count(),
             &self.classic_buckets(),
+            // No exemplars.
             None,
             native,
         )

@@ -238,7 +238,7 @@ impl Quota {
         self.state().holders.len()
     }
 
-    /// The amount of all clients of this address, without those that are evicted.
+    /// The amount of all clients of this address, also of those that are being evicted.
     pub fn of(&self, client: ClientAddr) -> u64 {
         self.state().held_by(client.group())
     }

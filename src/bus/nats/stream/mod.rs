@@ -99,6 +99,7 @@ impl NatsStreamSource {
         relay: &mut Relay<NatsError>,
     ) -> Stop {
         if before.is_none() {
+            // `false`: the bus answers, but the stream is not read to its end yet.
             relay.status.set_up(false);
         }
         relay.link.wake_at_end(&self.wake);
@@ -116,6 +117,7 @@ impl NatsStreamSource {
         if let Stop::LoopGone = stop {
             self.reader.stop(connection.out());
             connection.wait_until_taken(&mut self.waiter, STOP_PATIENCE);
+            // A stop need not wait for this source any more.
             relay.link.set_owing(false);
         }
         stop
@@ -195,6 +197,7 @@ impl NatsStreamSource {
                     match taken {
                         Err(error) if error.keeps_connection() => {
                             relay.report_away::<Self>(&error)?;
+                            // The bus answers, though the stream cannot be read.
                             relay.status.set_up(false);
                         }
                         taken => taken?,
@@ -273,6 +276,7 @@ impl NatsStreamSource {
                 false
             }
             Action::AccountInfo => self.reader.standstills.not_permitted(),
+            // The server deletes a consumer by itself that this user may not delete.
             _ => false,
         }
     }

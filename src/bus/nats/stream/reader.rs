@@ -42,6 +42,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The silence after which a consumer is given up: its server may be gone.
 const SILENCE_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// The wait before the next look when a consumer was of no use: each look makes another consumer.
+/// A *look* asks for the state of the stream, and then for a consumer.
 const ANOTHER_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// The wait before the next look at a stream that cannot be read.
 const UNUSABLE_PAUSE: Duration = Duration::from_secs(1);
@@ -179,6 +180,7 @@ impl JetStreamReader {
         self.progress.connected();
         self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
+        // The consumer of the connection before.
         if let Some(consumer) = self.take_consumer() {
             self.limits.note_end();
             consumer.delete(&self.unread_reply(), out);
@@ -254,6 +256,7 @@ impl JetStreamReader {
                 Some(last) if last == self.last_request => {
                     self.handle_answer(&delivery, now, unix_ns, out, events)
                 }
+                // A late answer to an earlier request.
                 _ => Ok(()),
             };
         }
@@ -270,6 +273,7 @@ impl JetStreamReader {
                 }
                 Ok(())
             }
+            // A heartbeat, or flow control.
             Some(100) => self.beat(delivery, now, out),
             Some(status) => Err(self.trouble(&format!("status {status} of the consumer"))),
         }
@@ -304,12 +308,14 @@ impl JetStreamReader {
             }
             _ => return Ok(()),
         };
+        // While messages come, such a heartbeat says that the consumer has delivered all that there is.
         if let (Beat::Idle(_), None) = (beat, expected) {
             self.progress.nothing_is_unread(now);
         }
         match beat {
             Beat::Missing => self.pause(now + ANOTHER_PAUSE, out),
             Beat::Idle(beats) if beats < IDLE_BEATS_MAX => {}
+            // The message that is awaited may be gone: the proof, or the next one from before the start.
             Beat::Idle(_) if expected.is_some() || self.progress.is_at_start() => {
                 self.verify(expected, IfUnknown::Gone, now, out);
             }
@@ -417,6 +423,7 @@ impl JetStreamReader {
             return;
         };
         let is_well_placed = consumer.is_well_placed(&info);
+        // `u64::MAX`: nothing was read since the question.
         self.progress.note_info(info, u64::MAX, events);
         let made = consumer.answer().cloned().unwrap_or_default();
         if !is_well_placed {
@@ -427,6 +434,7 @@ impl JetStreamReader {
             consumer.leave(&self.unread_reply(), out);
             return self.make_consumer(now, out);
         }
+        // `None`: the consumer has no group.
         consumer.listen(None, out);
         self.heard = Some(now);
         let has_nothing = made.waiting == 0;
@@ -516,7 +524,9 @@ impl JetStreamReader {
                 }
                 // No delivery between two answers: the consumer stands still, or there is nothing to deliver.
                 Some(before) if before == sequence => {
+                    // 0: the answer does not say how many messages wait on the server of the consumer.
                     self.progress.report_lag(0, now, events);
+                    // If the stream begins behind the next number, that message is gone.
                     let if_unknown = match first > read + 1 {
                         true => IfUnknown::Gone,
                         false => IfUnknown::There,
@@ -529,6 +539,7 @@ impl JetStreamReader {
         }
         self.check_if_in_doubt(now);
         self.ask_account(now, out);
+        // As above.
         self.progress.report_lag(0, now, events);
         Ok(())
     }
@@ -567,6 +578,7 @@ impl JetStreamReader {
             return;
         };
         match self.progress.take_leaders_answer(found, doubted, events) {
+            // The message is there: another consumer may bring it.
             true => self.pause(now + ANOTHER_PAUSE, out),
             false => self.ask_info(now, out),
         }

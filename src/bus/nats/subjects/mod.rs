@@ -178,6 +178,7 @@ impl NatsSubjectsSource {
         }
         self.begin_kept(connection);
         self.names.take_all();
+        // `false`: the bus answers, but not all names are subscribed yet.
         relay.status.set_up(false);
         let mut session = SubjectsSession::new(self, connection, search, relay);
         session.restore()?;

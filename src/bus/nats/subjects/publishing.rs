@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
 use super::QUEUED_BYTES_MAX;
 use crate::nats::connection::Connection;
 use crate::nats::error::{NatsError, Stop};
 use crate::nats::protocol;
-use crate::publisher::Outgoing;
+use crate::publisher::Outbox;
 use weirgate_core::BusEvent;
 use weirgate_runtime::SourceLink;
 
@@ -22,7 +20,7 @@ const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
 /// second, and a connection without a message for three seconds is left. Messages that wait for a lost connection are
 /// dropped.
 pub(super) struct Publishing {
-    outbox: Receiver<Outgoing>,
+    outbox: Outbox,
     /// The largest message, bytes; the server has to take messages of this size.
     bytes_max: usize,
     /// When the last message arrived.
@@ -35,7 +33,7 @@ pub(super) struct Publishing {
 
 impl Publishing {
     /// Publishes what comes from `outbox`, in messages of up to `bytes_max` bytes.
-    pub(super) fn new(outbox: Receiver<Outgoing>, bytes_max: usize) -> Self {
+    pub(super) fn new(outbox: Outbox, bytes_max: usize) -> Self {
         Self {
             outbox,
             bytes_max,
@@ -60,15 +58,15 @@ impl Publishing {
             });
         }
         // Messages for the connection before would be late.
-        self.outbox.try_iter().for_each(drop);
+        self.outbox.clear();
         (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
         Ok(())
     }
 
     /// Queues messages to publish, up to a limit.
-    pub(super) fn publish(&self, connection: &mut Connection) {
+    pub(super) fn publish(&mut self, connection: &mut Connection) {
         while connection.queued_bytes() < QUEUED_BYTES_MAX
-            && let Ok(message) = self.outbox.try_recv()
+            && let Ok(message) = self.outbox.take()
         {
             protocol::publish(connection.out(), &message.subject, "", &message.payload);
         }

@@ -132,6 +132,7 @@ const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
 /// The largest limits of a consumer. The server deletes it after `idle_max_ms` without a request; clients take a page
 /// in less time.
 const LIMITS: ConsumerLimits = ConsumerLimits {
+    // Without acknowledgements, this limit has no effect.
     pending_max: 0,
     idle_max_ms: 180_000,
 };
@@ -244,6 +245,7 @@ impl Retained {
             is_used,
             stream,
             payload_bytes_max,
+            // Until the session sets what the server says.
             request_bytes_max: usize::MAX,
             pending: BTreeMap::new(),
             last: 0,
@@ -277,10 +279,12 @@ impl Retained {
     /// The size of the largest request, bytes.
     pub(in super::super) fn request_bytes_max() -> usize {
         let part = StreamPart {
-            stream: String::new(),
+            // nats-server permits no longer names of streams.
+            stream: "x".repeat(255),
             filter: "x".repeat(NAME_BYTES),
             ..StreamPart::default()
         };
+        // The largest number has the most digits.
         let start = Start::Sequence(u64::MAX);
         part.plan(start).request("", None).body.len()
     }
@@ -588,6 +592,7 @@ impl Retained {
                 self.handle_stop(number, &delivery, now, out)
             }
             Some(number) => self.handle_delivery(number, delivery, now, out),
+            // It is of a consumer that was left.
             None => {}
         }
     }
@@ -704,6 +709,7 @@ impl Retained {
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&pending.step, refused) {
             (
+                // These steps wait for no answer of their own: it is a late one.
                 QuestionStep::Pause(..)
                 | QuestionStep::Values(..)
                 | QuestionStep::InLine(_)
@@ -755,6 +761,7 @@ impl Retained {
                 let value = beginning_of_message(answer, self.payload_bytes_max);
                 self.handle_message(number, value, now, out);
             }
+            // So long an answer has a message, so the stream has a value.
             Some(QuestionStep::Any(..)) => self.handle_any(number, false, now, out),
             Some(QuestionStep::Streams | QuestionStep::Create(..)) => {
                 self.end(number, Some(NatsCut::too_long()), out);
@@ -786,6 +793,7 @@ impl Retained {
                 (pending.reading.parts_left, pending.reading.refused) = (parts.into(), None);
                 return self.next_stream(number, now, out);
             }
+            // All parts are of one stream, which is asked once.
             self.find_message(number, parts.into_iter().take(1), now, out);
         } else if subscription.is_pattern {
             pending.reading.take_streams(&subscription.name, answer);
@@ -805,6 +813,7 @@ impl Retained {
         out: &mut Vec<u8>,
     ) {
         match (found.parts.is_empty(), found.has_more_streams) {
+            // The subjects of two streams never overlap, so at most one takes the name.
             (false, _) => self.find_message(number, found.parts.into_iter().take(1), now, out),
             // The leader of the stream did not answer in time.
             (true, true) => self.pause(number, Again::Streams, now),
@@ -947,6 +956,7 @@ impl Retained {
             return self.send(number, out);
         }
         let streams = streams.clone();
+        // Without a value, as of an empty payload: a live message that is empty leaves no value.
         let payload = pending
             .value
             .as_ref()
@@ -974,11 +984,13 @@ impl Retained {
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
+        // `Streams` only fills the place: each way on from here sets the next step.
         let step = std::mem::replace(&mut pending.step, QuestionStep::Streams);
         let QuestionStep::Create(mut part, mut consumer) = step else {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
+            // These limits were asked for: the one that the server refuses is halved, and the request repeated.
             if part.limits.shrink(part.limits, &error) {
                 return self.create(number, part, now, out);
             }
@@ -992,6 +1004,7 @@ impl Retained {
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
+        // Only the leader surely has the last values.
         if made.server.is_some_and(|server| server != part.leader) {
             consumer.leave(&nobody, out);
             pending.patience.note_placement(now);
@@ -1012,6 +1025,7 @@ impl Retained {
         pending.patience.note_step(now);
         consumer.listen(None, out);
         let all = pending.reading.all.as_ref();
+        // A page that is full already reads on only to find out whether messages are missing.
         let is_full = pending.reading.page.is_full() && !all.is_some_and(AllRead::needs_consumer);
         pending.step = QuestionStep::Values(consumer, Pull::default());
         match is_full {
@@ -1088,6 +1102,7 @@ impl Retained {
         let is_new = pending.reading.take(&delivery, ack, live);
         pending.patience.note_message(is_new, now);
         let (is_of_all, is_empty) = (pending.reading.all.is_some(), delivery.payload.is_empty());
+        // Among last values, an empty message that deletes nothing is none.
         if is_new
             && (is_of_all || delivery.is_deletion || !is_empty)
             && let Ok(subject) = delivery.name()
@@ -1135,6 +1150,7 @@ impl Retained {
         }
         let is_over = pending.patience.quiet_for(now) >= 2 * PULL_TIMEOUT;
         match status {
+            // Nothing more is there, whatever the server counts.
             TIMEOUT if is_over && pending.reading.all.is_none() => {
                 pending.reading.end_part();
                 self.next_stream(number, now, out);
@@ -1184,12 +1200,14 @@ impl Retained {
         }
     }
 
-    /// Asks where the stream begins, if messages of a question for all may be missing since the last check.
+    /// Ends a page of a question for all, or the question. If messages may be missing since the last check, or another
+    /// server may lead the stream by now, asks about the stream first, and [`Self::handle_stream_begin`] goes on.
     fn ask_stream_begin(&mut self, number: u64, after_check: AfterCheck, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
+        // The question is over only if the server whose consumer was read still is the leader.
         let is_led = after_check == AfterCheck::End && !pending.reading.leader.is_empty();
         let Some(all) = &mut pending.reading.all else {
             return;
@@ -1386,6 +1404,7 @@ impl Retained {
     }
 
     /// Ends a question, and reports its value and why others are missing.
+    /// `cut`: why, if what was read does not say it.
     fn end(&mut self, number: u64, cut: Option<NatsCut>, out: &mut Vec<u8>) {
         self.leave_consumer(number, out);
         let Some(pending) = self.pending.remove(&number) else {
@@ -1444,6 +1463,7 @@ impl Pending {
     /// Whether there is an answer to fall back on, which may be from before the newest message.
     fn has_older_answer(&self) -> bool {
         let is_asked_again = matches!(self.step, QuestionStep::Pause(_, Again::Message(_)));
+        // If a message is asked for again, the answer may have been that there is none.
         self.value.is_some() || self.reading.is_whole || is_asked_again
     }
 

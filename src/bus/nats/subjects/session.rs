@@ -177,8 +177,7 @@ impl<'a> SubjectsSession<'a> {
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
         self.send_changes();
-        let publishing = self.source.publishing.as_ref();
-        if let Some(publishing) = publishing {
+        if let Some(publishing) = &mut self.source.publishing {
             publishing.publish(self.connection);
         }
         self.source.names.show();
@@ -186,7 +185,7 @@ impl<'a> SubjectsSession<'a> {
         if has_read {
             self.relay.note_work();
         } else if self.connection.queued_bytes() > 0
-            || !publishing.is_some_and(Publishing::has_waiting)
+            || !(self.source.publishing.as_ref()).is_some_and(Publishing::has_waiting)
         {
             // Not while messages wait to be published, unless the socket takes nothing.
             self.connection
@@ -209,6 +208,7 @@ impl<'a> SubjectsSession<'a> {
                         name: Arc::clone(name),
                         is_pattern: change.patterns,
                     };
+                    // `None`: no queue group, so this connection gets every message.
                     protocol::subscribe(out, name, None, sids.add(subscription));
                 } else if let Some(sid) = sids.sid_of(name) {
                     protocol::unsubscribe(out, sid);
@@ -233,6 +233,7 @@ impl<'a> SubjectsSession<'a> {
         if let Some(ms) = nats.times.unanswered_ms(oldest.map(|oldest| oldest.sent)) {
             return Err(NatsError::Unconfirmed(ms).into());
         }
+        // No stream is read here, so the other server has to answer about none.
         if self.source.is_restored && self.search.find_successor(&[], nats, self.connection) {
             return Err(NatsError::LameDuck.into());
         }

@@ -90,6 +90,7 @@ impl RedisStreamSource {
         let bytes_max = settings.payload_bytes_max;
         Ok(Self {
             servers: RedisServers::new(settings)?,
+            // Without the waker: nobody wakes this thread.
             waiter: waiter("the Redis source")?.0,
             status,
             reader: RedisStreamReader::new(
@@ -122,6 +123,7 @@ impl RedisStreamSource {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
         let settings = &self.servers.settings;
         let limits = read_limits(settings.payload_bytes_max);
+        // `false`: the bus answers, but the stream is not read to its end yet.
         relay.status.set_up(false);
         self.reader.connected();
         self.progress.connected();
@@ -143,6 +145,7 @@ impl RedisStreamSource {
                 let bytes = connection.reader.take_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut events);
                 if !events.is_empty() {
+                    // Before the loop gets the events: the pages must not end before an entry that the loop has.
                     self.progress.read(self.reader.reached());
                     relay.note_work();
                 }
@@ -165,6 +168,7 @@ impl RedisStreamSource {
                     }
                 })?;
             }
+            // All answers have come, so none has been arriving for any time.
             relay.lag.answer_comes_for(&relay.status, Duration::ZERO);
         }
     }

@@ -240,6 +240,7 @@ impl RedisStreamPages {
             prints: EntryPrints::default(),
             open: VecDeque::new(),
             parts: None,
+            // No connection yet; the first connection of the source has the number 1.
             connected: (Instant::now(), 0),
         };
         Ok((pages, handle))
@@ -277,6 +278,7 @@ impl RedisStreamPages {
             self.handle_page_request(number, request);
         }
         let paused = self.open.iter().filter(|reading| reading.is_paused).count();
+        // `true`: there is room for a question that has to read, and all questions here have to.
         while self.open.len() - paused < OPEN_MAX
             && let Some(question) = self.names.next_question(|| true)
         {
@@ -415,6 +417,7 @@ impl RedisStreamPages {
                     Some(connection.ask_one(&["EVAL_RO", STATE, "1", key, &needed], patience)?)
                 }
             };
+            // A server that refuses the script says nothing of the state.
             let state = state.and_then(|state| entries(state).ok());
             connection.reader.set_limits(ReadLimits {
                 singly: true,
@@ -442,6 +445,7 @@ impl RedisStreamPages {
         let kept = kept.and_then(|(io, reader, endpoint, address, range)| {
             let parts = (io, reader);
             let connection = Connection::from_parts(waiter, parts, &endpoint, address);
+            // If this fails, a new connection is made.
             ask(connection, range).ok()
         });
         let (answer, parts) = match kept {
@@ -469,9 +473,12 @@ impl RedisStreamPages {
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
         let needed = reading.needed(answer.progress);
+        // Not even the last entry that was read has come again.
         let is_gone = taken.entries == 0 && reading.after.is_some();
         let is_last = !taken.may_follow;
         let last_of = |state: &StreamProof| Some(state.counters.as_ref()?.last);
+        // The server has the needed entry, or has had a later one: what has not come was trimmed or deleted, and the
+        // server is not behind.
         let had_needed =
             |state: &StreamProof| state.is_there == Some(true) || last_of(state) >= needed;
         if is_last && taken.newest < needed && !answer.state.as_ref().is_some_and(had_needed) {
@@ -481,6 +488,7 @@ impl RedisStreamPages {
         if is_last {
             // It is the same stream, which was trimmed, perhaps to the last entry that was read.
             let last = answer.state.as_ref().and_then(last_of);
+            // Nothing is lacking if no entry was ever added after the last one that was read.
             let lacks_some = is_gone && last != reading.after;
             return link.send(reading.end(lacks_some.then_some(RetainedCut::Window)));
         }
@@ -523,6 +531,7 @@ impl RedisStreamPages {
                 false => self.refuse(reading, &error.to_string(), link),
             };
         }
+        // Another server is tried at most once in a pause; meanwhile, this one is asked again.
         if self.connected.0.elapsed() >= PAUSE {
             tracing::debug!(%error, "the pages of the stream look for another server");
             self.parts = None;
@@ -585,6 +594,8 @@ fn take_entries(
                 continue;
             }
         } else if taken.entries == 1 && before.is_some() {
+            // The answer does not begin with the last entry that was read: that one is gone, and perhaps later ones
+            // with it.
             reading.cut.get_or_insert(RetainedCut::Window);
         }
         reading.repeats = false;

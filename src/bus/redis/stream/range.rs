@@ -102,6 +102,7 @@ impl RangeSize {
             let fitting = self.arrived * self.answer_bytes / self.bytes;
             self.entries = fitting.min(self.entries / 2).max(1);
         } else if !may_follow {
+            // The end of the stream is reached: so few entries need no script.
             self.entries = self.entries.min(PLAIN_MAX);
         } else if self.bytes <= self.answer_bytes / 2 {
             self.entries = (self.entries * 2).min(ENTRIES_MAX);

@@ -254,11 +254,14 @@ impl RedisStreamReader {
         let was_read = self.last_read.is_some();
         let before = match self.step {
             ReadStep::Inspect | ReadStep::Wait => self.before,
+            // In this step nobody asks whether the stream is back.
             ReadStep::CatchUp { .. } => None,
         };
         let asked = self.last_read.or(before);
         self.asked_about = asked;
         let asked_id = id_text(asked.map_or(self.after, |entry| entry.id));
+        // Whether to ask with the script, and whether to ask for the entry alone if the server does not accept the
+        // script.
         let (mut asks_state, mut asks_entry) = (true, asked.is_some());
         let mut commands: Vec<Vec<String>> = match self.step {
             ReadStep::Inspect => vec![
@@ -357,6 +360,7 @@ impl RedisStreamReader {
         }
         let before_ms = std::mem::replace(&mut self.answered_ms, now_ms);
         // What is missing in these answers may have come at any time since the ones before.
+        // 0: these are the first answers.
         let before_ms = if before_ms == 0 { now_ms } else { before_ms };
         let mut answers = std::mem::take(&mut self.answers).into_iter();
         let executed = match self.asks_executed {
@@ -400,6 +404,7 @@ impl RedisStreamReader {
                 Ok(())
             }
             ReadStep::CatchUp { .. } => {
+                // `false`: the server of this connection was inspected already.
                 let state = self.state(answers.next(), false)?;
                 self.end_catch_up_answer(state, now_ms, out);
                 Ok(())
@@ -426,10 +431,12 @@ impl RedisStreamReader {
                         .and_then(|(stats, _)| ExecutedCommands::read(&stats)),
                     false => None,
                 };
+                // As above.
                 let state = self.state(answers.next(), false)?;
                 if entries.is_empty() && self.last_read.is_none() {
                     self.empty_ms = Some(before_ms);
                 }
+                // The server has another data set by now.
                 if replication.iter().any(|now| !now.continues(&self.history)) {
                     self.step = ReadStep::Inspect;
                     return Ok(());
@@ -621,6 +628,7 @@ impl RedisStreamReader {
         // counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
+        // No more entries seem new (`added - counted.added`) than the old stream ever had (`counted.added`).
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
         let was_trimmed =
             is_gone(self.after) && counters.removed() == counted.added + counters.gone(entries);
@@ -674,12 +682,13 @@ impl RedisStreamReader {
         self.before = self.last_read.take().or(self.before);
         self.counted = None;
         if let Some(newest) = newest.filter(|_| self.empty_ms.is_none()) {
+            // 0: only the counters say how many entries there are.
             return self.begin_again(newest, (state.counters, 0), is_other, out);
         }
         (self.is_anew, self.reached, self.old_until) = (false, None, None);
         self.after = StoredId::default();
         if is_other {
-            self.known.pass_over_after(self.after, false);
+            self.known.pass_over_after(self.after);
         }
     }
 
@@ -696,11 +705,13 @@ impl RedisStreamReader {
         let last = self.before.map_or(self.after, |before| before.id);
         let is_above = newest.id > last;
         let was_empty = self.empty_ms.is_some();
+        // A stream that was empty or missing counts as another one, and so does one that lacks the last entry and has
+        // no newer one.
         let is_anew = std::mem::take(&mut self.is_anew) || was_empty || !is_above;
         let has_only_later = held.0.is_some_and(|counters| counters.is_gone(last));
         if has_only_later && !is_anew && !is_other {
             // The last entry that was read may be one of a stream with lower ids than the one before.
-            return self.known.pass_over_after(last, false);
+            return self.known.pass_over_after(last);
         }
         if is_anew {
             self.reached = Some(newest.id).filter(|_| !is_above || !was_empty);
@@ -708,13 +719,12 @@ impl RedisStreamReader {
         }
         let is_new_life = is_anew && !is_other;
         if let Some(after) = self.reread_start(newest, last, held, is_new_life) {
-            self.known.pass_over_after(after, is_new_life);
+            self.known.pass_over_after(after);
             self.known.begin_after(after);
             self.after = after;
         } else {
-            if is_other {
-                self.known.pass_over_after(newest.id, is_new_life);
-            }
+            // The stream is at an earlier state, and may get back what it lacks.
+            self.known.pass_over_after(newest.id);
             (self.after, self.last_read) = (newest.id, Some(newest));
             self.reached = Some(newest.id);
             out.push(KeptEvent::Head(self.after));
@@ -764,6 +774,7 @@ impl RedisStreamReader {
         let ReadStep::CatchUp { is_proved } = &mut self.step else {
             return Ok(());
         };
+        // Not the first entry of the answer.
         if !self.range.arrived(bytes) {
             return match is_proved {
                 true => self.entry(entry, out),
@@ -796,7 +807,6 @@ impl RedisStreamReader {
         if !may_follow {
             // What did not come up to `old_until` was trimmed or deleted.
             self.old_until = None;
-            self.known.reached_end();
             self.removed = state.counters.map_or(0, Counters::removed);
             self.report_caught_up(out);
             return self.wait_at_end(out);
@@ -834,6 +844,7 @@ impl RedisStreamReader {
         let both = before_state.zip(self.executed);
         let since = both.and_then(|(now, seen)| now.since(seen));
         let counts_anew = both.is_some() && since.is_none();
+        // No more entries can have been added than came.
         let has_all = since.is_some_and(|since| since.additions <= entries.len() as u64);
         // The counters of a stream that was made anew say nothing of the one before.
         let is_same = since.is_some_and(|since| since.removals == 0);
@@ -870,6 +881,8 @@ impl RedisStreamReader {
         let entries = entries.into_iter().map(StreamEntry::read);
         let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
         let was_read = self.last_read.is_some();
+        // The commands were made while no entry was read, so the state of this answer has shown that the stream is
+        // back.
         let is_back = was_read && self.asks_executed;
         if was_read && (state.is_there.is_none() && !entries.is_empty() || is_back) {
             // These entries were not checked, or were asked for from the first one on. Reads them again, beginning with the
@@ -901,14 +914,12 @@ impl RedisStreamReader {
         if let Some(last) = entries.last().filter(|_| !was_read) {
             let newest = newest.unwrap_or_else(|| self.known.print(last));
             let held = (state.counters, entries.len() as u64);
+            // `false`: the server is the same.
             self.begin_again(newest, held, false, out);
             entries.retain(|entry| entry.id > self.after);
         }
         let mut entries = entries.into_iter();
         entries.try_for_each(|entry| self.entry(entry, out))?;
-        if !was_read && !is_full {
-            self.known.reached_end();
-        }
         self.count_from(state);
         Ok(())
     }

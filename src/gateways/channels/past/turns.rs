@@ -1,10 +1,10 @@
 //! Names that wait until the stream is asked for their newest messages: whose turn is next, and how many are asked for
 //! at once.
 //!
-//! A name that several clients wait for has a turn for each, so that it waits for none whose address wants very many;
-//! what has been asked for meanwhile is skipped. The permits are a [`Quota`] by address: one that has none gets the
-//! next permit that is given back before one that has some. Patterns have few permits of their own, because the server
-//! reads for each.
+//! A name that several clients wait for has a turn for each of them, so it does not wait for a client whose address
+//! wants very many names. A name that was asked for meanwhile is skipped. The permits are a [`Quota`]: an address
+//! without a permit gets the next free permit before an address that has some. Patterns have few permits of their own,
+//! because the server reads for each.
 
 use std::collections::BTreeSet;
 
@@ -146,6 +146,7 @@ impl Turns {
         } else {
             self.clients.push(client, key);
         }
+        // One question; the time does not matter, because these permits are not evicted.
         let (name, permit) = (name?, self.permits.hold(client, 1, 0));
         Some(Turn {
             name,

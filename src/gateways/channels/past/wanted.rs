@@ -13,8 +13,9 @@ pub(in super::super) struct WantedPast {
     pub(in super::super) waits: BTreeMap<TopicName, PastWait>,
     /// What is known of names that the answer does not wait for, or no longer.
     pub(in super::super) found: BTreeMap<TopicName, PastFound>,
-    /// How many newest messages the history had forgotten ([`weirgate_core::Core::newest_forgotten_count`]) when the first name was
-    /// asked for: what it has forgotten since may be missing. `None`: no name was asked for.
+    /// How many newest messages the history had forgotten ([`weirgate_core::Core::newest_forgotten_count`]) when the first
+    /// question about one of the names was asked, perhaps for an earlier client: what it has forgotten since may be
+    /// missing. `None`: no name was asked for.
     forgotten: Option<u64>,
 }
 

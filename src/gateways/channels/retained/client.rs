@@ -35,6 +35,7 @@ impl WaitedName {
         RetainedEnd {
             answer: match self.state {
                 ValuesState::Waits(answer) => answer,
+                // Names are asked for only after their answer was sent.
                 ValuesState::Asked(_) | ValuesState::Takes(_) => 0,
             },
             name: name.clone(),
@@ -160,6 +161,7 @@ impl RetainedClient {
     /// Counts the value of a name for the client. Returns false if the client has no room for it.
     pub(super) fn take_room(&mut self, bytes: usize) -> bool {
         self.largest = self.largest.max(bytes);
+        // A single value may be larger than the share.
         let has_room = self.sent == 0 || self.sent + bytes <= CLIENT_BYTES_MAX;
         if has_room {
             self.count_sent(bytes);

@@ -71,6 +71,7 @@ impl Retained {
             let live = self.live.get(name)?;
             live.get(&self.hasher.hash_one(subject))
         });
+        // 0: no live message of this subject has come.
         let live = live.map_or(0, |live| *live);
         let (mut receivers, mut without_room) = (Vec::new(), Vec::new());
         for key in clients {
@@ -100,7 +101,7 @@ impl Retained {
         let without_room = without_room.into_iter();
         without_room.for_each(|key| self.leave_question(name, key));
         if subject.is_none() {
-            // An exact name has only this value.
+            // An exact name has only this value. Who has waited is of interest only after a refusal.
             let _ = self.ended(name, number, None);
         }
         receivers

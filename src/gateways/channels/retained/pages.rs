@@ -11,7 +11,7 @@ use super::questions::{LeftMembers, Member};
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
-    /// Handles the bus going away: open questions get no response.
+    /// Handles the bus going away: open questions get no response, and their clients wait for others.
     pub(in crate::gateways::channels) fn down(&mut self, to_drop: &mut DropLater) {
         self.is_up = false;
         self.unanswered.clear(to_drop);
@@ -66,6 +66,7 @@ impl Retained {
     ) -> Option<(TopicName, Vec<SessionKey>)> {
         let start = self.questions.start_of(number);
         let read = Arc::clone(cursor);
+        // `false`: the bus has ended the question.
         let left = self.questions.paged(number, read, false, now_us)?;
         let notified = self.unanswered(left, now_us);
         if let Some((name, cursor_id)) = start {

@@ -6,8 +6,9 @@
 //! While the bus has a question that begins at a cursor and has not brought its first page, later clients that begin there
 //! wait for the next question, which they share.
 //!
-//! At the bus a question waits its turn among those of one address. It is that of a member with the fewest others, and a
-//! question moves for a client that begins to wait for it and has none: nobody waits behind what only others want.
+//! At the bus a question waits its turn among the questions of one address: of its members' addresses, the one with the
+//! fewest. If a client begins to wait for a question and its address has none there, a question of an address with
+//! several moves to the client's address: nobody waits behind what only others want.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -119,7 +120,7 @@ pub(in super::super) struct Questions {
     pub(super) requests: VecDeque<RetainedRequest>,
 }
 
-/// The id of the cursor from the beginning of all messages: another cursor than that of the newest, which has the id 0.
+/// The id of the cursor from the beginning of all messages. The cursor from the beginning of last values has the id 0.
 const BEGIN_OF_ALL: u64 = u64::MAX;
 
 /// A name, clients of a question about it, and the cursor from which they go on.
@@ -238,6 +239,7 @@ impl Questions {
                 break;
             }
         }
+        // Without an address, all members have ended.
         fewest.map_or(ClientAddr::Unix, |(_, client)| client)
     }
 
@@ -276,6 +278,7 @@ impl Questions {
             },
             false => RetainedRequest::Ask {
                 name: name.clone(),
+                // Set by `Retained::next_request`.
                 cover: None,
                 number,
                 after,

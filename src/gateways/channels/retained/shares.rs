@@ -134,6 +134,7 @@ impl Retained {
         }
         let mut asked = Vec::new();
         let bytes = self.bytes.clone();
+        // If nothing is held, a share is given even if it is larger than the limit.
         while self.is_up
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
@@ -172,14 +173,15 @@ impl Retained {
         for name in chosen.names {
             waiter.taking.remove(&name);
             let takes = waiter.names.get_mut(&name);
+            // The client has taken a page: it stays in its question, whose next page comes once all members are ready.
             if let Some(wanted) = takes
                 && let ValuesState::Takes(number) = wanted.state
             {
-                // The client goes on with the question that it is a member of.
                 wanted.state = ValuesState::Asked(number);
                 self.questions.ready(number, now_us);
                 continue;
             }
+            // Otherwise it joins a question; one for all kept messages may read from another place than the one before.
             let begins = waiter.begin_reading(&name, head);
             let Some(wanted) = waiter.names.get_mut(&name) else {
                 continue;
@@ -187,6 +189,7 @@ impl Retained {
             if let Some(from) = begins {
                 wanted.cursor = self.questions.cursor_from(from);
             }
+            // A client in the line has an address (`values_taken`).
             let client = waiter.address.unwrap_or(ClientAddr::Unix);
             let number = self.questions.join(&name, &wanted.cursor, key, client);
             wanted.state = ValuesState::Asked(number);

@@ -91,6 +91,7 @@ impl Unanswered {
     pub(super) fn answered(&mut self, name: &TopicName) {
         if self.forget(name) {
             self.is_released = true;
+            // The bus gives values again, so the count of names asked for begins anew.
             self.left = (ASKED_MAX, 0);
         }
     }
@@ -118,6 +119,7 @@ impl Unanswered {
 
     /// Whether another name may be asked for again.
     fn has_room(&self) -> bool {
+        // The names without a due time are being asked for again.
         self.names.len() - self.dues.len() < ASKED_MAX
     }
 
@@ -126,6 +128,7 @@ impl Unanswered {
         let due = self.dues.first().filter(|_| self.has_room());
         let due_us = due.map(|(due_us, _)| *due_us)?;
         Some(match self.left {
+            // So many were asked for that the others wait for the end of this time.
             (0, again_us) => due_us.max(again_us),
             _ => due_us,
         })

@@ -80,6 +80,7 @@ impl FoundMessages {
         let mut outcomes = missed.missed(core, key, since, names);
         if self.left_out >= LeftOut::TooMany {
             for outcome in &mut outcomes {
+                // No name gets its missed messages (`LeftOut`).
                 *outcome = outcome.and(Err(NotRecovered::Large));
             }
             missed = Follow::beside(beside);

@@ -104,6 +104,7 @@ impl NameOutcomes {
     pub(super) fn next(&self, written: Written) -> Option<(&TopicName, Outcome, Written)> {
         let Written { names, off } = written;
         match (self.names.get(names), self.off.get(off)) {
+            // Both lists are in the order of the names: the lesser of the two next names comes first.
             (Some(name), next) if next.is_none_or(|off| name < off) => {
                 let names = names + 1;
                 Some((name, self.outcomes[names - 1], Written { names, off }))

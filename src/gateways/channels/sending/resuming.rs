@@ -144,8 +144,8 @@ impl Resuming {
         made
     }
 
-    /// Notes of which names some of the newest messages are missing, for the answer. These are few hundred names at
-    /// most: those of the last step.
+    /// Notes of which names some of the newest messages are missing, for the answer. These are a few hundred names
+    /// at most: those of the last step.
     fn note_cuts(&mut self) {
         for (name, cut) in self.found.take_cuts() {
             self.past.note_found_cut(name, cut);
@@ -177,7 +177,7 @@ impl Resuming {
             Err(NotRecovered::Large) if !self.earlier.has_since() => {
                 Some(RetainedCut::Limit.label())
             }
-            // Then no newest messages follow instead.
+            // For these reasons, no newest messages follow instead (`gets_newest`).
             Err(why @ (NotRecovered::Off | NotRecovered::Large)) => Some(why.label()),
             Ok(()) | Err(_) => {
                 let cut = self.cut_of_newest(name, outcome, has_forgotten);

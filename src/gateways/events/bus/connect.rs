@@ -112,6 +112,7 @@ fn redis(
     // A push comes in parts, and other instances may send longer ones (`message_bytes_max`).
     settings.payload_bytes_max = Exchange::MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
+    // Without consumers to show: only levels has some.
     let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
     let channels = subjects.all().map(Subscription::channel);
     let needs = RedisNeeds {
@@ -157,6 +158,7 @@ fn nats(
         nats: settings,
         // A push comes in parts, and other instances may send longer ones (`message_bytes_max`).
         payload_bytes_max: Exchange::MESSAGE_BYTES_MAX,
+        // Live messages only, and a subject counts as confirmed as soon as the server confirms it.
         is_retained: false,
         stream: None,
         settle: Settle::NEVER,

@@ -99,6 +99,7 @@ impl Exchange {
             link: Link::Away,
             waiting: BTreeMap::new(),
             waits_for_late: 1,
+            // No push has the number 0 (`message.rs`).
             next_number: 1,
             next_here_us: 0,
             announced: 0,
@@ -163,7 +164,6 @@ impl Exchange {
                 return number;
             }
         };
-        self.stats.sent.add(1);
         let waiting = PendingPush {
             late_until_us: now.mono_us + self.settings.wait_us / LATE_SHARE,
             until_us: now.mono_us + self.settings.wait_us,
@@ -185,9 +185,12 @@ impl Exchange {
         self.instances.there().chain(beyond).cloned().collect()
     }
 
-    /// Ends the push `number`, which could not be published as a whole.
-    pub fn unsent(&mut self, number: u64) {
-        self.end(number, Blame::Nobody);
+    /// Notes whether the push `number` was published. If it was not, nothing of it was, and its wait ends.
+    pub fn note_published(&mut self, number: u64, is_published: bool) {
+        match is_published {
+            true => self.stats.sent.add(1),
+            false => self.end(number, Blame::Nobody),
+        }
     }
 
     /// Reports that the push `number` of `origin` was delivered to the devices of this instance.
@@ -222,6 +225,7 @@ impl Exchange {
             return self.handle_gone(now, &from);
         }
         match self.instances.note_alive(now.mono_us, &from) {
+            // It was not known before; `None`: it is over the limit.
             Some(true) => self.count_others(now, &from, "another instance is on the bus"),
             Some(false) => {}
             None => return self.ignore(now, Ignored::Instances, Some(&from)),
@@ -256,6 +260,7 @@ impl Exchange {
             } else {
                 for id in self.instances.silent(read_us) {
                     self.count_others(now, &id, "another instance is silent");
+                    // Its incomplete push, whatever the number.
                     self.abandon(now, &id, u64::MAX);
                     // Cut off from the bus, it may take pushes of which nothing is known here.
                     self.stats.doubts.add(1);
@@ -285,6 +290,7 @@ impl Exchange {
     fn handle_echo(&mut self, now: Now) {
         let echo_us = now.mono_us;
         // To others this instance is up from here on, so they must know which pushes it could not publish.
+        // The newest push has the number before the next one.
         if self.link == Link::Unproven && self.announced < self.next_number - 1 {
             self.announce(echo_us);
         }
@@ -307,6 +313,7 @@ impl Exchange {
 
     /// Ends the waits for an instance that has announced its stop, because it has no devices any more.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
+        // Its incomplete push, whatever the number.
         self.abandon(now, from, u64::MAX);
         if self.instances.note_stopped(from) {
             self.count_others(now, from, "another instance has stopped");
@@ -448,33 +455,35 @@ impl Exchange {
         if self.is_leaving {
             return;
         }
-        let bytes = message.bytes(&self.me);
+        let messages = vec![message.bytes(&self.me)];
         self.actions.push_back(ExchangeAction::Publish {
             to,
-            bytes,
+            messages,
             number: None,
         });
     }
 
-    /// Queues the push as parts with at most `message_bytes_max` bytes of the body. They have the number of the push,
-    /// so that [`Self::unsent`] ends it if one cannot be published.
+    /// Queues the push as parts with at most `message_bytes_max` bytes of the body. They are published together or not at
+    /// all, because one without the others is of no use; then [`Self::note_published`] ends the push.
     fn publish_parts(&mut self, number: u64, body: &[u8]) {
         let chunks = body.chunks(self.settings.message_bytes_max.max(1));
         let parts = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        for (part, bytes) in (0..).zip(chunks) {
-            let message = InstanceMessage::Push(PushPart {
+        let message = |(part, bytes)| {
+            let part = PushPart {
                 number,
                 part,
                 parts,
                 body_bytes: body.len(),
                 bytes,
-            });
-            self.actions.push_back(ExchangeAction::Publish {
-                to: To::All,
-                bytes: message.bytes(&self.me),
-                number: Some(number),
-            });
-        }
+            };
+            InstanceMessage::Push(part).bytes(&self.me)
+        };
+        let messages = (0..).zip(chunks).map(message).collect();
+        self.actions.push_back(ExchangeAction::Publish {
+            to: To::All,
+            messages,
+            number: Some(number),
+        });
     }
 
     /// The oldest push that still waits for late instances.

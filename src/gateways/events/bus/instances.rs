@@ -245,6 +245,7 @@ impl Instances {
             instance.says_newest = true;
             instance.is_unsure = instance.newest.is_none() && number > 0 && !knows_all;
         }
+        // All pushes up to this one should have arrived, and it is the newest.
         self.note_newest(id, (number, number), knows_all)
     }
 

@@ -75,13 +75,13 @@ impl Default for ExchangeSettings {
 /// Work for the thread around an [`Exchange`], which must do it in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ExchangeAction {
-    /// Publish these bytes.
+    /// Publish these messages in this order, or none of them.
     Publish {
-        /// The instances that should read the message.
+        /// The instances that should read the messages.
         to: To,
-        /// The whole message.
-        bytes: Vec<u8>,
-        /// For bytes of a push: the number of the push, for [`Exchange::unsent`].
+        /// One message, or the parts of a push.
+        messages: Vec<Vec<u8>>,
+        /// For a push: its number, for [`Exchange::note_published`].
         number: Option<u64>,
     },
     /// Deliver the push with this body to the devices of this instance, and report with

@@ -111,6 +111,7 @@ impl PushBus {
             push_bytes_max: checked.get::<EventsSettings>().broadcast_bytes_max,
             ..checked.get()
         };
+        // The first row is `--events-bus`.
         let bus = bus::Bus::at(checked, BUS[0].flag, &own.urls)?;
         let name = own.name;
         let (to_thread, received) = unbounded();
@@ -209,6 +210,7 @@ impl PushBus {
     pub(in crate::gateways::events) fn announce_stop(&self) {
         let (done, left) = bounded(1);
         if self.stats.is_up() && self.to_thread.send(Command::Leave(done)).is_ok() {
+            // Without the announcement, the stop goes on all the same.
             let _ = left.recv_timeout(LEAVE_TIMEOUT);
         }
     }
@@ -216,6 +218,7 @@ impl PushBus {
 
 /// 16 hexadecimal digits, new at each start.
 fn new_id() -> InstanceId {
+    // Any value: the keys of the hasher are random.
     let random = RandomState::new().hash_one(0);
     InstanceId::from(format!("{random:016x}").as_str())
 }

@@ -30,8 +30,8 @@ use weirgate_server::run::RunError;
 /// bus.
 const DELIVERING_MAX: usize = 64;
 
-/// After a message, so long no other one has to come before all that the connection can have received counts as read: the
-/// parts of a large push come one after the other, with an answer behind them.
+/// The channel of the bus counts as read to its end only if it is empty, and no message has come for this long: between
+/// the parts of a large push it may be empty for a moment, and behind them may come the answer that is waited for.
 const QUIET_US: u64 = 25_000;
 
 /// The wait while nothing is due.
@@ -78,6 +78,7 @@ pub(in crate::gateways::events) struct BusThread {
     can_publish: bool,
     commands: Receiver<Command>,
     to_loop: ToLoop,
+    /// The pushes of other instances, before the loop.
     line: PushLine,
     stats: Arc<BusStats>,
     /// The last report to the loop: whether the bus was up, and the number of losses.
@@ -85,7 +86,8 @@ pub(in crate::gateways::events) struct BusThread {
     awaited: HashMap<u64, AwaitedPush>,
     /// Pushes of other instances that are in the line or in the loop.
     delivering: usize,
-    /// All messages that the connection has received before this time were handled, on the monotonic clock.
+    /// All messages that the connection has received before this time were handled, on the monotonic clock: who has not
+    /// answered by then is late, and not merely unread.
     read_us: u64,
     /// When the connection received the last message that was handled.
     received_us: u64,
@@ -105,6 +107,7 @@ impl BusThread {
             exchange,
             all: name.into(),
             is_subscribed: false,
+            // Without a connection of its own for publishing, it can publish whenever it is subscribed.
             can_publish: connection.publishing.is_none(),
             connection,
             commands,
@@ -236,6 +239,7 @@ impl BusThread {
                 if self.exchange.has_left()
                     && let Some(done) = self.leaving.take()
                 {
+                    // The stop may have gone on without it.
                     let _ = done.send(());
                 }
             }
@@ -272,19 +276,23 @@ impl BusThread {
         self.exchange.unreadable(now, origin);
     }
 
-    /// Carries out what the exchange has queued. If a push cannot be published, the exchange learns its number; if one
-    /// cannot be read, it counts as unreadable.
+    /// Carries out what the exchange has queued. If a push cannot be published, no part of it is; the exchange learns of
+    /// either. If one cannot be read, it counts as unreadable.
     fn carry_out_actions(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
-                ExchangeAction::Publish { to, bytes, number } => {
+                ExchangeAction::Publish {
+                    to,
+                    messages,
+                    number,
+                } => {
                     let subject = match to {
                         To::All => Arc::clone(&self.all),
                         To::Instance(id) => subject_of(&self.all, &id),
                     };
-                    let is_published = self.connection.publisher.publish(&subject, bytes);
-                    if let Some(number) = number.filter(|_| !is_published) {
-                        self.exchange.unsent(number);
+                    let is_published = self.connection.publisher.publish(&subject, messages);
+                    if let Some(number) = number {
+                        self.exchange.note_published(number, is_published);
                     }
                 }
                 ExchangeAction::Deliver {

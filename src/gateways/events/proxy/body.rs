@@ -53,7 +53,7 @@ enum BodyKind {
     Whole { bytes: Bytes, _room: Permit },
     /// A body that is passed on in pieces: it is large, of unknown length, or small while there is no room for another
     /// small body. It is read only once the request has a connection, so the limit of connections bounds its bytes. The
-    /// [`ServicePermit`] records the progress of the client.
+    /// [`ServicePermit`] records the progress of the client; `None` until `set_permit`.
     Pieces(RequestBody, Option<Arc<ServicePermit>>),
 }
 
@@ -193,6 +193,7 @@ impl ToClient {
             exchange,
             silence,
             waits_since: None,
+            // `poll_end` sets it before it is used.
             timer: Box::pin(sleep_until(Instant::now())),
         }
     }

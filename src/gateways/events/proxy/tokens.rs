@@ -46,6 +46,7 @@ impl ProxyTokens {
             return Err(refusal);
         }
         let judged = self.authenticator.judge(&head, now, |identity| {
+            // A proxied request names no device, and its sender has no role of this gateway.
             device_of(identity, None)?;
             let marks = identity.marks(None);
             parts.caller.admit_token(identity.user.as_deref(), marks)

@@ -95,6 +95,7 @@ impl Cache {
         let payload = frame.payload();
         self.write(parts, payload);
         if !more.is_empty() {
+            // The closing brace comes after these members.
             payload.pop();
             if !self.is_empty(parts) {
                 payload.push(b',');
@@ -107,7 +108,7 @@ impl Cache {
 
     /// The number of bytes that [`Self::write`] appends.
     fn payload_bytes(&self, parts: &[usize]) -> usize {
-        // Before each part an opening brace or a comma, and the closing brace.
+        // Before each part an opening brace or a comma, and the closing brace. Without parts, the two braces.
         let bytes = |member: Member<'_>| 1 + member.key.len() + member.value.len();
         self.members(parts).map(bytes).sum::<usize>().max(1) + 1
     }

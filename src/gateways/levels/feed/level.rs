@@ -114,7 +114,7 @@ const SIGNALS: &[(&str, &str)] = &[
     ("NEUTRAL", "\"NO_TRADE\""),
 ];
 
-/// The contract's table "Each level, in this order", row by row.
+/// The output of a level, key by key (publish-levels.md, "Keys of a level").
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     row!("id",                          Rule::Copy(Field::Id, "\"\"")),
@@ -161,6 +161,7 @@ enum LevelObject {
 }
 
 impl LevelObject {
+    /// The names in errors, in the order of the variants.
     const NAMES: [&str; 4] = ["barrier", "tape", "tape.sweep", "fuel"];
 
     /// Returns the object that a member of a level is by its key; `None` for other members. The sweep is not among
@@ -246,6 +247,7 @@ impl<'a> Level<'a> {
 
     /// Forgets an earlier object under the same key; clearing a tape clears its sweep too.
     fn clear_part(&mut self, part: LevelObject) {
+        // In `Field`, the fields of an object follow each other, and the sweep's those of the tape.
         let (first, last) = match part {
             LevelObject::Barrier => (Field::BarrierState, Field::BarrierDepthInZone),
             LevelObject::Tape => (Field::TapeImbalance, Field::SweepDetected),

@@ -52,6 +52,7 @@ pub(crate) const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
 /// The key of a message's number, which no relay may use.
 pub(crate) const SEQ_KEY: &str = cache::SEQ_KEY;
 
+/// Indexes in [`KEYS`], which are also the numbers of these parts of the state.
 const FLOW: usize = 0;
 const LEVELS: usize = 1;
 const VIEWPORT: usize = 2;
@@ -110,6 +111,7 @@ impl LevelsFeedSettings {
             .chain(relayed)
             .filter(|(_, key)| endpoint.keys.iter().any(|shown| shown == key));
         let mut subjects: Vec<_> = shown.map(|(subject, _)| subject.to_owned()).collect();
+        // Levels and viewport come with the same subject, one after the other.
         subjects.dedup();
         subjects
     }
@@ -275,6 +277,7 @@ impl LevelsFeed {
         self.stats.last_message_unix_ms = Some(received.unix_ms());
         let parts = content.parts();
         for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {
+            // A quiet message is part of a backlog (`view.rs`).
             match quiet {
                 true => view.changed_quietly(received),
                 false => view.changed(received, &self.cache, out),
@@ -290,6 +293,7 @@ impl LevelsFeed {
     ) -> Result<(), BadMessage> {
         let bytes_max = self.settings.messages.bus_message_bytes_max;
         check_size(&message.payload, bytes_max)?;
+        // Only without [`Feed::reader`], which reads every message within the limit.
         if message.text == PayloadText::Unread {
             // Sized by the last output, so that the buffer rarely grows.
             let last = self.cache.value_bytes(LEVELS);

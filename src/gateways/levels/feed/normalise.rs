@@ -18,6 +18,7 @@ const NORMALISED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest good `ts` in both directions: as nanoseconds a larger `ts` does not fit 64 bits.
 const TS_MS_MAX: i64 = 9_223_372_036_854;
 
+/// What clients get for a message without a `spy`.
 const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
 
 /// Turns `levels.signals` messages into the output for clients (publish-levels.md, "Price levels").

@@ -75,6 +75,7 @@ impl<'a> Id<'a> {
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
         let all = [whole, fraction].concat();
         let digits = all.trim_end_matches('0');
+        // Each zero that was cut off raises the exponent by one, and each digit of the fraction lowers it by one.
         let shift = all.len() as i64 - digits.len() as i64 - fraction.len() as i64;
         Self::Number {
             negative: mantissa.starts_with('-'),

@@ -7,8 +7,8 @@ use chrono_tz::America::New_York;
 
 use super::level::SessionContext;
 
-/// From New York midnight to the open, in real time: on the days when the clocks change the open is at 8:30 or 10:30
-/// (contract: "midnight plus 9.5 hours").
+/// From New York midnight to the open, in real time (9.5 hours): on the days when the clocks change the open is at 8:30
+/// or 10:30.
 const OPEN_AFTER_MIDNIGHT_MS: i64 = 34_200_000;
 
 const MINUTE_MS: i64 = 60_000;

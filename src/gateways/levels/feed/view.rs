@@ -127,6 +127,7 @@ impl View {
     fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
         let received = self.pending.take()?;
         let next = self.next_seq();
+        // The number of the published frame: a quiet one has the number of the next broadcast.
         let seq = if self.is_quiet { next } else { self.delivered };
         let is_known = match &self.frame {
             Some(published) => {

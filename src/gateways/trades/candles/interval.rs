@@ -3,7 +3,7 @@
 use weirgate_core::TopicName;
 
 /// The start of the topic of a symbol's candles.
-const CANDLES: &str = "candle:";
+pub(in crate::gateways::trades) const CANDLES: &str = "candle:";
 
 /// The duration of a candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -32,7 +32,7 @@ use crate::gateways::shared::counts::{Count, labelled};
 use weirgate_core::{BusNotice, ConflationKey, TopicName};
 use weirgate_wire::base::{ChunkedSlab, ExtendibleMap, Now};
 
-pub(super) use self::interval::Interval;
+pub(super) use self::interval::{CANDLES, Interval};
 
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
@@ -256,6 +256,7 @@ impl Candles {
         if symbols.all(|symbol| self.slots.get(symbol).is_some_and(has_candles)) {
             return true;
         }
+        // With those of one more symbol.
         let pairs = |count: usize| (count + 1) * Interval::ALL.len();
         let has_room = |this: &Self| pairs(this.with_candles.len()) <= this.settings.pairs_max;
         if !has_room(self) && (self.sweep_from > 0 || now.mono_us >= self.next_sweep_us) {
@@ -461,6 +462,7 @@ impl Candles {
             now.mono_us + 1_000 * wait_ms.unsigned_abs()
         };
         let shown_us = watch.is_changed.then(|| {
+            // 0: at once. A candle that was never sent has no message before it. Without a next start, it runs already.
             let spaced_us = watch.sent_us.unwrap_or(0) + SPACING_US;
             series.next_start_ms().map_or(0, graced_us).max(spaced_us)
         });

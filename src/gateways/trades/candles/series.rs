@@ -27,8 +27,8 @@ pub(super) struct Late;
 #[derive(Debug)]
 pub(super) struct Series {
     interval: Interval,
-    /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the prefix
-    /// of early trades are bounded.
+    /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the time
+    /// that a trade may be ahead of the clock are bounded.
     candles: Vec<Candle>,
     /// End of the newest closed candle, or start of the newest candle that was shown, whichever is later. No candle starts
     /// before this, even if the clock is set back.

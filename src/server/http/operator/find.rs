@@ -115,6 +115,7 @@ impl Query {
     fn fits_ended(&self, at: &EndedAt) -> bool {
         let user = self.who.user.as_deref();
         let is_asked = user.is_some() || self.who.address.is_some();
+        // The search may be by session or name alone, which fits no ended connection.
         is_asked
             && user.is_none_or(|user| at.ended.user.as_deref() == Some(user))
             && self.who.has_address(at.ended.client.ip())
@@ -154,6 +155,7 @@ pub(crate) fn members_route(telemetry: &Arc<Telemetry>, cutter: &Cutter) -> Rout
             let read = body.read(MEMBERS_BYTES_MAX).await.ok();
             let names = read.and_then(|body| Json::read(&body).ok()?.parse().ok());
             let result = names.and_then(|names| telemetry.surveys.search(Search::Members(names)));
+            // Whatever is wrong, the supervisor goes on without the numbers of all processes.
             let Some(result) = result else {
                 return LateAnswer::from(Answer::empty(StatusCode::SERVICE_UNAVAILABLE));
             };
@@ -284,6 +286,7 @@ impl AnswerContext<'_> {
         }
         let who = Connected {
             user: self.query.who.user.as_deref(),
+            // A search has no certificate, session or token.
             certificate: None,
             address: self.query.who.address,
             session: "",

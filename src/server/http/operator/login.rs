@@ -51,6 +51,7 @@ impl Login {
                 async move {
                     match (admitted, refusal) {
                         (Some(answer), _) => answer.await,
+                        // There is a refusal, because the request was not admitted.
                         (None, refusal) => LateAnswer::from(refusal.unwrap_or_else(unauthorized)),
                     }
                 }
@@ -62,6 +63,7 @@ impl Login {
     /// Whether the request has the token. Compares in a time that does not depend on where a wrong token differs.
     fn admits(&self, request: &RequestParts) -> bool {
         let mut given = request.head.headers.get_all(AUTHORIZATION).iter();
+        // Of two headers it is not known which one counts.
         let (Some(one), None) = (given.next(), given.next()) else {
             return false;
         };

@@ -69,6 +69,7 @@ impl FrontPage {
         let url = format!("ws{secure}://{host}{path}");
         let mut documents = String::new();
         for document in self.documents {
+            // Writing to a `String` cannot fail.
             let _ = write!(documents, " <code>{document}</code>");
         }
         format!(

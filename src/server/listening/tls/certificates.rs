@@ -244,6 +244,7 @@ fn authorities(file: &Path, read: ReadText<'_>) -> Result<RootCertStore, Certifi
     let failed = CertificateError::of("the authorities", file);
     let mut roots = RootCertStore::empty();
     let pem = read(file).map_err(&failed)?;
+    // The second is the number of those that the library cannot read. They are left out.
     let (taken, _) = roots.add_parsable_certificates(certificates_of(&pem).map_err(&failed)?);
     match taken {
         0 => Err(failed("it has no certificate of an authority".to_owned())),
@@ -258,7 +259,7 @@ struct Certificate {
 }
 
 impl Certificate {
-    /// Reads a chain and its key, which have to belong together. Appends the content of the files to `content`.
+    /// Reads a chain and its key, which have to belong together, with `read`.
     fn read(
         files: &CertificateFiles,
         provider: &CryptoProvider,

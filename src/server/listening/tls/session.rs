@@ -163,6 +163,7 @@ impl TlsSession {
             kept: Vec::new(),
             has_ended: false,
             has_failed: false,
+            // Nothing is held yet. The first amount will count as progress.
             input: held.hold(client, 0, 0),
             output: held.hold(client, 0, 0),
             clock,
@@ -425,6 +426,7 @@ impl TlsSession {
             .connection
             .process_tls_records(&mut self.incoming[..self.passed]);
         match (status.discard, status.state) {
+            // 0: a discard would have to shorten `incoming`, so it counts as an error.
             (0, Ok(ConnectionState::WriteTraffic(mut traffic))) => {
                 traffic.encrypt(plain, into).map_err(exhausted)
             }
@@ -448,6 +450,7 @@ impl TlsSession {
         let input = self.incoming.capacity() + self.plain.capacity();
         for (permit, bytes, has_moved) in [
             (&mut self.input, input, input_end == RecordEnd::Came),
+            // Progress of the output shows as a smaller amount.
             (&mut self.output, self.kept.capacity(), false),
         ] {
             let (bytes, before) = (bytes as u64, permit.amount());

@@ -18,6 +18,7 @@ pub(crate) fn tickets(clock: Clock) -> Arc<dyn ProducesTickets> {
 #[derive(Debug)]
 struct Tickets {
     clock: Clock,
+    /// Made at the first use. `None`: the system had no random numbers.
     inner: OnceLock<Option<Arc<dyn ProducesTickets>>>,
 }
 

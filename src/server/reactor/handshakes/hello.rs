@@ -13,6 +13,7 @@ const CLIENT_HELLO: u8 = 1;
 pub(super) fn may_begin(seen: &[u8]) -> bool {
     let mut message = Vec::with_capacity(seen.len());
     let mut rest = seen;
+    // The head of a record: its type, two bytes of a version, and its length.
     while let [kind, _, _, high, low, behind @ ..] = rest {
         if *kind != HANDSHAKE {
             return true;
@@ -26,6 +27,7 @@ pub(super) fn may_begin(seen: &[u8]) -> bool {
         return true;
     }
     let whole = match message[..] {
+        // The head of a message: its type, and its length in three bytes.
         [_, a, b, c, ref body @ ..] => body.len() >= u32::from_be_bytes([0, a, b, c]) as usize,
         _ => false,
     };

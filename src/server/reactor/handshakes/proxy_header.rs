@@ -46,6 +46,7 @@ pub(super) fn take_header(stream: &mut TcpStream) -> io::Result<Beginning> {
 /// Reads a header; also returns its length, 0 without a whole header.
 fn read_header(bytes: &[u8]) -> (Beginning, usize) {
     let config = ParseConfig {
+        // The extensions of a header are not used.
         include_tlvs: false,
         ..ParseConfig::default()
     };
@@ -54,6 +55,7 @@ fn read_header(bytes: &[u8]) -> (Beginning, usize) {
             Some(address) if address.protocol == Protocol::Stream => {
                 (Beginning::Client(address.source), len)
             }
+            // The address of datagrams.
             Some(_) => (Beginning::Other, 0),
             None => (Beginning::Proxy, len),
         },

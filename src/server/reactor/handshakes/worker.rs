@@ -325,6 +325,7 @@ impl Worker {
                 };
                 self.finish(key, HandshakeOutcome::Header(accepted));
             }
+            // The poll does not let the socket go.
             _ => self.finish(
                 key,
                 HandshakeOutcome::Failed(CloseReason::SocketError, None),
@@ -420,6 +421,7 @@ impl Worker {
     }
 
     fn finish(&self, key: SessionKey, outcome: HandshakeOutcome) {
+        // Fails only after the end of the loop: the socket is then closed.
         let _ = self.finished.send(Entered { key, outcome });
         self.the_loop.wake();
     }

@@ -176,6 +176,7 @@ impl TlsBuffers {
         let plain_bytes = opened?;
         let raw_bytes = match session.has_input() {
             true => room,
+            // At least 1 after input that waited: 0 would mean the end.
             false => read.max(plain_bytes).max(usize::from(has_waited)),
         };
         // Bytes that were read already follow without another event.

@@ -204,6 +204,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.begin_handshake(now, key, accepted.stream);
             return;
         }
+        // Without TLS.
         self.register(now, key, accepted.stream, None);
         if self.first_reads.try_next() {
             self.note_unread(key, Unread::Hoped);

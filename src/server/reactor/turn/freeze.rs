@@ -67,6 +67,7 @@ impl Freeze {
         let Some(catch_up) = &mut self.catch_up else {
             return true;
         };
+        // The poll of this turn may have been before the freeze.
         let polled = std::mem::replace(&mut catch_up.polled, true);
         if !(polled && is_quiet) && now_us < catch_up.until_us {
             return false;

@@ -385,12 +385,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let windows = core.inflate_windows();
         let sessions = stats.heads + stats.open + stats.closing;
         ShellStats {
+            // The connections that are no sessions of the loop are with the HTTP thread.
             http_connections: core.connections() as u64 - sessions,
             connections_max: (limits.connections_max < usize::MAX)
                 .then_some(limits.connections_max as u64),
             accept_errors: self.listeners.errors(),
             addresses: core.known_addresses() as u64,
             bus_queue_messages: seams.bus.len() as u64,
+            // The channel is bounded, so it has a capacity.
             bus_queue_messages_max: seams.bus.capacity().unwrap_or(0) as u64,
             bus_queue_bytes: seams.bus_bytes.held() as u64,
             bus_queue_bytes_max: seams.bus_bytes.max() as u64,

@@ -153,6 +153,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 _ if was_open => Cost::Little,
                 _ => Cost::Unknown,
             };
+            // It was not open, and its head is not awaited any more: the head was read.
             if !was_open && cost != Cost::Head {
                 self.head_rate.note_read(ended_us);
             }

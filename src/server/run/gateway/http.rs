@@ -39,6 +39,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             (Some(supervisor), _) => {
                 let (site, admin) = site.split_admin(operator);
                 let admin = Admin::handed(supervisor.into_stream(), admin, clock);
+                // `None`: the supervisor has the admin address.
                 (site, Some(admin), None)
             }
             (None, Some(addr)) => {

@@ -72,6 +72,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> LoopParts<G, F> {
                 let loop_wake = wake.clone();
                 let link = SourceLink::new(events, Box::new(move || loop_wake.wake()), clock);
                 let link = link.bounded(bytes).spinning(common.reactor.spin_us);
+                // The second CPU is that of the bus thread.
                 let cpu = common.cpus.get(1).copied();
                 stopping = Some(start_source(source, link.reading(reader), cpu)?);
             }

@@ -1,4 +1,7 @@
 //! How weirgate reaches its bus, and the messages from the bus.
+//!
+//! A pair of numbers is the range of a value. `limit` has the effect beyond the limit, where an operator sees it, and a
+//! test that exceeds it.
 
 use super::super::groups::{NatsAccess, RedisAccess, TLS_NAME};
 use super::super::kind::Kind;

@@ -1,4 +1,8 @@
 //! The limits of a client: its connection, its messages, its send queue.
+//!
+//! A pair of numbers is the range of a value. `limit` has the effect beyond the limit, where an operator sees it, and a
+//! test that exceeds it. `field!(us …)` is a field in microseconds, for a row in milliseconds. `memory_thousandths` is
+//! the part of `--memory-max`.
 
 use super::super::field::With;
 use super::super::groups::ProcessSettings;

@@ -1,4 +1,8 @@
 //! Which messages are kept for clients that resume, or read from a stream.
+//!
+//! A pair of numbers is the range of a value. `limit` has the effect beyond the limit, where an operator sees it, and a
+//! test that exceeds it. `field!(us …)` is a field in microseconds, for a row in milliseconds. `memory_thousandths` is
+//! the part of `--memory-max`.
 
 use super::super::groups::StreamSettings;
 use super::super::kind::Kind;

@@ -1,4 +1,7 @@
 //! Where weirgate listens, its processes, and TLS towards clients.
+//!
+//! A pair of numbers is the range of a value. `limit` has the effect beyond the limit, where an operator sees it, and a
+//! test that exceeds it. `memory_thousandths` is the part of `--memory-max`.
 
 use super::super::field::With;
 use super::super::groups::TlsSettings;

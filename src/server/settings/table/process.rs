@@ -1,7 +1,8 @@
 //! The settings of every process, whatever it serves: logs, readiness and stop, memory, the wait of the loop.
 //!
-//! `share` is in thousandths of `--memory-max`; operators cannot set such a row. `limit` has the effect beyond the limit,
-//! where an operator sees it, and a test that exceeds it.
+//! `share` is in thousandths of `--memory-max`; operators cannot set such a row. `limit` has the effect beyond the
+//! limit, where an operator sees it, and a test that exceeds it. A pair of numbers is the range of a value.
+//! `field!(us …)` is a field in microseconds, for a row in milliseconds.
 
 use super::super::field::With;
 use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES, StreamSettings};
@@ -250,6 +251,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .share(30)
     .limit(
         "weirgate requests fewer messages at a time",
+        // An operator sees it nowhere.
         Shows::Elsewhere("–"),
         "src/bus/redis/stream/reader/tests.rs::answers_stay_within_their_bytes",
     )

@@ -248,8 +248,8 @@ impl QuotaState {
         } = self.holders[at];
         let OfAddress { held, evicting } = self.of_address(address);
         let staying = self.held - self.evicting;
-        // With `early`, what is evicted counts until it has ended: with it, the sum may be a part above the limit, but an
-        // address stays within its share.
+        // With `early`, what is evicted counts until it has ended: in the share of its address, and in the sum, which may
+        // then be one `OVER_SHARE`th above the limit. Without `early`, it counts in neither.
         let (most, of_address) = match room.early {
             true => (max + max / OVER_SHARE, held),
             false => (u64::MAX, held - evicting),
@@ -259,6 +259,7 @@ impl QuotaState {
         } else if staying > max || self.held > most {
             Err(Full::Sum)
         } else if room.sharing == Sharing::ByAddress
+            // The granting rule, as if this holder were not there yet: the address holds less than what is free.
             && of_address.saturating_sub(amount) >= max - staying.saturating_sub(amount)
         {
             Err(Full::Share)

@@ -93,6 +93,7 @@ impl Watch {
 
     /// Nothing of the stream is unread, and its newest message is at least this one.
     fn note(&mut self, head: u64, now: Instant) {
+        // There are newer messages, and meanwhile nobody watched: others may have come and gone.
         if !self.is_fresh(now) && head > self.seen_to {
             self.doubtful_to = head;
         }
@@ -185,6 +186,7 @@ impl Progress {
     pub(super) fn connected(&mut self) {
         self.is_caught_up = false;
         self.is_by_number = false;
+        // Without a connection, nobody watched.
         self.watch.seen = None;
     }
 
@@ -302,6 +304,7 @@ impl Progress {
         let lacks_last = std::mem::take(&mut self.lacks_last);
         let is_other = lacks_last || self.is_other(&info) || self.is_refilled(head);
         let made_ns = self.made_since_ns(&info);
+        // `u64::MAX`: nothing was read since the question.
         self.judge_trims(&info, u64::MAX, events);
         self.look_until = self.look_until.min(head.major);
         self.info = Some(info);
@@ -605,6 +608,7 @@ impl Progress {
     pub(super) fn report_lag(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         let head = self.head();
+        // Where numbers are left out, they do not say how many messages there are.
         let head_number = head
             .filter(|_| !self.leaves_out())
             .map_or(0, |head| head.major);
@@ -615,6 +619,7 @@ impl Progress {
         };
         let ahead = self.ahead.filter(|ahead| ahead.number > read);
         self.ahead = (messages > 0).then_some(ahead.unwrap_or(newest));
+        // The loop knows already that nothing is left.
         if messages == 0 && self.behind.replace(0) == Some(0) {
             return;
         }
@@ -684,6 +689,7 @@ impl Progress {
             self.watch.doubtful_to = head.major;
         } else if !is_start && is_behind {
             self.lost(events);
+            // As in [`Self::go_on_at`].
             self.look_until = 0;
         }
         self.empty_at = Some(head);

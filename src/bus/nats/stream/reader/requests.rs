@@ -37,6 +37,7 @@ impl JetStreamReader {
     /// The size of the largest request about a stream, bytes.
     pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
         let mut limits = ReaderLimits::default();
+        // The latest time, and below the largest number: no text is longer.
         let plan = limits.plan(Start::Time(u64::MAX));
         let deliver = format!("{}.live.{}", inbox(), u64::MAX);
         plan.request(stream, Some(&deliver)).body.len()
@@ -154,6 +155,7 @@ impl JetStreamReader {
 
     /// The reply subject of requests whose answers nobody reads.
     pub(super) fn unread_reply(&self) -> String {
+        // No request has the number 0.
         format!("{}.answer.0", self.inbox)
     }
 

@@ -89,6 +89,7 @@ impl Trims {
         // A message came between the response to flow control and the question, so the server has the response.
         self.controlled_at = self.controlled_at.filter(|at| read <= *at);
         let doubt = self.doubt?;
+        // The stream begins behind the first of the missing numbers.
         let is_lost = first > doubt.before + 1;
         // What came after the question is in doubt until the next answer.
         let later = Doubt {

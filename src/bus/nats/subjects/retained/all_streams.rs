@@ -168,6 +168,7 @@ impl AllStreams {
         let page = listed_streams(&answer);
         let is_last = page.is_empty();
         listed.extend(page);
+        // Without a count, the list counts as whole.
         let total = answer.number(&["total"]).unwrap_or(0);
         let is_whole = is_last || listed.len() as u64 >= total;
         if !is_whole && listed.len() < LISTED_MAX {

@@ -10,10 +10,12 @@ use weirgate_wire::json::JsonError;
 /// A value, or the end of a question.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::nats::subjects) enum RetainedEvent {
+    /// A last value, or one of all messages.
     Value {
         question: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
+        /// Whether the value of the subject was deleted.
         is_deletion: bool,
         /// The message in its stream.
         id: Option<StoredId>,

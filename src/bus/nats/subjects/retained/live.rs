@@ -57,6 +57,7 @@ impl LiveScope {
             let (sid, within) = (sid_of(name)?, None);
             return Some(Self { sid, within });
         };
+        // A name that cannot be matched counts as not subscribed.
         let within = NamePatterns::new(NameSyntax::Nats, &[name.to_owned()]).ok()?;
         Some(Self {
             sid: sid_of(cover.as_str())?,

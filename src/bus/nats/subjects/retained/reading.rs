@@ -165,6 +165,7 @@ impl QuestionReading {
         }
         self.leader = leader_of(&found).to_owned();
         if let Some(part) = found.first_mut().filter(|_| is_in_parts) {
+            // Empty: the whole stream.
             part.filter = String::new();
         }
         self.parts_left = found.into();
@@ -258,6 +259,7 @@ impl QuestionReading {
                 stream: part.stream.clone(),
                 filter: part.filter.clone(),
                 made: part.made.clone(),
+                // Nothing was read of it.
                 sequence: 0,
             });
             self.parts.len() - 1
@@ -350,6 +352,7 @@ impl QuestionReading {
         if !self.is_behind_listed(ack) {
             self.waiting = self.waiting.saturating_sub(1);
         }
+        // With what was cut off here: so much waited at the server.
         let whole = delivery.size() + delivery.subject.len();
         (self.seen, self.largest) = (self.seen + 1, self.largest.max(whole));
         self.came.extend(live);

@@ -89,6 +89,8 @@ impl Counts {
     fn has_lost_within(self, before: Self) -> bool {
         let gone = self.gone.checked_sub(before.gone);
         let moved = self.first.checked_sub(before.first);
+        // Not if no more numbers are gone, or only those that the beginning of a stream without holes has passed.
+        // `None`: the number has fallen.
         gone != Some(0) && (gone != moved || before.holes > 0)
     }
 }
@@ -184,6 +186,7 @@ impl Removals {
         let sees_all = stream.leaves_out && self.checked.is_some_and(|(_, at)| is_soon(at));
         let has_newer = |expected: Expected| stream.head_number() > expected.head;
         let has_newer = !sees_all && self.expected.is_some_and(has_newer);
+        // Messages of the name may have gone, and newer ones may hide that in the count of the next consumer.
         let is_open = has_newer && self.has_lost_within(stream);
         let read = is_open.then(|| read.map_or(0, |read| read.major));
         let unsure = self.unsure_from.filter(|_| has_newer);

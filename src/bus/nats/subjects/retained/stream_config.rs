@@ -148,6 +148,7 @@ impl StreamConfig {
                 .and_then(|source| source.intersection(subject));
             both.as_ref() == Some(subject)
         };
+        // `false`: all copies count here.
         let taken = self.published().chain(self.copied(|_| false));
         let kept = taken.filter(move |subject| !is_changed(subject));
         kept.chain(self.transformed())

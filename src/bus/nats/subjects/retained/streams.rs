@@ -208,6 +208,7 @@ pub(super) fn parts_taken_by_streams(name: &str, answer: Json<'_>) -> PartsFound
             parts.extend(HoldingStream::of(stream, subjects).parts_of(&name));
         }
     }
+    // Without a count, there are no more.
     let has_more_streams = answer.number(&["total"]).unwrap_or(0) > streams.len() as u64;
     PartsFound {
         parts,

@@ -24,9 +24,13 @@ pub(super) enum LastEntry<'a> {
 /// The counters of a stream: `XINFO STREAM` of Redis 7.0.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::redis) struct Counters {
+    /// The entries that were ever added.
     pub(super) added: u64,
+    /// The entries that are there.
     pub(super) length: u64,
+    /// The id of the oldest entry that is there.
     pub(super) first: StoredId,
+    /// The id of the entry that was added last, even if it is gone.
     pub(in crate::redis::stream) last: StoredId,
     /// The highest id that `XDEL` has deleted; trims do not count.
     pub(super) last_deleted: StoredId,
@@ -271,6 +275,7 @@ impl Counters {
     }
 }
 
+/// An entry of a stream: its id, and the names and values of its fields by turns.
 pub(in crate::redis::stream) struct StreamEntry {
     pub(in crate::redis::stream) id: StoredId,
     pub(in crate::redis::stream) fields: Vec<Value>,

@@ -68,8 +68,6 @@ pub(super) struct KnownEntries {
     after: StoredId,
     /// Those of `entries` that may be read again, and are then passed over.
     passed_over: HashSet<EntryPrint, RandomState>,
-    /// `passed_over` are of a stream that was made anew, so only what the new one has already may be one of them.
-    is_anew: bool,
     prints: EntryPrints,
 }
 
@@ -154,19 +152,9 @@ impl KnownEntries {
     }
 
     /// Handles that reading goes on after an id that may be lower than before. From now on, entries that were read are passed
-    /// over. In a stream that was made anew on the same server (`is_anew`), what comes later is new; another server may get
-    /// the entries much later, or a third one may have them.
-    pub(super) fn pass_over_after(&mut self, after: StoredId, is_anew: bool) {
-        self.is_anew = is_anew && (self.is_anew || self.passed_over.is_empty());
+    /// over, whenever they come: the server may get those that it lacks much later, from another one or from a dump.
+    pub(super) fn pass_over_after(&mut self, after: StoredId) {
         let met_again = self.entries.iter().filter(|print| print.id > after);
         self.passed_over.extend(met_again);
-    }
-
-    /// Handles the end of a stream: all that it had has come. What comes later in a stream that was made anew on the same
-    /// server is new, even if its id and its fields were there before.
-    pub(super) fn reached_end(&mut self) {
-        if std::mem::take(&mut self.is_anew) {
-            self.passed_over.clear();
-        }
     }
 }

@@ -1,4 +1,7 @@
 //! Why a client gets what it gets, and what it does not get: a sentence for the operator, with its cause.
+//!
+//! The `brings` of a name say from where its messages come, whether the bus has confirmed it, how old its newest
+//! message is, and how far its history reaches back.
 
 use super::super::state::some_text;
 use super::AnswerContext;
@@ -137,6 +140,7 @@ impl AnswerContext<'_> {
         }
         let at = MetricsReading::read(self.telemetry);
         let behind = self.telemetry.bus().and_then(BusStatus::stream_behind);
+        // `None`: of any stream.
         let has_stream = found.names.iter().any(|one| is_of_stream(one, None));
         let behind = behind.filter(|_| has_stream);
         let behind_us = behind.map_or(0, |(_, ms)| ms * 1_000);
@@ -318,10 +322,13 @@ fn unknown(found: &FoundClient) -> Option<Verdict> {
 /// The verdict on a client for which no reason applies.
 fn healthy(found: &FoundClient) -> Verdict {
     let newest = newest(found).map_or_else(String::new, |(age_us, _)| {
-        format!(
-            ": the newest message of its names is {} old, and nothing waits",
-            time(age_us)
-        )
+        let waits = match found.snapshot.queue_messages {
+            0 => ", and nothing waits",
+            // They go out with the next write.
+            _ => "",
+        };
+        let age = time(age_us);
+        format!(": the newest message of its names is {age} old{waits}")
     });
     Verdict {
         cause: "healthy",

@@ -112,7 +112,7 @@ impl StreamServer {
         }
     }
 
-    fn swap(&mut self, stream: Stream) -> Stream {
+    pub(super) fn swap(&mut self, stream: Stream) -> Stream {
         self.renames += 1;
         let own = (
             &mut self.entries,
