@@ -289,6 +289,7 @@ impl JetStreamReader {
         // Flow control: the server sends no more until it knows that all sent bytes have arrived.
         if let Some(subject) = delivery.reply.or(delivery.stalled) {
             protocol::publish(out, &subject, "", b"");
+            self.progress.flow_is_controlled();
             return Ok(());
         }
         let last = delivery.last_consumer;
@@ -604,9 +605,10 @@ impl JetStreamReader {
             self.pause(now + ANOTHER_PAUSE, out);
             return Ok(());
         }
-        if self.limits.acks != AckPolicy::None {
-            self.acks.owe(reply, self.limits.pending_max, now, out);
-        }
+        let may_stop = self.limits.acks != AckPolicy::None && {
+            let message = (reply, ack.consumer_sequence);
+            self.acks.owe(message, self.limits.pending_max, now, out)
+        };
         let id = StoredId {
             major: ack.stream_sequence,
             minor: ack.stored_unix_ns,
@@ -629,9 +631,10 @@ impl JetStreamReader {
             self.progress.report_caught_up(events);
         }
         match self.progress.is_news(id) {
-            true => self
-                .progress
-                .hand_over(id, delivery, ack.pending, now, events),
+            true => {
+                let pending = (ack.pending, may_stop);
+                self.progress.hand_over(id, delivery, pending, now, events);
+            }
             false => {
                 self.progress.pass_over(id, events);
                 self.progress.report_caught_up(events);

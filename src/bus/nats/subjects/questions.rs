@@ -27,10 +27,10 @@ impl SubjectsSession<'_> {
         let connection = &mut *self.connection;
         retained.note_pongs(|ping| connection.is_answered(ping));
         retained.work(now, connection.out());
-        if retained.needs_ping(now) {
-            retained.note_ping(connection.ping(), now);
-        }
         self.ask_questions(now);
+        if self.retained.needs_ping(now) {
+            self.retained.note_ping(self.connection.ping(), now);
+        }
         let (asked, paused) = (self.retained.asked(), self.retained.paused());
         self.source.names.show_asked_questions(asked, paused);
         self.send_retained()

@@ -15,6 +15,7 @@
 //! | `removals` | whether messages were removed before such a question has read them |
 //! | `live` | messages that were delivered shortly before a question |
 //! | `making` | how many consumers are made at once |
+//! | `listening` | the subscription for answers |
 //! | `patience` | when a question without new messages ends |
 //! | `events` | what the session gets: values, ends of pages, ends of questions |
 //!
@@ -72,6 +73,7 @@
 mod all_read;
 mod all_streams;
 mod events;
+mod listening;
 mod live;
 mod making;
 mod patience;
@@ -87,6 +89,7 @@ use std::time::{Duration, Instant};
 use self::all_read::{AfterCheck, AllRead};
 use self::all_streams::{AfterPage, AllStreams};
 pub(super) use self::events::{NatsCut, RetainedEvent};
+use self::listening::Listening;
 pub(super) use self::live::LiveScope;
 use self::live::{Live, LiveMessage};
 use self::making::{MAKING_MAX, Making};
@@ -133,9 +136,6 @@ const LIMITS: ConsumerLimits = ConsumerLimits {
     pending_max: 0,
     idle_max_ms: 180_000,
 };
-/// How long the subscription for answers is not made again after the server has refused it: each attempt is an error in the
-/// log of the server.
-const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 /// The question about a stream, with the list of its missing numbers.
 const MISSING_NUMBERS: &str = r#"{"deleted_details":true}"#;
 /// The length of a name for which the size of a request is calculated, bytes.
@@ -149,10 +149,7 @@ pub(super) const FIRST_SID: u64 = 1 << 62;
 pub(in super::super) struct Retained {
     /// The subject for answers, before the number of the question.
     inbox: String,
-    /// Whether the server has the subscription for answers.
-    is_listening: bool,
-    /// If the server has refused or ended this subscription: when it may be made again.
-    listens_again: Option<Instant>,
+    listening: Listening,
     /// Whether there are questions for last values, which are about all streams, and not only about `stream`.
     is_used: bool,
     /// The stream that is the kept feed, if there are questions about it.
@@ -244,8 +241,7 @@ impl Retained {
     ) -> Self {
         Self {
             inbox: inbox(),
-            is_listening: false,
-            listens_again: None,
+            listening: Listening::default(),
             is_used,
             stream,
             payload_bytes_max,
@@ -380,31 +376,48 @@ impl Retained {
         self.pending.insert(self.last, pending);
         match is_listening {
             true => self.send(self.last, out),
-            false => self.refuse_for_now(self.last, &inboxes_refused(), out),
+            false => {
+                let words = self.listening.words().to_owned();
+                self.refuse_for_now(self.last, &words, out);
+            }
         }
     }
 
     /// Subscribes to the answers, unless the server has refused that a moment ago. Returns whether answers come.
     fn listen(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        let may_listen = self.listens_again.is_none_or(|again| now >= again);
-        if !self.is_listening && may_listen {
+        if self.listening.begins(now) {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
-            self.is_listening = true;
         }
-        self.is_listening
+        self.listening.is_on()
+    }
+
+    /// Handles the error that the connection has too many subscriptions. `oldest`: the number of the ping after the oldest
+    /// change of names without an answer. Returns whether the subscription for answers is meant: once there is room, it is
+    /// made again.
+    pub(super) fn lacks_room(
+        &mut self,
+        words: &str,
+        oldest: Option<u64>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let is_meant = self.listening.may_be_meant(oldest);
+        if is_meant {
+            self.handle_deafness(shown(words), now, out);
+        }
+        is_meant
     }
 
     /// Handles the refusal of the subscription for answers, also a later one: a server whose permissions change ends the
     /// subscription, and does not make it again when the permission is back. No answer arrives any more.
-    fn handle_deafness(&mut self, now: Instant, out: &mut Vec<u8>) {
+    fn handle_deafness(&mut self, words: String, now: Instant, out: &mut Vec<u8>) {
         protocol::unsubscribe(out, FIRST_SID);
-        self.is_listening = false;
-        self.listens_again = Some(now + LISTEN_PAUSE);
         self.all_streams.refused();
         for number in self.numbers(|_| true) {
             self.making.take_answered(number);
-            self.refuse_for_now(number, &inboxes_refused(), out);
+            self.refuse_for_now(number, &words, out);
         }
+        self.listening.refused(words, now);
     }
 
     /// Sends the request of this step.
@@ -474,7 +487,7 @@ impl Retained {
             QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
             QuestionStep::Any(part, _) => last_message_request(&part.stream, &part.filter),
             QuestionStep::Create(part, _) => {
-                let plan = part.plan(pending.reading.consumer_start());
+                let plan = part.plan(pending.reading.consumer_start(part));
                 plan.request(&part.stream, None)
             }
             QuestionStep::Values(..)
@@ -539,7 +552,7 @@ impl Retained {
             PermissionsViolation::Subscribe(subject) => {
                 let is_of_answers = subject.starts_with(&self.inbox);
                 if is_of_answers {
-                    self.handle_deafness(now, out);
+                    self.handle_deafness(inboxes_refused(), now, out);
                 }
                 return is_of_answers;
             }
@@ -644,19 +657,21 @@ impl Retained {
     }
 
     /// Whether the caller has to send a ping, and to call [`Self::note_ping`]: the answers to requests that were given
-    /// up are late.
+    /// up are late, or the subscription for answers was sent.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
-        self.making.needs_ping(now)
+        self.making.needs_ping(now) || self.listening.needs_ping()
     }
 
     /// Notes the number of a ping that goes out now.
     pub(super) fn note_ping(&mut self, ping: u64, now: Instant) {
         self.making.note_ping(ping, now);
+        self.listening.note_ping(ping);
     }
 
     /// Some pings were answered.
     pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
-        self.making.note_pongs(is_answered);
+        self.making.note_pongs(&is_answered);
+        self.listening.note_pongs(is_answered);
     }
 
     /// When [`Self::work`] is due.
@@ -1006,7 +1021,7 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        pending.reading.begin(&part, made.waiting);
+        pending.reading.begin(&part, made.waiting, made.created_ns);
         pending.patience.note_step(now);
         consumer.listen(None, out);
         let all = pending.reading.all.as_ref();
@@ -1107,7 +1122,8 @@ impl Retained {
         let all = pending.reading.all.as_ref();
         if all.is_some_and(AllRead::is_of_other_epoch) {
             self.end(number, None, out);
-        } else if pending.reading.waiting == 0 {
+        } else if pending.reading.waiting == 0 || pending.reading.is_behind_listed(ack) {
+            pending.reading.end_part();
             self.next_stream(number, now, out);
         } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
             self.leave_consumer(number, out);
@@ -1136,7 +1152,8 @@ impl Retained {
         match status {
             // Nothing more is there, whatever the server counts.
             TIMEOUT if is_over && pending.reading.all.is_none() => {
-                self.next_stream(number, now, out)
+                pending.reading.end_part();
+                self.next_stream(number, now, out);
             }
             TIMEOUT if !is_over && pending.reading.page.is_full() => {
                 self.handle_full_page(number, out)
@@ -1276,16 +1293,19 @@ impl Retained {
         {
             return self.pause(number, Again::Streams, now);
         }
-        if let Some(part) = pending.reading.parts_left.pop_front() {
+        if let Some(part) = pending.reading.next_part() {
             return self.create(number, part, now, out);
         }
         pending.reading.is_whole = true;
         if pending.reading.all.is_some() {
             return self.ask_stream_begin(number, AfterCheck::End, out);
         }
-        let reading = &pending.reading;
+        let reading = &mut pending.reading;
         // What is missing may be in a stream that was not read.
         let has_read_all = !reading.has_more_streams && reading.refused.is_none();
+        if has_read_all && reading.reads_again() {
+            return self.pause(number, Again::Streams, now);
+        }
         let has_come = |live: &LiveMessage| reading.came.contains(&live.number);
         let (live, scope) = (&mut self.live, pending.scope.as_ref());
         match has_read_all && live.has_unstored(scope, pending.begun, now, has_come) {
@@ -1314,7 +1334,7 @@ impl Retained {
             };
             match std::mem::replace(&mut pending.step, QuestionStep::Streams) {
                 QuestionStep::InLine(part) => {
-                    let start = pending.reading.consumer_start();
+                    let start = pending.reading.consumer_start(&part);
                     let consumer = Consumer::new(&part.stream, sid, deliver, start);
                     pending.step = QuestionStep::Create(part, consumer);
                     pending.patience.leave_line(now);

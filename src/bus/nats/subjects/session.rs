@@ -83,10 +83,16 @@ impl Lateness {
 impl PendingChange {
     /// Whether the server refuses it because the connection has too many subscriptions.
     fn lacks_room(&self) -> bool {
-        let words = self.words.as_deref().unwrap_or_default();
-        let words = words.to_ascii_lowercase();
-        words.contains("maximum subscriptions exceeded")
+        self.words
+            .as_deref()
+            .is_some_and(has_too_many_subscriptions)
     }
+}
+
+/// Whether an error of the server says that the connection has as many subscriptions as it may have.
+fn has_too_many_subscriptions(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("maximum subscriptions exceeded")
 }
 
 impl<'a> SubjectsSession<'a> {
@@ -337,6 +343,9 @@ impl<'a> SubjectsSession<'a> {
 
     /// Handles a PONG: everything before the PING was accepted or refused.
     fn ponged(&mut self) -> Result<(), Stop> {
+        let connection = &*self.connection;
+        self.retained
+            .note_pongs(|ping| connection.is_answered(ping));
         if let Some(first) = self.asked.front()
             && self.connection.is_answered(first.ping)
             && let Some(asked) = self.asked.pop_front()
@@ -454,6 +463,9 @@ impl<'a> SubjectsSession<'a> {
                 }
                 Ok(())
             }
+            None if has_too_many_subscriptions(&words) && self.answers_lack_room(&words) => {
+                self.send_retained()
+            }
             None => {
                 // An error without a subject belongs to the change that the next PONG confirms.
                 if let Some(asked) = self.first_asked()
@@ -465,6 +477,14 @@ impl<'a> SubjectsSession<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Handles the error that the connection has too many subscriptions, if the subscription for answers is the oldest request
+    /// without an answer. Returns whether that is so.
+    fn answers_lack_room(&mut self, words: &str) -> bool {
+        let (now, out) = (self.connection.last_received(), self.connection.out());
+        let oldest = self.asked.front().map(|asked| asked.ping);
+        self.retained.lacks_room(words, oldest, now, out)
     }
 
     /// Handles the refusal of a subscription: of a name of the change that the next PONG confirms, or of a name that was

@@ -197,6 +197,17 @@ impl Progress {
             .note(head.max(self.read_until().unwrap_or(0)), now);
     }
 
+    /// Handles a new consumer: messages may have come and gone since the last one was left.
+    pub(super) const fn consumer_is_new(&mut self) {
+        self.trims.consumer_is_new();
+    }
+
+    /// Handles a response to the server's flow control, without which the server stops.
+    pub(super) fn flow_is_controlled(&mut self) {
+        let read = self.read_until().unwrap_or(0);
+        self.trims.flow_is_controlled(read);
+    }
+
     /// Handles that the stream cannot be read, as when it was deleted: the loop hears that the bus is away, until the reader has
     /// caught up again.
     pub(super) fn cannot_read(&mut self) {
@@ -505,17 +516,18 @@ impl Progress {
         is_before && id.major <= self.look_until
     }
 
-    /// Hands a message over. `pending`: so many more are on the server of the consumer.
+    /// Hands a message over. `pending`: so many more were on the server of the consumer when the server sent it; `may_stop`: it
+    /// may have sent no more after it.
     pub(super) fn hand_over(
         &mut self,
         id: StoredId,
         delivery: Delivery,
-        pending: u64,
+        (pending, may_stop): (u64, bool),
         now: Instant,
         events: &mut Vec<KeptEvent>,
     ) {
         self.report_hole(id, pending, now, events);
-        self.trims.read(pending);
+        self.trims.read(pending, may_stop);
         self.empty_at = None;
         self.last = Some(id);
         if pending == 0 {

@@ -262,6 +262,7 @@ impl JetStreamReader {
     /// Asks for a consumer that begins at the last message, if the stream keeps it as a proof, otherwise after it.
     pub(super) fn make_consumer(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
+        self.progress.consumer_is_new();
         self.last_sid += 1;
         let deliver = format!("{}.live.{}", self.inbox, self.last_sid);
         let start = self.progress.next_start();

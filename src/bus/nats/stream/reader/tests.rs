@@ -976,6 +976,43 @@ fn what_a_mirror_removes_before_it_is_read_is_a_loss() {
     }
 }
 
+/// The newest message came at once, and nothing waited behind it then. What comes later waits if the server has stopped: at its
+/// limit of messages without acknowledgement, or for a response to its flow control.
+#[test]
+fn what_a_mirror_removes_while_its_server_has_stopped_is_a_loss() {
+    for (read, control, is_told) in [
+        (2_047, "", false),
+        (2_048, "", true),
+        (2_049, "", false),
+        (2_048 + 512, "", true),
+        (5, "flow", true),
+    ] {
+        let mut bench = ReaderRig::of(|server| server.mirror = Some(false));
+        bench.settle();
+        for _ in 0..read {
+            bench.event(&Event::Add(1));
+            bench.read(1);
+        }
+        if control == "flow" {
+            bench.server.line.push_back(Delivery {
+                sid: bench.reader.last_sid,
+                status: Some(100),
+                reply: Some("$JS.ACK.FC".to_owned()),
+                ..Delivery::default()
+            });
+            bench.read(1);
+        }
+        bench.event(&Event::Hold(true));
+        bench.event(&Event::Add(9));
+        (0..12).for_each(|_| bench.event(&Event::Trim(u8::MAX)));
+        bench.event(&Event::Hold(false));
+        bench.event(&Event::Add(1));
+        bench.settle();
+        let is_lost = bench.events.contains(&KeptEvent::Lost);
+        assert_eq!(is_lost, is_told, "{read} {control}");
+    }
+}
+
 /// Under load, a message often waits behind the last one, and there is one doubt after the other. Each answer is reported, so that
 /// clients learn about what came before their requests.
 #[test]

@@ -12,8 +12,11 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// The missing numbers that are not known to be left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trims {
-    /// How many messages waited on the server behind the last one that was read.
-    waiting: u64,
+    /// Whether messages may have waited on the server behind the last one that was read: what waits can be removed unseen.
+    may_wait: bool,
+    /// The newest message that was read when the server last had to wait for a response to its flow control, until it surely
+    /// has the response.
+    controlled_at: Option<u64>,
     doubt: Option<Doubt>,
 }
 
@@ -26,9 +29,20 @@ struct Doubt {
 }
 
 impl Trims {
-    /// Notes how many messages wait behind the one that was just read.
-    pub(super) const fn read(&mut self, waiting: u64) {
-        self.waiting = waiting;
+    /// Notes how many messages waited behind the one that was just read when the server sent it. `may_stop`: the server
+    /// may have sent no more after it, however many came.
+    pub(super) const fn read(&mut self, waiting: u64, may_stop: bool) {
+        self.may_wait = waiting > 0 || may_stop || self.controlled_at.is_some();
+    }
+
+    /// Notes that the server may send no more until it has the response to its flow control. The message `read` was read.
+    pub(super) const fn flow_is_controlled(&mut self, read: u64) {
+        (self.controlled_at, self.may_wait) = (Some(read), true);
+    }
+
+    /// Notes a new consumer: what came since the last one was left may be gone.
+    pub(super) const fn consumer_is_new(&mut self) {
+        (self.controlled_at, self.may_wait) = (None, true);
     }
 
     /// Notes that the numbers between these two messages are missing, if they may be those of messages that were removed.
@@ -41,8 +55,9 @@ impl Trims {
         waiting: u64,
         unseen_max: Option<Duration>,
     ) {
-        // A purge is possible with every message that waits.
-        let may_be_purged = !info.denies_purge && self.waiting > 0;
+        // A purge is possible with every message that waits, and nobody knows for how long one has waited.
+        let may_be_purged = !info.denies_purge && self.may_wait;
+        let unseen_max = unseen_max.filter(|_| !self.may_wait);
         if may_be_purged || Self::may_be_trimmed(info, waiting, unseen_max) {
             let before = self.doubt.map_or(before, |doubt| doubt.before);
             self.doubt = Some(Doubt { before, until });
@@ -71,6 +86,8 @@ impl Trims {
     /// Takes the number of the stream's first message. When the leader was asked for it, the message `read` had been read.
     /// Returns the message up to which some were removed, if that is so.
     pub(super) fn judge(&mut self, first: u64, read: u64) -> Option<u64> {
+        // A message came between the response to flow control and the question, so the server has the response.
+        self.controlled_at = self.controlled_at.filter(|at| read <= *at);
         let doubt = self.doubt?;
         // The stream begins behind the first of the missing numbers.
         let is_lost = first > doubt.before + 1;
@@ -91,18 +108,50 @@ mod tests {
     /// Another message waited behind the last one, and the stream has neither by the time that the leader is asked.
     #[test]
     fn a_purge_of_what_waits_is_a_loss_unless_that_cannot_be() {
-        for (denies_purge, waiting, lost) in
-            [(false, 1, Some(9)), (false, 0, None), (true, 1, None)]
-        {
+        for (denies_purge, (waiting, may_stop), lost) in [
+            (false, (1, false), Some(9)),
+            (false, (0, true), Some(9)),
+            (false, (0, false), None),
+            (true, (1, true), None),
+        ] {
             let answer = format!(
                 r#"{{"config":{{"mirror":{{}},"deny_purge":{denies_purge}}},"state":{{"last_seq":9}}}}"#
             );
             let info = StreamInfo::read(answer.as_bytes()).expect("good");
             let mut trims = Trims::default();
-            trims.read(waiting);
+            trims.read(waiting, may_stop);
             trims.missing((3, 9), &info, 0, None);
             assert_eq!(trims.is_in_doubt(), lost.is_some());
             assert_eq!(trims.judge(9, 9), lost);
+        }
+    }
+
+    /// Messages that expire while they wait, for longer than was seen.
+    #[test]
+    fn what_may_have_waited_may_have_expired() {
+        let answer = br#"{"config":{"mirror":{},"deny_purge":true,"max_age":9000000000},"state":{"last_seq":9}}"#;
+        let info = StreamInfo::read(answer).expect("good");
+        for waiting in [0, 1] {
+            let mut trims = Trims::default();
+            trims.read(waiting, false);
+            trims.missing((3, 9), &info, 0, Some(Duration::from_secs(1)));
+            assert_eq!(trims.is_in_doubt(), waiting > 0);
+        }
+    }
+
+    /// Until a question after the response is answered, each message may be the last before a stop.
+    #[test]
+    fn a_purge_is_possible_while_the_server_may_lack_a_response_to_flow_control() {
+        let info = br#"{"config":{"mirror":{}},"state":{"last_seq":9}}"#;
+        let info = StreamInfo::read(info).expect("good");
+        let mut trims = Trims::default();
+        trims.read(0, false);
+        trims.flow_is_controlled(3);
+        for (before, asked_at, is_in_doubt) in [(3, 3, true), (5, 7, true), (7, 9, false)] {
+            trims.missing((before, before + 2), &info, 0, None);
+            assert_eq!(trims.is_in_doubt(), is_in_doubt, "{before}");
+            trims.judge(1, asked_at);
+            trims.read(0, false);
         }
     }
 

@@ -94,9 +94,14 @@ impl StoredElsewhere {
             copied.map(|subject| stream.part(&subject))
         });
         // The list may be older than what was read.
-        let last = None;
+        let (last, has_holes) = (None, true);
         let all = transformed.chain(copied);
-        all.map(|part| StreamPart { last, ..part }).collect()
+        let unknown = |part| StreamPart {
+            last,
+            has_holes,
+            ..part
+        };
+        all.map(unknown).collect()
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) const PAGE_VALUES: u64 = 2_048;
 pub(super) const PULL_GROWTH: u64 = 8;
 /// The limit on streams asked for a pattern.
 pub(super) const STREAMS_MAX: usize = 16;
+/// How often a question reads last values again because some were removed before they came.
+pub(super) const REREADS_MAX: u32 = 2;
+/// A server makes the list of the last messages at most so long after its time of the consumer, nanoseconds.
+pub(super) const LISTED_WITHIN_NS: u64 = 2_000_000_000;
 
 /// How far a question has read.
 #[derive(Debug)]
@@ -32,6 +36,18 @@ pub(super) struct QuestionReading {
     current: usize,
     /// What may still come of the messages that waited when the consumer was made.
     pub(super) waiting: u64,
+    /// If each of these messages has to come, because an older one of its subject is the value otherwise
+    /// ([`StreamPart::uncovers_older`]): none of them is behind this one, by its number and its time.
+    listed_until: Option<StoredId>,
+    /// Whether an earlier consumer has read the beginning of such a part: a value that was uncovered since, and has a lower number
+    /// than what was read, does not come.
+    is_resumed: bool,
+    /// The parts of which all last values have come; those of which some may have been removed before; and those of these
+    /// that are to be read again now.
+    whole: HashSet<usize>,
+    short: HashSet<usize>,
+    again: HashSet<usize>,
+    rereads: u32,
     /// How many messages have come.
     seen: u64,
     /// The bytes of the largest.
@@ -91,6 +107,12 @@ impl QuestionReading {
             parts: after.parts.clone(),
             current: 0,
             waiting: 0,
+            listed_until: None,
+            is_resumed: false,
+            whole: HashSet::new(),
+            short: HashSet::new(),
+            again: HashSet::new(),
+            rereads: 0,
             seen: 0,
             largest: 0,
             page: PageProgress::default(),
@@ -106,10 +128,31 @@ impl QuestionReading {
         }
     }
 
-    /// The first message of a consumer: the newest of each subject, or where the reading of all messages goes on.
-    pub(super) fn consumer_start(&self) -> Start {
-        let all = self.all.as_ref();
-        all.map_or(Start::LastPerSubject, AllRead::consumer_start)
+    /// The first message of a consumer: the newest of each subject, if these have not come yet, or what is stored since; of all
+    /// messages, where the reading goes on.
+    pub(super) fn consumer_start(&self, part: &StreamPart) -> Start {
+        if let Some(all) = &self.all {
+            return all.consumer_start();
+        }
+        let known = self.index_of(part);
+        let known = known.filter(|at| self.whole.contains(at) && self.is_same_epoch(*at, part));
+        known.map_or(Start::LastPerSubject, |at| {
+            Start::Sequence(self.parts[at].sequence + 1)
+        })
+    }
+
+    /// The index of what was read of a part.
+    fn index_of(&self, part: &StreamPart) -> Option<usize> {
+        let is_it =
+            |known: &ReadPart| (&known.stream, &known.filter) == (&part.stream, &part.filter);
+        self.parts.iter().position(is_it)
+    }
+
+    /// Whether what was read of a part counts: its stream was not made anew, and has lost no newer messages since.
+    fn is_same_epoch(&self, at: usize, part: &StreamPart) -> bool {
+        let known = &self.parts[at];
+        let has_lost = part.last.is_some_and(|last| known.sequence > last);
+        known.made == part.made && !has_lost
     }
 
     /// Begins to read all messages. A consumer has one filter: for a name in several parts of the stream it brings the whole
@@ -171,6 +214,9 @@ impl QuestionReading {
             Some(all) => all.cursor(),
             None => PageCursor::of(self.parts.clone()),
         };
+        for at in self.short.union(&self.again) {
+            cursor.parts[*at].sequence = 0;
+        }
         cursor.cut = self.cut_so_far().as_ref().map(NatsCut::reason);
         cursor
     }
@@ -194,17 +240,21 @@ impl QuestionReading {
         self.parts_left.truncate(STREAMS_MAX);
     }
 
-    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made
-    /// anew, or that has lost messages since, counts no more.
-    pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64) {
+    /// Begins to read a stream with a consumer that was made at this time, and for which so many messages wait. What was read of
+    /// a stream that was made anew, or that has lost messages since, counts no more.
+    pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64, created_ns: Option<u64>) {
         self.waiting = waiting;
         if self.all.is_some() {
             return;
         }
-        let is_it =
-            |known: &ReadPart| (&known.stream, &known.filter) == (&part.stream, &part.filter);
-        let known = self.parts.iter().position(is_it);
-        self.current = known.unwrap_or_else(|| {
+        let has_listed = self.consumer_start(part) == Start::LastPerSubject;
+        let created_ns = created_ns.unwrap_or(u64::MAX);
+        let listed_until = StoredId {
+            major: part.last.unwrap_or(u64::MAX),
+            minor: created_ns.saturating_add(LISTED_WITHIN_NS),
+        };
+        self.listed_until = Some(listed_until).filter(|_| has_listed && part.uncovers_older);
+        self.current = self.index_of(part).unwrap_or_else(|| {
             self.parts.push(ReadPart {
                 stream: part.stream.clone(),
                 filter: part.filter.clone(),
@@ -214,12 +264,57 @@ impl QuestionReading {
             });
             self.parts.len() - 1
         });
-        let known = &mut self.parts[self.current];
-        let has_lost = part.last.is_some_and(|last| known.sequence > last);
-        if known.made != part.made || has_lost {
+        if has_listed {
+            self.whole.remove(&self.current);
+        }
+        if !self.is_same_epoch(self.current, part) {
+            let known = &mut self.parts[self.current];
             known.made.clone_from(&part.made);
             known.sequence = 0;
         }
+        let has_begun = self.parts[self.current].sequence > 0;
+        self.is_resumed = self.listed_until.is_some() && has_begun && part.has_holes;
+    }
+
+    /// Notes that a consumer of last values has brought what it had.
+    pub(super) fn end_part(&mut self) {
+        let lacks_some = self.waiting > 0 && self.listed_until.is_some();
+        let parts = match lacks_some || self.is_resumed {
+            true => &mut self.short,
+            false => &mut self.whole,
+        };
+        parts.insert(self.current);
+    }
+
+    /// Whether the streams are to be read again, because values were removed before they came. If that happens each time,
+    /// the question is to be asked again later.
+    pub(super) fn reads_again(&mut self) -> bool {
+        if self.short.is_empty() {
+            return false;
+        }
+        let reads_again = self.rereads < REREADS_MAX;
+        if reads_again {
+            self.again = std::mem::take(&mut self.short);
+            (self.rereads, self.is_whole) = (self.rereads + 1, false);
+        } else {
+            self.refused = Some("values were removed each time before they were read".to_owned());
+            self.may_answer_later = true;
+        }
+        reads_again
+    }
+
+    /// Takes the next part to read. One of which values were removed begins anew, if it has holes: without a hole, only the first
+    /// messages of the stream were removed, and none of those is the last of its subject now.
+    pub(super) fn next_part(&mut self) -> Option<StreamPart> {
+        let part = self.parts_left.pop_front()?;
+        if let Some(at) = self.index_of(&part).filter(|at| self.again.contains(at)) {
+            self.again.remove(&at);
+            match part.has_holes {
+                true => self.parts[at].sequence = 0,
+                false => drop(self.whole.insert(at)),
+            }
+        }
+        Some(part)
     }
 
     /// The bytes of the largest message so far; `None` before the first.
@@ -242,11 +337,21 @@ impl QuestionReading {
         values.min(bytes as u64).min(growth).max(1)
     }
 
+    /// Whether a message is none of those that waited when the consumer was made, so that all of these have come that are left. The
+    /// time alone is not enough: the clock of the server may have gone back.
+    pub(super) fn is_behind_listed(&self, ack: AckSubject) -> bool {
+        self.listed_until.is_some_and(|until| {
+            ack.stream_sequence > until.major && ack.stored_unix_ns > until.minor
+        })
+    }
+
     /// Counts a message; `live`: its number among those that were delivered to clients shortly before. Returns false if it
     /// was read before.
     pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, live: Option<u64>) -> bool {
         let bytes = delivery.payload.len() + delivery.subject.len();
-        self.waiting = self.waiting.saturating_sub(1);
+        if !self.is_behind_listed(ack) {
+            self.waiting = self.waiting.saturating_sub(1);
+        }
         // With what was cut off here: so much waited at the server.
         let whole = delivery.size() + delivery.subject.len();
         (self.seen, self.largest) = (self.seen + 1, self.largest.max(whole));

@@ -20,6 +20,9 @@ pub(super) struct StreamConfig {
     subject_transform: Option<Transform>,
     pub(super) retention: Retention,
     pub(super) consumer_limits: Option<PermittedLimits>,
+    max_msgs_per_subject: i64,
+    deny_delete: bool,
+    allow_msg_ttl: bool,
     mirror: Option<Origin>,
     sources: Option<Vec<Origin>>,
 }
@@ -80,6 +83,12 @@ impl StreamConfig {
             ),
             _ => None,
         }
+    }
+
+    /// Whether the message before the last one of a subject can become the last one again: the last one is deleted, or expires
+    /// by a time of its own. What a limit or a purge removes of a subject is older than what it leaves.
+    pub(super) const fn uncovers_older(&self) -> bool {
+        self.max_msgs_per_subject != 1 && (self.allow_msg_ttl || !self.deny_delete)
     }
 
     /// The subjects of publishers whose messages the stream stores.

@@ -24,6 +24,10 @@ pub(super) struct StreamPart {
     pub(super) made: String,
     /// The number of the last message in the stream; `None` if it is not known.
     pub(super) last: Option<u64>,
+    /// As [`StreamConfig::uncovers_older`].
+    pub(super) uncovers_older: bool,
+    /// Whether messages behind the first one are missing.
+    pub(super) has_holes: bool,
     /// The limits of a consumer of the part.
     pub(super) limits: ConsumerLimits,
 }
@@ -36,6 +40,8 @@ impl Default for StreamPart {
             leader: String::new(),
             made: String::new(),
             last: None,
+            uncovers_older: false,
+            has_holes: false,
             limits: LIMITS,
         }
     }
@@ -54,14 +60,23 @@ impl StreamPart {
 pub(super) struct ListedStream {
     pub(super) config: StreamConfig,
     created: String,
-    state: LastSequence,
+    state: StreamNumbers,
     cluster: Option<Cluster>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
-struct LastSequence {
+struct StreamNumbers {
+    messages: u64,
+    first_seq: u64,
     last_seq: u64,
+}
+
+impl StreamNumbers {
+    /// Whether messages behind the first one are missing.
+    const fn has_holes(&self) -> bool {
+        self.first_seq + self.messages <= self.last_seq
+    }
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -96,6 +111,8 @@ pub(super) struct HoldingStream {
     /// When it was made, and the number of its last message.
     pub(super) made: String,
     last: Option<u64>,
+    uncovers_older: bool,
+    has_holes: bool,
     permitted: PermittedLimits,
     subjects: Vec<Subject>,
 }
@@ -110,6 +127,8 @@ impl HoldingStream {
             leader: leader.unwrap_or_default(),
             made: stream.created.clone(),
             last: Some(stream.state.last_seq),
+            uncovers_older: stream.config.uncovers_older(),
+            has_holes: stream.state.has_holes(),
             permitted: stream.config.consumer_limits.unwrap_or_default(),
             subjects,
         }
@@ -118,14 +137,19 @@ impl HoldingStream {
     /// The stream of an answer about it, with all of its subjects.
     fn answered(answer: Json<'_>) -> Self {
         let subjects = stored_subjects(answer);
-        let permitted = answer.get(&["config", "consumer_limits"]);
-        let permitted = permitted.and_then(|permitted| Json::of(&permitted).parse().ok());
+        let config = answer.get(&["config"]);
+        let config = config.and_then(|config| Json::of(&config).parse().ok());
+        let config: StreamConfig = config.unwrap_or_default();
+        let state = answer.get(&["state"]);
+        let state = state.and_then(|state| Json::of(&state).parse().ok());
         Self {
             stream: answer.text(&["config", "name"]).unwrap_or_default(),
             leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
             made: answer.text(&["created"]).unwrap_or_default(),
             last: answer.number(&["state", "last_seq"]),
-            permitted: permitted.unwrap_or_default(),
+            uncovers_older: config.uncovers_older(),
+            has_holes: state.is_some_and(|state: StreamNumbers| state.has_holes()),
+            permitted: config.consumer_limits.unwrap_or_default(),
             subjects: (subjects.stored().iter())
                 .filter_map(|subject| Subject::parse(subject).ok())
                 .collect(),
@@ -146,6 +170,8 @@ impl HoldingStream {
             leader: self.leader.clone(),
             made: self.made.clone(),
             last: self.last,
+            uncovers_older: self.uncovers_older,
+            has_holes: self.has_holes,
             limits: LIMITS.within(self.permitted),
         }
     }

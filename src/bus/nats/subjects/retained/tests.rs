@@ -1,7 +1,8 @@
 //! Questions for last values, and the answers of a server.
 
+use super::listening::LISTEN_PAUSE;
 use super::patience::SILENT_AFTER;
-use super::reading::PAGE_VALUES;
+use super::reading::{LISTED_WITHIN_NS, PAGE_VALUES, REREADS_MAX};
 use super::*;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -186,6 +187,35 @@ fn answers_are_subscribed_to_again_after_a_refusal() {
     let other = PermissionsViolation::Subscribe("a.b".to_owned());
     assert!(!retained.not_permitted(&other, at, &mut out));
     assert!(retained.events.is_empty());
+}
+
+/// A connection has as many subscriptions as it may have, and later fewer. Which one the server means is said by the pings behind
+/// those without an answer.
+#[test]
+fn answers_are_subscribed_to_again_once_there_is_room() {
+    for (ours, oldest, is_meant) in [
+        (Some(3), None, true),
+        (Some(3), Some(4), true),
+        (Some(3), Some(2), false),
+        (None, None, false),
+    ] {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        retained.ask(question(1, "a.b"), None, now, &mut out);
+        assert!(retained.needs_ping(now));
+        retained.note_ping(3, now);
+        assert!(!retained.needs_ping(now));
+        retained.note_pongs(|ping| ours != Some(ping));
+        let words = "Maximum Subscriptions Exceeded";
+        assert_eq!(retained.lacks_room(words, oldest, now, &mut out), is_meant);
+        let events = std::mem::take(&mut retained.events);
+        let is_told = matches!(&events[..], [RetainedEvent::Unanswered { why, .. }] if why.to_string().contains(words));
+        assert_eq!(is_told, is_meant, "{events:?}");
+        out.clear();
+        let at = now + LISTEN_PAUSE;
+        retained.ask(question(2, "a.b"), None, at, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        assert_eq!(text.contains("SUB _INBOX"), is_meant);
+    }
 }
 
 #[test]
@@ -431,6 +461,7 @@ fn a_consumer_that_nobody_waits_for_keeps_its_place_until_it_is_made_and_is_dele
 fn a_place_whose_answer_is_lost_is_free_when_the_server_is_past_the_request() {
     let (now, mut out) = (Instant::now(), Vec::new());
     let mut retained = patterns(4, now, &mut out);
+    retained.note_ping(1, now);
     let late = now + ANSWER_TIMEOUT;
     assert!(!retained.needs_ping(late), "somebody waits");
     (1..=2).for_each(|number| retained.forget(number, &mut out));
@@ -654,7 +685,11 @@ fn streams_of_other_pages_are_not_asked() {
     }
 }
 
-const PAGES_LIST: &str = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"]},"state":{"last_seq":90000}}]}"#;
+const PAGES_LIST: &str = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"],"max_msgs_per_subject":1},"state":{"last_seq":90000}}]}"#;
+/// As [`PAGES_LIST`], of a stream that has older messages of a subject, any of which can be deleted.
+const HISTORY_LIST: &str = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"],"max_msgs_per_subject":5},"state":{"last_seq":90000,"first_seq":1,"messages":80000}}]}"#;
+/// The same without a hole.
+const WHOLE_LIST: &str = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"]},"state":{"last_seq":90000,"first_seq":1,"messages":90000}}]}"#;
 
 /// Answers what a question asks until it waits for messages: the list of its streams, that there are no other streams, and the
 /// consumer.
@@ -677,6 +712,11 @@ fn answer_all(retained: &mut Retained, list: &str, now: Instant, out: &mut Vec<u
     }
 }
 
+/// A consumer for which so many messages wait, made in 1970.
+fn made_early(waiting: u64) -> String {
+    format!(r#"{{"name":"c","num_pending":{waiting},"created":"1970-01-01T00:00:00Z"}}"#)
+}
+
 /// A stream of a pattern that is read in pages.
 struct Pages {
     retained: Retained,
@@ -688,15 +728,19 @@ struct Pages {
 impl Pages {
     /// A question that begins here; so many messages wait.
     fn after(after: PageCursor, waiting: u64) -> Self {
+        Self::listed(PAGES_LIST, after, waiting)
+    }
+
+    /// The same in the stream of this list.
+    fn listed(list: &str, after: PageCursor, waiting: u64) -> Self {
         let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
         let question = Question {
             after: Arc::new(after),
             ..question(1, "a.*")
         };
         retained.ask(question, None, now, &mut out);
-        retained.take(answer(&retained, 1, PAGES_LIST), now, &mut out);
-        let created = format!(r#"{{"name":"c","num_pending":{waiting}}}"#);
-        retained.take(answer(&retained, 1, &created), now, &mut out);
+        retained.take(answer(&retained, 1, list), now, &mut out);
+        retained.take(answer(&retained, 1, &made_early(waiting)), now, &mut out);
         Self {
             retained,
             out,
@@ -715,12 +759,17 @@ impl Pages {
 
     /// The consumer brings the message of this number, with a payload of so many bytes.
     fn brings(&mut self, sequence: u64, bytes: usize) {
+        self.brings_at(sequence, 123, bytes);
+    }
+
+    /// The same of a message that was stored at this time.
+    fn brings_at(&mut self, sequence: u64, stored_ns: u64, bytes: usize) {
         self.delivered += 1;
         let n = self.delivered;
         let delivery = Delivery {
             subject: format!("a.{sequence}").into(),
             sid: self.retained.last_sid,
-            reply: Some(format!("$JS.ACK.S.c.1.{sequence}.{n}.123.5")),
+            reply: Some(format!("$JS.ACK.S.c.1.{sequence}.{n}.{stored_ns}.5")),
             payload: vec![b'1'; bytes],
             ..Delivery::default()
         };
@@ -1027,6 +1076,105 @@ fn messages_that_were_deleted_meanwhile_are_not_waited_for() {
     assert_eq!(pages.came(), (1, Some(end(1, "a.*"))));
 }
 
+impl Pages {
+    /// Nothing comes for as long as a consumer is waited for.
+    fn brings_no_more(&mut self) {
+        for _ in 1..=2 {
+            self.now += PULL_TIMEOUT;
+            self.says(408);
+        }
+    }
+
+    /// Lets a pause pass, and answers with the list and a consumer for which so many messages wait. Returns the request for the
+    /// consumer.
+    fn goes_on(&mut self, list: &str, waiting: u64) -> String {
+        self.now += PAUSE_MAX;
+        self.retained.work(self.now, &mut self.out);
+        self.takes(1, list);
+        if let Some(number) = self.retained.all_streams.asked() {
+            self.takes(number, r#"{"streams":[]}"#);
+        }
+        let request = String::from_utf8_lossy(&std::mem::take(&mut self.out)).into_owned();
+        self.takes(1, &made_early(waiting));
+        self.delivered = 0;
+        request
+    }
+
+    fn takes(&mut self, number: u64, payload: &str) {
+        self.out.clear();
+        let answer = answer(&self.retained, number, payload);
+        self.retained.take(answer, self.now, &mut self.out);
+    }
+}
+
+/// The newest message of a subject was removed before it came, and the one before is the last one again.
+#[test]
+fn a_value_that_the_removal_of_a_newer_one_uncovers_comes() {
+    for stops_by_later in [false, true] {
+        let mut pages = Pages::listed(HISTORY_LIST, PageCursor::default(), 3);
+        pages.brings(7, 10);
+        // Its time is from before the clock of the server went back.
+        pages.brings_at(9, 3 * LISTED_WITHIN_NS, 10);
+        match stops_by_later {
+            true => pages.brings_at(90_001, 3 * LISTED_WITHIN_NS, 10),
+            false => pages.brings_no_more(),
+        }
+        let request = pages.goes_on(HISTORY_LIST, 3);
+        assert!(request.contains("last_per_subject"), "{request}");
+        [2, 7, 9].into_iter().for_each(|n| pages.brings(n, 10));
+        let (values, last) = pages.came();
+        assert_eq!(
+            (values, is_end(last)),
+            (5 + usize::from(stops_by_later), true)
+        );
+    }
+}
+
+/// What a second consumer lists may be older than what the first one has brought.
+#[test]
+fn a_value_that_was_uncovered_between_two_consumers_comes() {
+    let mut pages = Pages::listed(HISTORY_LIST, PageCursor::default(), 3);
+    pages.brings(7, 10);
+    pages.says(409);
+    pages.goes_on(HISTORY_LIST, 3);
+    [2, 7, 8].into_iter().for_each(|n| pages.brings(n, 10));
+    assert_eq!(pages.came(), (2, None));
+    pages.goes_on(HISTORY_LIST, 3);
+    [2, 7, 8].into_iter().for_each(|n| pages.brings(n, 10));
+    let (values, last) = pages.came();
+    assert_eq!((values, is_end(last)), (3, true));
+}
+
+/// What limits remove are the first messages: no older one of a subject is left.
+#[test]
+fn the_first_messages_of_a_stream_uncover_none() {
+    let mut pages = Pages::listed(WHOLE_LIST, PageCursor::default(), 3);
+    [7, 9].into_iter().for_each(|n| pages.brings(n, 10));
+    pages.brings_no_more();
+    let request = pages.goes_on(WHOLE_LIST, 0);
+    assert!(request.contains(r#""opt_start_seq":10"#), "{request}");
+    let (values, last) = pages.came();
+    assert_eq!((values, is_end(last)), (2, true));
+}
+
+/// Another question begins with the first value.
+#[test]
+fn values_that_are_removed_each_time_are_asked_for_again_later() {
+    let mut pages = Pages::listed(HISTORY_LIST, PageCursor::default(), 3);
+    for _ in 0..REREADS_MAX {
+        pages.brings(7, 10);
+        pages.brings_no_more();
+        pages.goes_on(HISTORY_LIST, 3);
+    }
+    pages.brings(7, 10);
+    pages.brings_no_more();
+    let (values, last) = pages.came();
+    let Some(RetainedEvent::Unanswered { cursor, .. }) = last else {
+        panic!("{last:?}");
+    };
+    assert_eq!((values, &*cursor), (3, &read(0, "then")));
+}
+
 /// A question on a server whose last value is from before a message that was delivered already.
 struct Bench {
     retained: Retained,
@@ -1150,6 +1298,24 @@ fn a_pattern_is_asked_for_again_until_a_delivered_message_is_stored() {
     bench.answer(LIST);
     bench.consumer("s0", Some(("a.b", "2")));
     assert_eq!(bench.values(), ["2", "end"]);
+}
+
+/// The stream has given all of its values: what it stores later has a higher number.
+#[test]
+fn what_is_stored_late_is_read_without_the_other_values() {
+    let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]},"cluster":{"leader":"s0"},"state":{"last_seq":9}}]}"#;
+    let mut bench = Bench::new("a.*", &[("a.b", "1"), ("a.b", "2")]);
+    bench.answer(list);
+    assert!(bench.sent().contains("last_per_subject"));
+    bench.consumer("s0", Some(("a.b", "1")));
+    for _ in 0..3 {
+        assert!(bench.pause().contains("STREAM.LIST"));
+        bench.answer(list);
+        let request = bench.sent();
+        assert!(request.contains(r#""opt_start_seq":10"#), "{request}");
+        bench.answer(r#"{"name":"c","num_pending":0,"cluster":{"leader":"s0"}}"#);
+        assert_eq!(bench.retained.asked(), 1);
+    }
 }
 
 /// The cover is subscribed in place of the pattern, and brings messages of other subjects too.
