@@ -90,7 +90,9 @@ impl ConsumersSession<'_> {
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
     fn attach(&mut self, index: usize) -> Result<(), Stop> {
-        match self.look(index)? {
+        let found = self.look(index)?;
+        self.report_warmed_up()?;
+        match found {
             Some(found) => self.attach_to(index, found),
             None => Ok(()),
         }
