@@ -304,14 +304,14 @@ async def test_nats_with_and_without_a_stream(nats):
 
 
 async def test_pings_are_answered_while_nothing_is_published(start_nats, started):
-    """A default nats-server ends a connection after six minutes without an answer, this one after three seconds."""
-    nats = start_nats(config='ping_interval: "1s"\nping_max: 2')
+    """A default nats-server ends a connection after six minutes without an answer, this one after five seconds."""
+    nats = start_nats(config='ping_interval: "1s"\nping_max: 4')
     slow = Process([weirgate_binary(), "publish", nats.url, "a.b", "x", "--rate", "0.2", "--count", "2"])
     started.append(slow)
     lines = subprocess.Popen([weirgate_binary(), "publish", nats.url, "a.b", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     lines.stdin.write("1\n")
     lines.stdin.flush()
-    await asyncio.sleep(6)
+    await asyncio.sleep(8)
     said, _ = await asyncio.to_thread(lines.communicate, "2\n", 20)
     assert (lines.returncode, said) == (0, "published 2 messages on a.b\n")
     assert await asyncio.to_thread(slow.wait, 20) == 0, slow.log()

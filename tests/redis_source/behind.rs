@@ -100,7 +100,7 @@ impl RunningPages {
     fn messages_for(&self, time: Duration) -> Vec<String> {
         let mut values = Vec::new();
         let until = Instant::now() + time;
-        while let Ok(event) = self.events.recv_deadline(until) {
+        while let Some(event) = next_of(&self.events, until) {
             match event {
                 BusEvent::LastValue { message, .. } => {
                     values.push(String::from_utf8(message.payload).expect("text"));
@@ -116,7 +116,7 @@ impl RunningPages {
     fn answer(&self) -> (Vec<String>, Option<RetainedCut>) {
         let mut values = Vec::new();
         loop {
-            match self.events.recv_timeout(PATIENCE).expect("an answer") {
+            match soon(&self.events).expect("an answer") {
                 BusEvent::LastValue {
                     number, message, ..
                 } if number == self.number => {
@@ -290,7 +290,7 @@ fn a_new_master_without_the_newest_entries_is_a_loss_after_some_seconds() {
     two.link.lead_to(two.replica.port());
     two.link.end_one(0);
     let began = Instant::now();
-    while short(&events.recv_timeout(PATIENCE).expect("an event")) != "Gap" {}
+    while short(&soon(&events).expect("an event")) != "Gap" {}
     assert!(began.elapsed() < patient(Duration::from_secs(10)));
     add(&mut two.clients[1], &[], "4");
     let seen = until(&events, 1);

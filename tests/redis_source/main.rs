@@ -104,9 +104,24 @@ fn short(event: &BusEvent) -> String {
     }
 }
 
+/// The next event, but for how far the stream is read, which tests of trades are about.
+fn next_of(events: &Receiver<BusEvent>, until: Instant) -> Option<BusEvent> {
+    loop {
+        match events.recv_deadline(until) {
+            Ok(BusEvent::ReadTo(_)) => {}
+            event => return event.ok(),
+        }
+    }
+}
+
+/// As [`next_of`], within [`PATIENCE`].
+fn soon(events: &Receiver<BusEvent>) -> Option<BusEvent> {
+    next_of(events, Instant::now() + PATIENCE)
+}
+
 impl Running {
     fn next(&self) -> BusEvent {
-        self.events.recv_timeout(PATIENCE).expect("an event")
+        soon(&self.events).expect("an event")
     }
 
     fn next_short(&self) -> String {
@@ -124,9 +139,9 @@ impl Running {
     fn until(&self, last: &str) -> Vec<String> {
         let mut seen = Vec::new();
         while seen.last().is_none_or(|s| s != last) {
-            match self.events.recv_timeout(PATIENCE) {
-                Ok(event) => seen.push(short(&event)),
-                Err(_) => panic!("no {last} after {seen:?}"),
+            match soon(&self.events) {
+                Some(event) => seen.push(short(&event)),
+                None => panic!("no {last} after {seen:?}"),
             }
         }
         seen
@@ -142,7 +157,7 @@ impl Running {
     }
 
     fn nothing_comes_for(&self, time: Duration) {
-        if let Ok(event) = self.events.recv_timeout(time) {
+        if let Some(event) = next_of(&self.events, Instant::now() + time) {
             panic!("{event:?}");
         }
     }
