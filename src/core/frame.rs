@@ -524,7 +524,7 @@ impl FrameBuilder {
         self
     }
 
-    /// Makes the frame the last word about the states of this key so far ([`Frame::ends`]).
+    /// Makes the frame the last word about the states of this key so far (`Frame::ends`).
     #[must_use]
     pub fn ending(mut self, key: ConflationKey) -> Self {
         self.keyed = Keyed::End(key);

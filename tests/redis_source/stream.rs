@@ -43,7 +43,7 @@ pub(super) fn until(events: &Receiver<BusEvent>, messages: usize) -> Vec<String>
     let mut seen = Vec::new();
     let mut came = 0;
     while came < messages {
-        let event = soon(&events).expect("a message");
+        let event = soon(events).expect("a message");
         came += usize::from(matches!(event, BusEvent::Message(_)));
         seen.push(short(&event));
     }
