@@ -210,7 +210,9 @@ impl Split {
 
 /// Whether a server is a replica. The sentinels disconnect the clients of a server that they make a replica.
 fn is_replica(server: &RedisServer) -> bool {
-    let role = redis::cmd("ROLE").query::<Vec<redis::Value>>(&mut server.client());
+    let client = server.try_client_as("");
+    let role =
+        client.and_then(|mut client| redis::cmd("ROLE").query::<Vec<redis::Value>>(&mut client));
     role.is_ok_and(|role| role.first() == Some(&redis::Value::BulkString(b"slave".to_vec())))
 }
 

@@ -71,9 +71,17 @@ impl RedisServer {
 
     /// A client with `user:password@`.
     pub fn client_as(&self, user_info: &str) -> redis::Connection {
+        self.try_client_as(user_info).expect("a connection")
+    }
+
+    /// As [`Self::client_as`].
+    ///
+    /// # Errors
+    /// The server does not admit it, or ends the connection at once: sentinels disconnect the clients of a server that they
+    /// make a replica.
+    pub fn try_client_as(&self, user_info: &str) -> redis::RedisResult<redis::Connection> {
         let url = format!("redis://{user_info}127.0.0.1:{}", self.port);
-        let client = redis::Client::open(url).expect("a URL");
-        client.get_connection().expect("a connection")
+        redis::Client::open(url)?.get_connection()
     }
 
     /// Restarts the server on the same port; waits until the server responds.
