@@ -212,9 +212,7 @@ impl CountedFeed {
         // Names that are not subscribed rank behind all that are.
         let rank = |index: usize, name: &Name| (!name.is_subscribed, index);
         let own_rank = rank(own, &self.names[own]);
-        if self.long.is_some() {
-            self.long = None;
-        }
+        self.long = None;
         let subject = subject.as_ref();
         let mut names = self.names.iter().enumerate();
         let is_copy = names.any(|(index, name)| {

@@ -294,12 +294,16 @@ impl ServiceClient {
         }
     }
 
-    fn log_head_too_large(&self) {
+    /// As [`LogBudget::line`], for the lines about all answers.
+    fn line(&self) -> Option<u64> {
         let now = self.limits.clock.now();
-        if let Some(suppressed) = self.lines.borrow_mut().line(now) {
-            let service = self.pool.service().name();
+        self.lines.borrow_mut().line(now)
+    }
+
+    fn log_head_too_large(&self) {
+        if let Some(suppressed) = self.line() {
             tracing::warn!(
-                service,
+                service = self.pool.service().name(),
                 suppressed,
                 head_bytes_max = ANSWER_HEAD_BYTES_MAX,
                 header_lines_max = ANSWER_HEADERS_MAX,
@@ -309,11 +313,9 @@ impl ServiceClient {
     }
 
     fn log_no_room(&self) {
-        let now = self.limits.clock.now();
-        if let Some(suppressed) = self.lines.borrow_mut().line(now) {
-            let service = self.pool.service().name();
+        if let Some(suppressed) = self.line() {
             tracing::warn!(
-                service,
+                service = self.pool.service().name(),
                 suppressed,
                 "the responses of services to calls are too large together: a response was given up"
             );

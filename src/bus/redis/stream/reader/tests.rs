@@ -397,13 +397,7 @@ fn another_data_set_on_the_same_process_brings_all_its_entries_once() {
     for variant in 0..16 {
         let [has_counters, is_cut, is_amid, is_back] = [1, 2, 4, 8].map(|bit| variant & bit > 0);
         let case = format!("{has_counters} {is_cut} {is_amid} {is_back}");
-        let mut server = StreamServer {
-            has_counters,
-            ..StreamServer::new()
-        };
-        server.step(&ModelStep::Add(20));
-        let mut reader = reading(1_000);
-        read(&mut reader, &mut server);
+        let (mut server, mut reader) = read_all(has_counters, 20);
         let full = server.entries.clone();
         server.step(&ModelStep::AnotherDataSet(8, 6));
         server.step(&ModelStep::Add(1));
@@ -510,13 +504,7 @@ fn entries_that_a_restored_dump_brings_back_come_not_again() {
     for variant in 0..16 {
         let [has_counters, is_cut, has_own, has_new] = [1, 2, 4, 8].map(|bit| variant & bit > 0);
         let case = format!("{has_counters} {is_cut} {has_own} {has_new}");
-        let mut server = StreamServer {
-            has_counters,
-            ..StreamServer::new()
-        };
-        server.step(&ModelStep::Add(20));
-        let mut reader = reading(1_000);
-        read(&mut reader, &mut server);
+        let (mut server, mut reader) = read_all(has_counters, 20);
         let newer = (server.entries.clone(), server.last, 20, StoredId::default());
         let older: VecDeque<_> = newer.0.iter().take(6).copied().collect();
         let last = older[5].0;
@@ -609,6 +597,18 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
         assert_eq!(events[..2], [KeptEvent::Lost, KeptEvent::CaughtUp]);
         assert_eq!(events.len(), 2 + usize::from(entries));
     }
+}
+
+/// A server with a stream of so many entries, and a reader that has read them.
+fn read_all(has_counters: bool, entries: u8) -> (StreamServer, RedisStreamReader) {
+    let mut server = StreamServer {
+        has_counters,
+        ..StreamServer::new()
+    };
+    server.step(&ModelStep::Add(entries));
+    let mut reader = reading(1_000);
+    read(&mut reader, &mut server);
+    (server, reader)
 }
 
 /// A server, and a reader that has seen its stream empty. `had_entries`: the stream had some before, which were trimmed.
