@@ -262,6 +262,13 @@ impl OpReader {
     }
 }
 
+/// A text without the bytes that are no UTF-8. [`String::from_utf8_lossy`] alone looks at each byte, also of a text that
+/// is whole.
+fn lossy(bytes: &[u8]) -> String {
+    let whole = str::from_utf8(bytes).map(str::to_owned);
+    whole.unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned())
+}
+
 /// Parses the first line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
 fn message(line: &[u8], has_headers: bool) -> Result<Body, ProtocolError> {
     let wrong = ProtocolError("the first line of a message");
@@ -283,11 +290,7 @@ fn message(line: &[u8], has_headers: bool) -> Result<Body, ProtocolError> {
     let (subject, sid, reply) = match fields[..count] {
         [subject, sid] => (subject, sid, None),
         // Requests of others may name any subject for their answers; here only those of JetStream count.
-        [subject, sid, reply] => (
-            subject,
-            sid,
-            Some(String::from_utf8_lossy(reply).into_owned()),
-        ),
+        [subject, sid, reply] => (subject, sid, Some(lossy(reply))),
         _ => return Err(wrong),
     };
     Ok(Body {
@@ -393,18 +396,23 @@ pub(super) struct AckSubject {
 impl AckSubject {
     /// Reads the subject; `None` if it is no acknowledgement.
     pub(super) fn parse(reply: &str) -> Option<Self> {
-        // As bytes: for tokens as short as these, the search of `str` takes four times as long, for each message.
-        let reply = reply.strip_prefix("$JS.ACK.")?.as_bytes();
-        let tokens = reply.split(|byte| *byte == b'.');
+        let reply = reply.strip_prefix("$JS.ACK.")?;
+        let dots = || memchr::memchr_iter(b'.', reply.as_bytes());
         // Without `$JS.ACK` there are seven tokens, or nine and more. Before the numbers are stream, consumer and
         // deliveries; and before these, in the long form, domain and account.
-        let before_numbers = match tokens.clone().count() {
+        let before_numbers = match dots().count() + 1 {
             7 => 3,
             9.. => 5,
             _ => return None,
         };
-        let mut numbers = tokens.skip(before_numbers);
-        let mut number = || str::from_utf8(numbers.next()?).ok()?.parse().ok();
+        let mut rest = &reply[dots().nth(before_numbers - 1)? + 1..];
+        let mut number = || {
+            // As bytes: for tokens as short as these, the search of `str` takes four times as long, for each message.
+            let end = rest.bytes().position(|byte| byte == b'.');
+            let (number, behind) = rest.split_at(end.unwrap_or(rest.len()));
+            rest = behind.get(1..).unwrap_or_default();
+            number.parse().ok()
+        };
         Some(Self {
             stream_sequence: number()?,
             consumer_sequence: number()?,
