@@ -279,11 +279,12 @@ impl QuestionReading {
     /// Notes that a consumer of last values has brought what it had.
     pub(super) fn end_part(&mut self) {
         let lacks_some = self.waiting > 0 && self.listed_until.is_some();
-        let parts = match lacks_some || self.is_resumed {
-            true => &mut self.short,
-            false => &mut self.whole,
+        let (parts, others) = match lacks_some || self.is_resumed {
+            true => (&mut self.short, &mut self.whole),
+            false => (&mut self.whole, &mut self.short),
         };
         parts.insert(self.current);
+        others.remove(&self.current);
     }
 
     /// Whether the streams are to be read again, because values were removed before they came. If that happens each time,

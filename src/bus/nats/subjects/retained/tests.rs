@@ -1157,6 +1157,27 @@ fn the_first_messages_of_a_stream_uncover_none() {
     assert_eq!((values, is_end(last)), (2, true));
 }
 
+/// Values of the first stream were removed before they came. As the second stream fails, the first is read once more, and
+/// then nothing is missing.
+#[test]
+fn a_stream_that_was_read_whole_at_the_second_time_is_not_read_a_third_time() {
+    const TWO: &str = r#"{"streams":[
+        {"config":{"name":"S","subjects":["a.>"]},"state":{"last_seq":90000,"first_seq":1,"messages":90000}},
+        {"config":{"name":"F","subjects":["a.x"]},"state":{"last_seq":90000,"first_seq":1,"messages":90000}}]}"#;
+    let mut pages = Pages::listed(TWO, PageCursor::default(), 3);
+    [7, 9].into_iter().for_each(|n| pages.brings(n, 10));
+    pages.brings_no_more();
+    pages.takes(1, &made_early(1));
+    pages.says(409);
+    pages.goes_on(TWO, 2);
+    [7, 9].into_iter().for_each(|n| pages.brings(n, 10));
+    pages.takes(1, &made_early(1));
+    pages.delivered = 0;
+    pages.brings(5, 10);
+    let (values, last) = pages.came();
+    assert_eq!((values, is_end(last)), (3, true));
+}
+
 /// Another question begins with the first value.
 #[test]
 fn values_that_are_removed_each_time_are_asked_for_again_later() {
