@@ -10,7 +10,7 @@ use super::super::protocol::{self, Delivery, INBOX_PREFIX, Op};
 use super::super::refusals::{PermissionsViolation, violation_in};
 use super::super::server_search::ServerSearch;
 use super::publishing::Publishing;
-use super::retained::{FIRST_SID, Retained};
+use super::retained::{FIRST_SID, QuestionSettings, Retained};
 use super::sids::Sids;
 use super::{NatsSubjectsSource, QUEUED_BYTES_MAX};
 use crate::ledger::SubscriptionChange;
@@ -106,9 +106,11 @@ impl<'a> SubjectsSession<'a> {
         Self {
             settle: source.settings.settle.after(connection.info.is_clustered()),
             retained: Retained::new(
-                source.settings.is_retained,
-                source.settings.stream.clone(),
-                source.settings.payload_bytes_max,
+                QuestionSettings {
+                    has_last_values: source.settings.is_retained,
+                    stream: source.settings.stream.clone(),
+                    payload_bytes_max: source.settings.payload_bytes_max,
+                },
                 source.progress.clone(),
                 source.answer_bytes,
             ),

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::events::NatsCut;
 use super::removals::Removals;
+use super::streams::StreamPart;
 use crate::nats::consumer::Start;
 use crate::nats::stream_info::StreamInfo;
 use weirgate_core::{PageCursor, StoredId};
@@ -33,14 +34,16 @@ pub(super) struct AllRead {
     /// When the stream was made, as the last check said.
     created_ns: Option<u64>,
     removals: Removals,
-    after_check: AfterCheck,
+    /// The newest message that clients may have had when the stream was last asked about.
+    needed: Option<StoredId>,
+    /// The server that led the stream when its consumer was chosen; empty without a cluster.
+    leader: String,
 }
 
 /// What follows a check of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterCheck {
     /// The first page, or more after a pause.
-    #[default]
     Read,
     /// The end of a page.
     Page,
@@ -91,9 +94,48 @@ impl AllRead {
         matches!(self.cut, Some(NatsCut::Epoch))
     }
 
-    /// Begins to read this stream.
-    pub(super) fn begin(&mut self, stream: &StreamInfo) {
+    /// Notes the newest message that clients may have, before the stream is asked about.
+    pub(super) const fn need(&mut self, newest: Option<StoredId>) {
+        self.needed = newest;
+    }
+
+    /// Whether the stream of these parts ends before a message that clients may have: of several servers, the one that answers
+    /// was elected a moment ago, or is no longer the leader, and does not have all.
+    pub(super) fn is_behind(&self, found: &[StreamPart], stream: &StreamInfo) -> bool {
+        let needed = self.needed.map_or(0, |needed| needed.major);
+        !leader_of(found).is_empty() && stream.head_number() < needed
+    }
+
+    /// Whether the stream has a leader, as far as is known.
+    const fn is_led(&self) -> bool {
+        !self.leader.is_empty()
+    }
+
+    /// Whether another server leads the stream by now than the one whose consumer was read: that one may have been behind
+    /// already when the consumer was made.
+    pub(super) fn is_led_elsewhere(&self, found: &[StreamPart]) -> bool {
+        leader_of(found) != self.leader
+    }
+
+    /// Begins to read the stream of these parts of the name. Returns the part to read. A consumer has one filter: for a name
+    /// in several parts of the stream it brings the whole stream, in its order.
+    pub(super) fn begin(
+        &mut self,
+        found: Vec<StreamPart>,
+        stream: &StreamInfo,
+    ) -> Option<StreamPart> {
         self.is_by_number = !stream.can_start_at_time() || self.has_taken;
+        leader_of(&found).clone_into(&mut self.leader);
+        let is_in_parts = found.len() > 1;
+        let part = found.into_iter().next()?;
+        Some(match is_in_parts {
+            true => StreamPart {
+                // Empty: the whole stream.
+                filter: String::new(),
+                ..part
+            },
+            false => part,
+        })
     }
 
     /// The first message of a consumer. It begins at the time of the position that the client has, not at its number:
@@ -153,16 +195,16 @@ impl AllRead {
         true
     }
 
-    /// Whether numbers did not come since the last check, so that the stream is asked where it begins: then `after_check`
-    /// follows [`Self::check`]. If none is missing, all that was read is whole. `is_led`: the stream has a leader, and
-    /// is asked in any case who leads it now.
-    pub(super) fn needs_check(&mut self, after_check: AfterCheck, is_led: bool) -> bool {
-        if self.gap_after.is_none() && !is_led && !self.removals.needs_check() {
-            self.whole_to = self.after;
-            return false;
+    /// Whether the stream is to be asked where it begins, because numbers did not come since the last check. If none is
+    /// missing, all that was read is whole. At the end, a stream that has a leader is asked in any case who leads it now: the
+    /// question is over only if that is still the server whose consumer was read.
+    pub(super) fn needs_check(&mut self, after_check: AfterCheck) -> bool {
+        let asks_leader = after_check == AfterCheck::End && self.is_led();
+        if self.gap_after.is_some() || asks_leader || self.removals.needs_check() {
+            return true;
         }
-        self.after_check = after_check;
-        true
+        self.whole_to = self.after;
+        false
     }
 
     /// As [`Removals::asks_list`].
@@ -177,9 +219,9 @@ impl AllRead {
 
     /// Compares what was read with the state of the stream: [`NatsCut::Epoch`] if the stream is another one by now, else
     /// [`NatsCut::Window`] if it begins behind a number that has not come, or lost messages within. What was read is whole
-    /// but for that from here on. Returns what follows.
-    pub(super) fn check(&mut self, stream: &StreamInfo, now: Instant) -> AfterCheck {
-        let is_end = self.after_check == AfterCheck::End;
+    /// but for that from here on.
+    pub(super) fn check(&mut self, stream: &StreamInfo, after_check: AfterCheck, now: Instant) {
+        let is_end = after_check == AfterCheck::End;
         self.removals.check(stream, self.whole_to, is_end, now);
         if self.was_made_anew(stream) {
             self.cut = Some(NatsCut::Epoch);
@@ -187,7 +229,6 @@ impl AllRead {
             self.cut.get_or_insert(NatsCut::Window);
         }
         (self.gap_after, self.whole_to) = (None, self.after);
-        std::mem::take(&mut self.after_check)
     }
 
     /// Whether the stream is another one than that of the last message, or has gone back to before it.
@@ -210,6 +251,11 @@ impl AllRead {
         let missing_from = self.gap_after.or(after);
         missing_from.is_some_and(|after| after + 1 < stream.first)
     }
+}
+
+/// The server that leads the stream of these parts; empty without a cluster.
+fn leader_of(parts: &[StreamPart]) -> &str {
+    parts.first().map_or("", |part| &part.leader)
 }
 
 #[cfg(test)]

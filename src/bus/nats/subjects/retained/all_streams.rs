@@ -8,6 +8,7 @@ use weirgate_wire::auth::Subject;
 use weirgate_wire::json::Json;
 
 use super::ANSWER_TIMEOUT;
+use super::question::ReplyNumber;
 use super::streams::{HoldingStream, ListedStream, StreamPart, listed_streams};
 use crate::nats::stream_info::check_made;
 
@@ -29,7 +30,7 @@ enum Listing {
     Unknown,
     /// The request with this number is on its way, for the streams after those that were listed.
     Pending {
-        number: u64,
+        number: ReplyNumber,
         since: Instant,
         listed: Vec<ListedStream>,
     },
@@ -124,7 +125,7 @@ impl AllStreams {
     }
 
     /// Begins to ask with the request of this number. Returns false if a request is on its way.
-    pub(super) fn ask(&mut self, number: u64, now: Instant) -> bool {
+    pub(super) fn ask(&mut self, number: ReplyNumber, now: Instant) -> bool {
         let is_asked =
             matches!(self.state, Listing::Pending { since, .. } if now < since + ANSWER_TIMEOUT);
         if !is_asked {
@@ -138,7 +139,7 @@ impl AllStreams {
     }
 
     /// The number of the request that is on its way.
-    pub(super) fn asked(&self) -> Option<u64> {
+    pub(super) fn asked(&self) -> Option<ReplyNumber> {
         match self.state {
             Listing::Pending { number, .. } => Some(number),
             Listing::Unknown | Listing::Known { .. } => None,
@@ -201,7 +202,8 @@ mod tests {
 
     fn known(pages: &[String]) -> AllStreams {
         let (mut all, now) = (AllStreams::default(), Instant::now());
-        assert!(all.ask(1, now) && !all.ask(2, now) && all.asked() == Some(1));
+        let [first, second] = [1, 2].map(ReplyNumber);
+        assert!(all.ask(first, now) && !all.ask(second, now) && all.asked() == Some(first));
         for (n, page) in pages.iter().enumerate() {
             let want = match n + 1 == pages.len() {
                 true => AfterPage::Known,
@@ -276,7 +278,7 @@ mod tests {
         let mut all = AllStreams::default();
         let many = page(2_000, &vec![r#""name":"S","subjects":["a"]"#; 600]);
         let many = Json::read(many.as_bytes()).expect("JSON");
-        assert!(all.ask(1, Instant::now()));
+        assert!(all.ask(ReplyNumber(1), Instant::now()));
         assert_eq!(all.request(), r#"{"offset":0}"#);
         assert_eq!(all.add_page(many), AfterPage::NextPage);
         assert_eq!(all.request(), r#"{"offset":600}"#);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::requests::Question;
+use crate::server_words::shown;
 use crate::{NAME_NOT_UTF8, NAME_TOO_LONG};
 use weirgate_core::{PageCursor, RetainedCut, StoredId};
 use weirgate_wire::json::JsonError;
@@ -67,6 +68,11 @@ impl From<JsonError> for NatsCut {
 }
 
 impl NatsCut {
+    /// NATS refuses a question, with these words.
+    pub(in crate::nats::subjects) fn refused(words: &str) -> Self {
+        Self::Refused(shown(words))
+    }
+
     /// An answer is so long that its end was not read.
     pub(in crate::nats::subjects) fn too_long() -> Self {
         Self::Unreadable("it is too long".to_owned())

@@ -8,10 +8,12 @@
 //! is lost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::time::Instant;
 
-use super::super::super::consumer::Consumer;
 use super::ANSWER_TIMEOUT;
+use super::question::ReplyNumber;
+use crate::nats::consumer::Consumer;
 
 /// The most requests for consumers that are on their way: the server begins the next while the answer to the one before
 /// travels, and a subscription waits for no more than these.
@@ -20,34 +22,57 @@ pub(super) const MAKING_MAX: usize = 2;
 /// The requests for consumers of one connection, by the numbers of their questions.
 #[derive(Debug, Default)]
 pub(super) struct Making {
-    line: VecDeque<u64>,
-    on_way: BTreeMap<u64, Request>,
+    line: VecDeque<ReplyNumber>,
+    on_way: BTreeMap<ReplyNumber, CreateRequest>,
+}
+
+/// A request for a consumer that is on its way.
+#[derive(Debug)]
+struct CreateRequest {
+    sent: Instant,
+    state: RequestState,
 }
 
 #[derive(Debug)]
-struct Request {
-    sent: Instant,
-    /// The consumer that nobody waits for any more.
-    given_up: Option<Consumer>,
-    /// The ping after the request, if the answer is late.
-    ping: Option<u64>,
+enum RequestState {
+    /// The question waits for the consumer.
+    Awaited,
+    /// Nobody waits for this consumer any more.
+    GivenUp(Consumer),
+    /// As [`Self::GivenUp`]. The answer is late, so a ping of this number followed the request.
+    Pinged { consumer: Consumer, ping: u64 },
 }
 
-impl Request {
-    /// Whether the answer to a request that was given up is late, and no ping has gone out.
+impl CreateRequest {
+    /// When a ping has to follow, because the answer to a request that was given up is late. `None`: none has to.
+    fn ping_due(&self) -> Option<Instant> {
+        match self.state {
+            RequestState::GivenUp(_) => Some(self.sent + ANSWER_TIMEOUT),
+            RequestState::Awaited | RequestState::Pinged { .. } => None,
+        }
+    }
+
     fn needs_ping(&self, now: Instant) -> bool {
-        self.given_up.is_some() && self.ping.is_none() && self.sent + ANSWER_TIMEOUT <= now
+        self.ping_due().is_some_and(|due| due <= now)
+    }
+
+    /// Notes the number of a ping that goes out after the request.
+    fn note_ping(&mut self, ping: u64) {
+        self.state = match mem::replace(&mut self.state, RequestState::Awaited) {
+            RequestState::GivenUp(consumer) => RequestState::Pinged { consumer, ping },
+            state @ (RequestState::Awaited | RequestState::Pinged { .. }) => state,
+        };
     }
 }
 
 impl Making {
     /// A question waits for its turn.
-    pub(super) fn join_line(&mut self, number: u64) {
+    pub(super) fn join_line(&mut self, number: ReplyNumber) {
         self.line.push_back(number);
     }
 
     /// The question whose turn it is, if there is a slot; [`Self::note_sent`] follows, unless the question has ended.
-    pub(super) fn next(&mut self) -> Option<u64> {
+    pub(super) fn next(&mut self) -> Option<ReplyNumber> {
         match self.on_way.len() < MAKING_MAX {
             true => self.line.pop_front(),
             false => None,
@@ -55,32 +80,36 @@ impl Making {
     }
 
     /// Notes that the request for the consumer of a question goes out.
-    pub(super) fn note_sent(&mut self, number: u64, now: Instant) {
-        let request = Request {
+    pub(super) fn note_sent(&mut self, number: ReplyNumber, now: Instant) {
+        let request = CreateRequest {
             sent: now,
-            given_up: None,
-            ping: None,
+            state: RequestState::Awaited,
         };
         self.on_way.insert(number, request);
     }
 
     /// Nobody waits for the consumer of a question any more. Returns it if its request is not on the way.
-    pub(super) fn give_up(&mut self, number: u64, consumer: Consumer) -> Option<Consumer> {
+    pub(super) fn give_up(&mut self, number: ReplyNumber, consumer: Consumer) -> Option<Consumer> {
         let Some(request) = self.on_way.get_mut(&number) else {
             return Some(consumer);
         };
-        request.given_up = Some(consumer);
+        request.state = RequestState::GivenUp(consumer);
         None
     }
 
     /// A question that waits in line has ended.
-    pub(super) fn leave_line(&mut self, number: u64) {
+    pub(super) fn leave_line(&mut self, number: ReplyNumber) {
         self.line.retain(|waits| *waits != number);
     }
 
     /// Handles the answer to a question, if it is to such a request. Returns the consumer if nobody waits for it.
-    pub(super) fn take_answered(&mut self, number: u64) -> Option<Consumer> {
-        self.on_way.remove(&number)?.given_up
+    pub(super) fn take_answered(&mut self, number: ReplyNumber) -> Option<Consumer> {
+        match self.on_way.remove(&number)?.state {
+            RequestState::Awaited => None,
+            RequestState::GivenUp(consumer) | RequestState::Pinged { consumer, .. } => {
+                Some(consumer)
+            }
+        }
     }
 
     /// Whether the server is to be asked if it is past requests that were given up.
@@ -90,25 +119,25 @@ impl Making {
 
     /// Notes the number of a ping that goes out after the requests that [need one](Self::needs_ping).
     pub(super) fn note_ping(&mut self, ping: u64, now: Instant) {
-        let mut requests = self.on_way.values_mut();
-        while let Some(request) = requests.find(|request| request.needs_ping(now)) {
-            request.ping = Some(ping);
-        }
+        let requests = self.on_way.values_mut();
+        let late = requests.filter(|request| request.needs_ping(now));
+        late.for_each(|request| request.note_ping(ping));
     }
 
     /// Frees the slots of requests that the server is past.
     pub(super) fn note_pongs(&mut self, is_answered: impl Fn(u64) -> bool) {
         // After each message, and hardly ever with a request.
         if !self.on_way.is_empty() {
-            self.on_way
-                .retain(|_, request| !request.ping.is_some_and(&is_answered));
+            self.on_way.retain(|_, request| match request.state {
+                RequestState::Pinged { ping, .. } => !is_answered(ping),
+                RequestState::Awaited | RequestState::GivenUp(_) => true,
+            });
         }
     }
 
     /// When [`Self::needs_ping`] is true next.
     pub(super) fn due(&self) -> Option<Instant> {
-        let waits = |request: &&Request| request.given_up.is_some() && request.ping.is_none();
-        let requests = self.on_way.values().filter(waits);
-        requests.map(|request| request.sent + ANSWER_TIMEOUT).min()
+        let requests = self.on_way.values();
+        requests.filter_map(CreateRequest::ping_due).min()
     }
 }

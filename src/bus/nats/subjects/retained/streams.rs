@@ -48,6 +48,11 @@ impl Default for StreamPart {
 }
 
 impl StreamPart {
+    /// Whether both are the same part of the same stream.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (&self.stream, &self.filter) == (&other.stream, &other.filter)
+    }
+
     /// Whether the server makes the stream at this moment.
     pub(super) fn is_being_made(&self) -> bool {
         check_made(&self.made).is_err()

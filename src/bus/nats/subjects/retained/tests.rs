@@ -1,13 +1,26 @@
 //! Questions for last values, and the answers of a server.
 
+use std::sync::Arc;
+
+use super::all_streams::AfterPage;
+use super::consuming::PULL_TIMEOUT;
+use super::last_message::LastMessage;
 use super::listening::LISTEN_PAUSE;
 use super::patience::SILENT_AFTER;
-use super::reading::{LISTED_WITHIN_NS, PAGE_VALUES, REREADS_MAX};
+use super::question::{PAUSE_MAX, PAUSE_MIN};
+use super::reading::{PAGE_BYTES, PAGE_BYTES_LIMIT, PAGE_VALUES, QuestionReading, STREAMS_MAX};
+use super::streams::parts_taken_by_streams;
+use super::values_read::{LISTED_WITHIN_NS, REREADS_MAX};
 use super::*;
+use crate::nats::api::{ApiError, answer_with_message, message};
+use crate::nats::protocol;
+use crate::nats::refusals::{INBOXES, PermissionsViolation};
+use crate::requests::Wants;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use weirgate_core::{PageCursor, ReadPart, RetainedCut, Subscription, TopicName};
+use weirgate_core::{PageCursor, ReadPart, RetainedCut, StoredId, Subscription, TopicName};
 use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::json::Json;
 
 fn question(number: u64, name: &str) -> Question {
     let subscription = match name.contains(['*', '>']) {
@@ -38,20 +51,22 @@ fn small_answers() -> MessageBytes {
 /// Questions on a server without transforms and copies.
 fn retained(now: Instant) -> Retained {
     let mut retained = Retained::new(
-        true,
-        Some("S".to_owned()),
-        BYTES_MAX,
+        QuestionSettings {
+            has_last_values: true,
+            stream: Some("S".to_owned()),
+            payload_bytes_max: BYTES_MAX,
+        },
         SourceProgress::default(),
         small_answers(),
     );
-    assert!(retained.all_streams.ask(u64::MAX, now));
+    assert!(retained.all_streams.ask(ReplyNumber(u64::MAX), now));
     assert_eq!(retained.all_streams.add_page(json("{}")), AfterPage::Known);
     retained
 }
 
 fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
     Delivery {
-        subject: retained.reply(number).into(),
+        subject: retained.reply(ReplyNumber(number)).into(),
         sid: FIRST_SID,
         payload: payload.as_bytes().to_vec(),
         ..Delivery::default()
@@ -341,7 +356,7 @@ fn so_many_questions_are_asked_at_once_as_large_answers_may_wait() {
     let mut retained = retained(now);
     let fill = |retained: &mut Retained, now, out: &mut Vec<u8>| {
         while retained.has_room(now) {
-            let number = retained.last + 1;
+            let number = retained.last.0 + 1;
             retained.ask(question(number, "a.b"), None, now, out);
         }
         retained.asked()
@@ -492,7 +507,7 @@ fn only_the_word_that_there_is_no_message_is_none() {
         (r#"{"message":{"seq":1,"data":"?"}}"#, false),
         (r#"{"message":{"seq":1,"data":"aGk"#, false),
     ] {
-        let value = last_message(json(text), BYTES_MAX);
+        let value = LastMessage::read(json(text), BYTES_MAX);
         assert_eq!(value == Ok(None), is_none, "{text:?}: {value:?}");
         assert_eq!(value.is_err(), !is_none, "{text:?}");
     }
@@ -540,7 +555,7 @@ fn of_an_answer_in_part_the_beginning_of_the_payload_and_what_is_behind_it_are_r
 
 /// The answer as the reader of the connection gives it.
 fn over_the_wire(retained: &Retained, payload: &str) -> Delivery {
-    let subject = retained.reply(1);
+    let subject = retained.reply(ReplyNumber(1));
     let mut reader = protocol::OpReader::new(Retained::payload_limits(BYTES_MAX));
     let op = format!(
         "MSG {subject} {FIRST_SID} {}\r\n{payload}\r\n",
@@ -639,7 +654,7 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
 fn values(pattern: &str, streams: &str) -> QuestionReading {
-    let mut values = QuestionReading::new(&PageCursor::default());
+    let mut values = QuestionReading::of(&question(1, pattern));
     values.take_streams(pattern, json(streams));
     values
 }
@@ -669,7 +684,7 @@ fn so_many_streams_are_asked_and_no_more() {
         let streams: Vec<String> = (0..count).map(stream).collect();
         let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
         let values = values("a.*", &answer);
-        assert_eq!(values.has_more_streams, has_more_streams);
+        assert_eq!(!values.left_out.is_empty(), has_more_streams);
         assert_eq!(values.parts_left.len(), STREAMS_MAX);
     }
 }
@@ -680,7 +695,7 @@ fn streams_of_other_pages_are_not_asked() {
         let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
         let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
         let values = values("a.*", &answer);
-        assert_eq!(values.has_more_streams, has_more_streams);
+        assert_eq!(!values.left_out.is_empty(), has_more_streams);
         assert_eq!(values.parts_left.len(), 1);
     }
 }
@@ -701,9 +716,12 @@ fn answer_all(retained: &mut Retained, list: &str, now: Instant, out: &mut Vec<u
             .next()
             .map(|pending| &pending.step);
         let (number, text) = match step {
-            Some(QuestionStep::AllStreams) => (retained.all_streams.asked(), r#"{"streams":[]}"#),
+            Some(QuestionStep::AllStreams) => (
+                retained.all_streams.asked().map(|number| number.0),
+                r#"{"streams":[]}"#,
+            ),
             Some(QuestionStep::Streams) => (Some(1), list),
-            Some(QuestionStep::Create(..)) => (Some(1), MADE),
+            Some(QuestionStep::Create { .. }) => (Some(1), MADE),
             _ => (None, ""),
         };
         if let Some(number) = number {
@@ -1092,7 +1110,7 @@ impl Pages {
         self.retained.work(self.now, &mut self.out);
         self.takes(1, list);
         if let Some(number) = self.retained.all_streams.asked() {
-            self.takes(number, r#"{"streams":[]}"#);
+            self.takes(number.0, r#"{"streams":[]}"#);
         }
         let request = String::from_utf8_lossy(&std::mem::take(&mut self.out)).into_owned();
         self.takes(1, &made_early(waiting));
@@ -1626,7 +1644,7 @@ fn a_stream_that_is_being_made_is_waited_for() {
     bench.retained.all_streams = AllStreams::default();
     for created in [unfinished, unfinished, finished] {
         bench.answer(&list(String::new()));
-        let (number, text) = (bench.retained.last, bench.sent());
+        let (number, text) = (bench.retained.last.0, bench.sent());
         assert!(text.contains("STREAM.LIST"), "{text}");
         let all = answer(&bench.retained, number, &copy(created));
         bench.retained.take(all, bench.now, &mut bench.out);
@@ -1670,7 +1688,7 @@ fn of_several_servers_one_that_lacks_what_clients_may_have_ends_no_question() {
         all
     };
     let mut all = reached(9);
-    all.pages.retained.send(1, &mut Vec::new());
+    all.pages.retained.send(ReplyNumber(1), &mut Vec::new());
     all.looks_led("n1", 7);
     all.pause();
     all.looks_led("n1", 9);
@@ -1694,7 +1712,7 @@ fn of_several_servers_one_that_lacks_what_clients_may_have_ends_no_question() {
     assert_eq!(all.came(), (9, None, true));
     // It stays behind.
     let mut all = reached(9);
-    all.pages.retained.send(1, &mut Vec::new());
+    all.pages.retained.send(ReplyNumber(1), &mut Vec::new());
     while all.pages.retained.asked() > 0 {
         all.looks_led("n1", 7);
         all.pause();
