@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::events::NatsCut;
 use super::last_message::LastMessage;
+use super::making::MadeFor;
 use super::question::{QuestionStep, ReplyNumber};
 use super::reading::RefusalLasts;
 use super::{FIRST_SID, Retained};
@@ -21,7 +22,7 @@ impl Retained {
     ) {
         if delivery.sid == FIRST_SID {
             if let Some(number) = delivery.request() {
-                self.take_answer(ReplyNumber(number), &delivery, now, out);
+                self.take_answer(number, &delivery, now, out);
                 self.make_next(now, out);
             }
             return;
@@ -40,20 +41,30 @@ impl Retained {
         }
     }
 
-    /// Takes the answer to a request.
-    fn take_answer(
+    /// Takes the answer to a request. The number that ends its subject is that of a question, or the `sid` of the consumer
+    /// that was asked for.
+    fn take_answer(&mut self, number: u64, answer: &Delivery, now: Instant, out: &mut Vec<u8>) {
+        match self.making.take_answered(number) {
+            Some(MadeFor::Question(number)) => self.handle_created(number, answer, now, out),
+            Some(MadeFor::Nobody(mut consumer)) => {
+                // The answer says the name, by which the server can delete it.
+                if consumer.made(&answer.payload).is_ok() {
+                    consumer.leave(&self.reply_for_nobody(), out);
+                }
+            }
+            None => self.take_answer_of(ReplyNumber(number), answer, now, out),
+        }
+    }
+
+    /// Takes the answer to another request of a question, or to that for the list of all streams.
+    fn take_answer_of(
         &mut self,
         number: ReplyNumber,
         answer: &Delivery,
         now: Instant,
         out: &mut Vec<u8>,
     ) {
-        if let Some(mut consumer) = self.making.take_answered(number) {
-            // The answer says the name, by which the server can delete it.
-            if consumer.made(&answer.payload).is_ok() {
-                consumer.leave(&self.reply_for_nobody(), out);
-            }
-        } else if self.all_streams.asked() == Some(number) {
+        if self.all_streams.asked() == Some(number) {
             self.handle_list_page(number, answer, now, out);
         } else if answer.is_cut() {
             self.handle_cut_answer(number, answer, now, out);
@@ -74,9 +85,9 @@ impl Retained {
         let Some(pending) = self.pending.get(&number) else {
             return;
         };
-        let answer = match Json::read(&delivery.payload) {
+        let answer = match read_json(delivery) {
             Ok(answer) => answer,
-            Err(error) => return self.end(number, Some(error.into()), out),
+            Err(cut) => return self.end(number, Some(cut), out),
         };
         let error = refusal(answer);
         let is_missing = error.as_ref().is_some_and(ApiError::message_is_missing);
@@ -85,12 +96,12 @@ impl Retained {
             QuestionStep::Pause { .. }
             | QuestionStep::Values { .. }
             | QuestionStep::InLine(_)
+            | QuestionStep::Create { .. }
             | QuestionStep::NextPage(_)
             | QuestionStep::AllStreams => {}
             _ if delivery.status.is_some() => {
                 self.refuse(number, "nobody answers", RefusalLasts::ForNow, out);
             }
-            QuestionStep::Create { .. } => self.handle_created(number, delivery, now, out),
             QuestionStep::AnyValue { .. } if is_missing => self.next_stream(number, now, out),
             QuestionStep::AnyValue { .. } => self.leave_out_stream(number, now, out),
             step => match (step, error.filter(|_| !is_missing)) {
@@ -137,17 +148,29 @@ impl Retained {
             }
             // So long an answer has a message, so the stream has a value.
             Some(QuestionStep::AnyValue { .. }) => self.leave_out_stream(number, now, out),
-            Some(QuestionStep::Streams | QuestionStep::Check(_) | QuestionStep::Create { .. }) => {
+            Some(QuestionStep::Streams | QuestionStep::Check(_)) => {
                 self.end(number, Some(NatsCut::too_long()), out);
             }
             Some(
                 QuestionStep::AllStreams
                 | QuestionStep::InLine(_)
+                | QuestionStep::Create { .. }
                 | QuestionStep::Values { .. }
                 | QuestionStep::NextPage(_)
                 | QuestionStep::Pause { .. },
             )
             | None => {}
         }
+    }
+}
+
+/// The JSON of an answer.
+///
+/// # Errors
+/// [`NatsCut::Unreadable`]: it is too long, or no JSON.
+pub(super) fn read_json(answer: &Delivery) -> Result<Json<'_>, NatsCut> {
+    match answer.is_cut() {
+        true => Err(NatsCut::too_long()),
+        false => Ok(Json::read(&answer.payload)?),
     }
 }

@@ -18,6 +18,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::all_read::{AfterCheck, AllRead};
+use super::answers::read_json;
 use super::question::{Again, QuestionStep, ReplyNumber};
 use super::reading::RefusalLasts;
 use super::streams::StreamPart;
@@ -90,7 +91,7 @@ impl Retained {
                     let consumer = Consumer::new(&part.stream, sid, deliver, start);
                     pending.step = QuestionStep::Create { part, consumer };
                     pending.patience.leave_line(now);
-                    self.making.note_sent(number, now);
+                    self.making.note_sent(sid, number, now);
                     self.send(number, out);
                 }
                 step => pending.step = step,
@@ -107,7 +108,7 @@ impl Retained {
         };
         let consumer = match mem::take(&mut pending.step) {
             QuestionStep::InLine(_) => return self.making.leave_line(number),
-            QuestionStep::Create { consumer, .. } => self.making.give_up(number, consumer),
+            QuestionStep::Create { consumer, .. } => self.making.give_up(consumer),
             QuestionStep::Values { consumer, .. } | QuestionStep::NextPage(Some(consumer)) => {
                 Some(consumer)
             }
@@ -129,6 +130,12 @@ impl Retained {
         now: Instant,
         out: &mut Vec<u8>,
     ) {
+        if let Err(cut) = read_json(answer) {
+            return self.end(number, Some(cut), out);
+        }
+        if answer.status.is_some() {
+            return self.refuse(number, "nobody answers", RefusalLasts::ForNow, out);
+        }
         let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };

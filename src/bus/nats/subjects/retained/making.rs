@@ -19,11 +19,13 @@ use crate::nats::consumer::Consumer;
 /// travels, and a subscription waits for no more than these.
 pub(super) const MAKING_MAX: usize = 2;
 
-/// The requests for consumers of one connection, by the numbers of their questions.
+/// The requests for consumers of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Making {
+    /// The questions that wait for their turn.
     line: VecDeque<ReplyNumber>,
-    on_way: BTreeMap<ReplyNumber, CreateRequest>,
+    /// The requests, each by the `sid` of its consumer.
+    on_way: BTreeMap<u64, CreateRequest>,
 }
 
 /// A request for a consumer that is on its way.
@@ -35,8 +37,8 @@ struct CreateRequest {
 
 #[derive(Debug)]
 enum RequestState {
-    /// The question waits for the consumer.
-    Awaited,
+    /// This question waits for the consumer.
+    Awaited(ReplyNumber),
     /// Nobody waits for this consumer any more.
     GivenUp(Consumer),
     /// As [`Self::GivenUp`]. The answer is late, so a ping of this number followed the request.
@@ -48,7 +50,7 @@ impl CreateRequest {
     fn ping_due(&self) -> Option<Instant> {
         match self.state {
             RequestState::GivenUp(_) => Some(self.sent + ANSWER_TIMEOUT),
-            RequestState::Awaited | RequestState::Pinged { .. } => None,
+            RequestState::Awaited(_) | RequestState::Pinged { .. } => None,
         }
     }
 
@@ -58,11 +60,20 @@ impl CreateRequest {
 
     /// Notes the number of a ping that goes out after the request.
     fn note_ping(&mut self, ping: u64) {
-        self.state = match mem::replace(&mut self.state, RequestState::Awaited) {
+        let number = ReplyNumber::NOBODY;
+        self.state = match mem::replace(&mut self.state, RequestState::Awaited(number)) {
             RequestState::GivenUp(consumer) => RequestState::Pinged { consumer, ping },
-            state @ (RequestState::Awaited | RequestState::Pinged { .. }) => state,
+            state @ (RequestState::Awaited(_) | RequestState::Pinged { .. }) => state,
         };
     }
+}
+
+/// Who waited for the answer to a request for a consumer.
+#[derive(Debug)]
+pub(super) enum MadeFor {
+    Question(ReplyNumber),
+    /// Nobody waits for this consumer.
+    Nobody(Consumer),
 }
 
 impl Making {
@@ -79,18 +90,18 @@ impl Making {
         }
     }
 
-    /// Notes that the request for the consumer of a question goes out.
-    pub(super) fn note_sent(&mut self, number: ReplyNumber, now: Instant) {
+    /// Notes that the request for the consumer of a question goes out; `sid` is that of the consumer.
+    pub(super) fn note_sent(&mut self, sid: u64, number: ReplyNumber, now: Instant) {
         let request = CreateRequest {
             sent: now,
-            state: RequestState::Awaited,
+            state: RequestState::Awaited(number),
         };
-        self.on_way.insert(number, request);
+        self.on_way.insert(sid, request);
     }
 
-    /// Nobody waits for the consumer of a question any more. Returns it if its request is not on the way.
-    pub(super) fn give_up(&mut self, number: ReplyNumber, consumer: Consumer) -> Option<Consumer> {
-        let Some(request) = self.on_way.get_mut(&number) else {
+    /// Nobody waits for a consumer any more. Returns it if its request is not on the way.
+    pub(super) fn give_up(&mut self, consumer: Consumer) -> Option<Consumer> {
+        let Some(request) = self.on_way.get_mut(&consumer.sid) else {
             return Some(consumer);
         };
         request.state = RequestState::GivenUp(consumer);
@@ -102,14 +113,22 @@ impl Making {
         self.line.retain(|waits| *waits != number);
     }
 
-    /// Handles the answer to a question, if it is to such a request. Returns the consumer if nobody waits for it.
-    pub(super) fn take_answered(&mut self, number: ReplyNumber) -> Option<Consumer> {
-        match self.on_way.remove(&number)?.state {
-            RequestState::Awaited => None,
+    /// Handles the answer to the request for the consumer of this `sid`. `None`: there is no such request.
+    pub(super) fn take_answered(&mut self, sid: u64) -> Option<MadeFor> {
+        Some(match self.on_way.remove(&sid)?.state {
+            RequestState::Awaited(number) => MadeFor::Question(number),
             RequestState::GivenUp(consumer) | RequestState::Pinged { consumer, .. } => {
-                Some(consumer)
+                MadeFor::Nobody(consumer)
             }
-        }
+        })
+    }
+
+    /// Frees the slot of a question whose request gets no answer.
+    pub(super) fn forget(&mut self, number: ReplyNumber) {
+        self.on_way.retain(|_, request| match request.state {
+            RequestState::Awaited(of) => of != number,
+            RequestState::GivenUp(_) | RequestState::Pinged { .. } => true,
+        });
     }
 
     /// Whether the server is to be asked if it is past requests that were given up.
@@ -130,7 +149,7 @@ impl Making {
         if !self.on_way.is_empty() {
             self.on_way.retain(|_, request| match request.state {
                 RequestState::Pinged { ping, .. } => !is_answered(ping),
-                RequestState::Awaited | RequestState::GivenUp(_) => true,
+                RequestState::Awaited(_) | RequestState::GivenUp(_) => true,
             });
         }
     }

@@ -22,8 +22,8 @@ use weirgate_core::StoredId;
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(320);
 
-/// The number that ends the subject for the answers to the requests of a question. It is not [`Question::number`], by which
-/// the gateway knows the question: that one may be asked twice on a connection.
+/// The number that ends the subject for the answers to the requests of a question; the subject for the answer about a consumer
+/// ends with the `sid` of the consumer. It is not [`Question::number`], by which the gateway knows the question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ReplyNumber(pub(super) u64);
 

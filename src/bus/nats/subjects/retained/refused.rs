@@ -63,7 +63,7 @@ impl Retained {
         }
         let error = ApiError::NotPermitted(format!("publish to {subject}")).to_string();
         for number in &ended {
-            self.making.take_answered(*number);
+            self.making.forget(*number);
             self.refuse(*number, &error, RefusalLasts::ForGood, out);
         }
         !ended.is_empty()
@@ -92,7 +92,7 @@ impl Retained {
         protocol::unsubscribe(out, FIRST_SID);
         self.all_streams.refused();
         for number in self.numbers(|_| true) {
-            self.making.take_answered(number);
+            self.making.forget(number);
             self.refuse(number, &words, RefusalLasts::ForNow, out);
         }
         self.listening.refused(words, now);
@@ -100,7 +100,7 @@ impl Retained {
 
     /// Ends a question whose request is too large for the server, and was not sent.
     pub(super) fn give_up_request(&mut self, number: ReplyNumber, bytes: usize, out: &mut Vec<u8>) {
-        self.making.take_answered(number);
+        self.making.forget(number);
         if let Some(pending) = self.pending.get_mut(&number) {
             // Without the consumer that it asks for.
             pending.begin();

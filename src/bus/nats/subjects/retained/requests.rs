@@ -36,14 +36,20 @@ impl Retained {
         {
             all.need(self.progress.now().reached);
         }
-        let pending = self.pending.get(&number);
-        let request = pending.and_then(|pending| self.request(pending));
-        let Some(ApiRequest { subject, body }) = request else {
+        let Some(pending) = self.pending.get(&number) else {
             return;
+        };
+        let Some(ApiRequest { subject, body }) = self.request(pending) else {
+            return;
+        };
+        let reply = match &pending.step {
+            // The question may ask for the next consumer before the server answers.
+            QuestionStep::Create { consumer, .. } => ReplyNumber(consumer.sid),
+            _ => number,
         };
         match body.len() > self.request_bytes_max {
             true => self.give_up_request(number, body.len(), out),
-            false => protocol::publish(out, &subject, &self.reply(number), body.as_bytes()),
+            false => protocol::publish(out, &subject, &self.reply(reply), body.as_bytes()),
         }
     }
 

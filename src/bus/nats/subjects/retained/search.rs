@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Retained;
 use super::all_streams::AfterPage;
+use super::answers::read_json;
 use super::events::NatsCut;
 use super::question::{Again, PendingQuestion, QuestionStep, ReplyNumber};
 use super::reading::STREAMS_MAX;
@@ -134,10 +135,7 @@ fn read_list_page(delivery: &Delivery) -> Result<Json<'_>, NatsCut> {
     if delivery.status.is_some() {
         return Err(NatsCut::refused("nobody answers"));
     }
-    if delivery.is_cut() {
-        return Err(NatsCut::too_long());
-    }
-    let answer = Json::read(&delivery.payload)?;
+    let answer = read_json(delivery)?;
     match refusal(answer) {
         Some(error) => Err(NatsCut::refused(&error.to_string())),
         None if answer.get(&["streams"]).is_none() => Err(NatsCut::lacks("streams")),

@@ -64,9 +64,23 @@ fn retained(now: Instant) -> Retained {
     retained
 }
 
+/// The answer to what this question has asked.
 fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
+    let number = ReplyNumber(number);
+    let step = retained.pending.get(&number).map(|pending| &pending.step);
+    answer_to(
+        retained,
+        match step {
+            Some(QuestionStep::Create { consumer, .. }) => ReplyNumber(consumer.sid),
+            _ => number,
+        },
+        payload,
+    )
+}
+
+fn answer_to(retained: &Retained, number: ReplyNumber, payload: &str) -> Delivery {
     Delivery {
-        subject: retained.reply(ReplyNumber(number)).into(),
+        subject: retained.reply(number).into(),
         sid: FIRST_SID,
         payload: payload.as_bytes().to_vec(),
         ..Delivery::default()
@@ -134,6 +148,46 @@ fn a_stream_that_does_not_answer_keeps_no_other_from_its_values() {
     let [RetainedEvent::Unanswered { .. }] = &events[..] else {
         panic!("{events:?}");
     };
+}
+
+/// The server has worked on the request for the consumer of the first stream for longer than a question waits.
+#[test]
+fn a_late_consumer_of_one_stream_is_not_taken_for_that_of_the_next() {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    retained.ask(question(1, "a.*"), None, now, &mut out);
+    let list = r#"{"streams":[{"config":{"name":"F","subjects":["a.x"]}},{"config":{"name":"S","subjects":["a.*"]}}]}"#;
+    retained.take(answer(&retained, 1, list), now, &mut out);
+    let at = now + ANSWER_TIMEOUT;
+    retained.work(at, &mut out);
+    let [first, second] = ["F", "S"].map(|stream| reply_subject(&out, "CONSUMER.CREATE", stream));
+    out.clear();
+    for (reply, name) in [(first, "late"), (second, "c")] {
+        let made = Delivery {
+            subject: reply.into(),
+            sid: FIRST_SID,
+            payload: format!(r#"{{"name":"{name}","num_pending":1}}"#).into(),
+            ..Delivery::default()
+        };
+        retained.take(made, at, &mut out);
+    }
+    let text = String::from_utf8_lossy(&out);
+    assert!(text.contains("CONSUMER.DELETE.F.late "), "{text}");
+    assert!(
+        text.contains("MSG.NEXT.S.c ") && !text.contains("MSG.NEXT.S.late"),
+        "{text}"
+    );
+}
+
+/// The subject for the answer to the request of this kind about a stream.
+fn reply_subject(out: &[u8], request: &str, stream: &str) -> String {
+    let text = String::from_utf8_lossy(out);
+    let begin = format!("PUB $JS.API.{request}.{stream} ");
+    let line = text.lines().find(|line| line.starts_with(&begin));
+    let rest = line.and_then(|line| line.strip_prefix(&begin));
+    let reply = rest.and_then(|rest| rest.split(' ').next());
+    reply
+        .unwrap_or_else(|| panic!("{request} {stream}: {text}"))
+        .to_owned()
 }
 
 #[test]
@@ -401,6 +455,8 @@ fn patterns(count: u64, now: Instant, out: &mut Vec<u8>) -> Retained {
 }
 
 const MADE: &str = r#"{"name":"c","num_pending":9}"#;
+/// The number of the answer about the first consumer on a connection.
+const FIRST_CONSUMER: ReplyNumber = ReplyNumber(FIRST_SID + 1);
 
 #[test]
 fn few_consumers_are_made_at_once_and_what_needs_none_does_not_wait() {
@@ -465,7 +521,7 @@ fn a_consumer_that_nobody_waits_for_keeps_its_place_until_it_is_made_and_is_dele
             (1..=4).for_each(|number| retained.forget(number, &mut out));
         }
         assert_eq!(creations(&mut out), 0, "the server still makes them");
-        retained.take(answer(&retained, 1, MADE), now, &mut out);
+        retained.take(answer_to(&retained, FIRST_CONSUMER, MADE), now, &mut out);
         let text = String::from_utf8(out.clone()).expect("text");
         assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
         assert_eq!(creations(&mut out), 1);
@@ -493,7 +549,7 @@ fn a_place_whose_answer_is_lost_is_free_when_the_server_is_past_the_request() {
     retained.work(late, &mut out);
     assert_eq!(creations(&mut out), 2);
     // It was not lost.
-    retained.take(answer(&retained, 1, MADE), late, &mut out);
+    retained.take(answer_to(&retained, FIRST_CONSUMER, MADE), late, &mut out);
     assert_eq!(std::mem::take(&mut retained.events), []);
 }
 
