@@ -349,8 +349,8 @@ impl ChannelsGateway {
                 client.held.note_moved(false);
             }
             if self.retained.has_values {
-                // 0: no answer has to be sent first, because the client is a member.
-                self.retained.want(name, key, 0);
+                // `None`: no answer has to be sent first, because the client is a member.
+                self.retained.want(name, key, None);
                 self.retained.client_up(key);
             }
         }

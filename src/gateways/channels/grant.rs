@@ -152,7 +152,7 @@ impl ChannelsGateway {
             let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
-            retained.want_of_request(&name, key, *answer, follow_up.wants_end);
+            retained.want_of_request(&name, key, Some(*answer), follow_up.wants_end);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             follow_up.unconfirmed.insert(name);

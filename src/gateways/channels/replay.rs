@@ -434,6 +434,40 @@ impl RetainedClient {
     }
 }
 
+/// Clients that pause before they get further kept messages.
+#[derive(Debug, Default)]
+pub(super) struct PausedClients {
+    clients: Vec<SessionKey>,
+    /// When all of them go on, microseconds.
+    until_us: u64,
+}
+
+impl PausedClients {
+    /// Pauses a client for a moment.
+    fn add(&mut self, key: SessionKey, now_us: u64) {
+        if self.clients.is_empty() {
+            self.until_us = now_us + PAUSE_US;
+        }
+        // A client may pause with thousands of names, one after the other.
+        if self.clients.last() != Some(&key) {
+            self.clients.push(key);
+        }
+    }
+
+    /// When the clients go on; `None` without a client.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        Some(self.until_us).filter(|_| !self.clients.is_empty())
+    }
+
+    /// Takes the clients out if their pause is over.
+    fn take_due(&mut self, now_us: u64) -> Vec<SessionKey> {
+        match now_us < self.until_us {
+            true => Vec::new(),
+            false => mem::take(&mut self.clients),
+        }
+    }
+}
+
 impl Retained {
     /// The bus gives all messages of the stream that is the kept feed.
     pub(super) fn read_pages(&mut self, bytes_max: usize) {
@@ -443,18 +477,14 @@ impl Retained {
 
     /// Begins to send all kept messages to a client.
     fn replay(&mut self, key: SessionKey, replay: Replay) {
+        let newest_live = self.newest_live();
         let waiter = self.clients.get_or_insert_default(key);
         // No live message ends the wait, so the client is not among those of `waiting`.
         let waits = waiter.names.entry(replay.scope.clone());
         waits.or_insert_with(|| WaitedName {
-            // No answer has to be sent first.
-            state: ValuesState::Waits(0),
             cursor: self.questions.cursor_from(PageCursor::default()),
-            since: self.newest_live,
-            count: 0,
-            wants_end: false,
-            cut: None,
-            is_notified: false,
+            // No answer has to be sent first.
+            ..WaitedName::new(None, newest_live)
         });
         let before = waiter.replay.replays.insert(replay.key(), replay);
         self.replaying += usize::from(before.is_none());
@@ -516,17 +546,6 @@ impl Retained {
         self.clients.get_mut(&key)?.replay.round.pop()
     }
 
-    /// Pauses a client for a moment.
-    fn pause(&mut self, key: SessionKey, now_us: u64) {
-        if self.paused.is_empty() {
-            self.paused_until_us = now_us + PAUSE_US;
-        }
-        // A client may pause with thousands of names, one after the other.
-        if self.paused.last() != Some(&key) {
-            self.paused.push(key);
-        }
-    }
-
     /// Gives a client its turn as [`Self::client_up`] does, but also while the bus is away: the history may have the
     /// rest.
     fn wake(&mut self, key: SessionKey) {
@@ -540,10 +559,7 @@ impl Retained {
 
     /// Ends the pause of clients.
     pub(super) fn wake_paused(&mut self, now_us: u64) {
-        if now_us < self.paused_until_us {
-            return;
-        }
-        for key in mem::take(&mut self.paused) {
+        for key in self.paused.take_due(now_us) {
             if let Some(waiter) = self.clients.get_mut(&key) {
                 waiter
                     .replay
@@ -697,7 +713,7 @@ impl ChannelsGateway {
             if !waiter.replay.round.is_empty() && !core.has_time() {
                 // Not busy, so that `wake_paused` gives it a turn.
                 waiter.is_busy = false;
-                self.retained.pause(key, core.now().mono_us);
+                self.retained.paused.add(key, core.now().mono_us);
                 return true;
             }
         }
@@ -765,7 +781,7 @@ impl ChannelsGateway {
             Err(why) => match replay.go_on_without_page(why) {
                 WithoutPage::Waits => {}
                 WithoutPage::Again => return AfterLook::Look,
-                WithoutPage::Rests => self.retained.pause(key, core.now().mono_us),
+                WithoutPage::Rests => self.retained.paused.add(key, core.now().mono_us),
                 WithoutPage::Ends => self.end_replay(core, key, client, name),
             },
         }

@@ -31,6 +31,7 @@ mod unanswered;
 
 use self::client::Share;
 pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, WaitedNames};
+use self::live::LiveSubjects;
 pub(super) use self::questions::QuestionCursor;
 pub use self::request::RetainedRequest;
 pub(super) use self::unanswered::ClearedNames;
@@ -38,13 +39,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
-
 use self::questions::{Member, Questions};
 use self::unanswered::Unanswered;
 use super::ChannelsGateway;
 use super::messages::Answer;
-use super::replay::Replays;
+use super::replay::{PausedClients, Replays};
 use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
@@ -58,10 +57,7 @@ pub(super) struct Retained {
     pub(super) has_values: bool,
     /// Whether the bus gives all messages of the stream that is the kept feed.
     pub(super) has_pages: bool,
-    /// Clients that pause before they get further kept messages.
-    pub(super) paused: Vec<SessionKey>,
-    /// The end of their pause, microseconds.
-    pub(super) paused_until_us: u64,
+    pub(super) paused: PausedClients,
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     pub(super) clients: ExtendibleMap<SessionKey, RetainedClient>,
@@ -69,10 +65,8 @@ pub(super) struct Retained {
     waiting: ExtendibleMap<TopicName, BTreeSet<SessionKey>>,
     pub(super) questions: Questions,
     unanswered: Unanswered,
-    /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
-    /// subject, by a hash of the subject, which takes less memory than the text.
-    live: ExtendibleMap<TopicName, ExtendibleMap<u64, u64>>,
-    hasher: RandomState,
+    /// The subjects of patterns of `waiting`.
+    live: LiveSubjects,
     /// The line: clients that have room for values and wait for a share; addresses take turns.
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report a drained send queue.
@@ -85,14 +79,10 @@ pub(super) struct Retained {
     pub(super) bytes: Quota,
     /// The number of the newest answer (`subscribed`) after which names are asked for.
     answers: u64,
-    /// The number of the newest live message of a pattern.
-    pub(super) newest_live: u64,
     /// The names that clients wait for, counted for each client.
     names_waited_for: usize,
     /// The clients that get all kept messages.
     pub(super) replaying: usize,
-    /// The live subjects of all patterns.
-    live_subjects: usize,
     /// Clients that got no values because too many subjects were live.
     given_up: u64,
 }
@@ -104,25 +94,21 @@ impl Retained {
             syntax,
             has_values: false,
             has_pages: false,
-            paused: Vec::new(),
-            paused_until_us: 0,
+            paused: PausedClients::default(),
             is_up: false,
             clients: ExtendibleMap::default(),
             waiting: ExtendibleMap::default(),
             questions: Questions::default(),
             unanswered: Unanswered::default(),
-            live: ExtendibleMap::default(),
-            hasher: RandomState::default(),
+            live: LiveSubjects::default(),
             line: FairQueue::default(),
             undrained: Vec::new(),
             ending: VecDeque::new(),
             shares: BTreeSet::new(),
             bytes: Quota::new("last_values", bytes_max as u64),
             answers: 0,
-            newest_live: 0,
             names_waited_for: 0,
             replaying: 0,
-            live_subjects: 0,
             given_up: 0,
         }
     }
@@ -160,10 +146,15 @@ impl Retained {
         self.answers
     }
 
+    /// The number of the newest live message of a pattern.
+    pub(super) fn newest_live(&self) -> u64 {
+        self.live.newest()
+    }
+
     /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number. If it
-    /// waits for the name already, the earlier wait goes on.
-    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
-        let wanted = WaitedName::new(answer, self.newest_live);
+    /// waits for the name already, the earlier wait goes on. `None`: the answer was sent.
+    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: Option<u64>) {
+        let wanted = WaitedName::new(answer, self.live.newest());
         let waiter = self.clients.get_or_insert_default(key);
         waiter.names.entry(name.clone()).or_insert(wanted);
         self.count_name(name, key);
@@ -172,11 +163,11 @@ impl Retained {
     /// Records a client that has asked for the name, as [`want`](Self::want), and that is told when the values have
     /// ended. If it waits for the name already, the values begin anew, so that those behind the newest answer are
     /// whole.
-    pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
+    pub(super) fn want_with_end(&mut self, name: &TopicName, key: SessionKey, answer: Option<u64>) {
         self.leave_question(name, key);
         let wanted = WaitedName {
             wants_end: true,
-            ..WaitedName::new(answer, self.newest_live)
+            ..WaitedName::new(answer, self.live.newest())
         };
         let waiter = self.clients.get_or_insert_default(key);
         waiter.ends.retain(|end| end.name != *name);
@@ -189,7 +180,7 @@ impl Retained {
         &mut self,
         name: &TopicName,
         key: SessionKey,
-        answer: u64,
+        answer: Option<u64>,
         wants_end: bool,
     ) {
         match wants_end {
@@ -319,8 +310,8 @@ impl Retained {
         let start = self.questions.start_of(number);
         let begins = &wanted.cursor;
         let cursor = self.questions.leave(name, begins, number, key, member);
-        if let Some((name, begins)) = start {
-            self.ask_next(&name, begins);
+        if let Some(start) = start {
+            self.ask_next(&start);
         }
         cursor
     }
@@ -339,7 +330,7 @@ impl Retained {
         let Some(wanted) = waiter.names.get_mut(name) else {
             return;
         };
-        let before = mem::replace(&mut wanted.state, ValuesState::Waits(0));
+        let before = mem::replace(&mut wanted.state, ValuesState::Waits(None));
         wanted.cursor = cursor.unwrap_or_else(|| mem::take(&mut wanted.cursor));
         match before {
             // It is in no question, and its answer may still have to be sent.
@@ -379,8 +370,7 @@ impl Retained {
         if clients.is_empty() {
             self.waiting.remove(name);
             self.unanswered.forget(name);
-            let live = self.live.remove(name);
-            self.live_subjects -= live.map_or(0, |live| live.len());
+            self.live.forget(name);
         }
     }
 

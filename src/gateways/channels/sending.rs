@@ -317,8 +317,8 @@ impl ChannelsGateway {
         let wants_end = *wants_end;
         // The client may have given it up since.
         if let Some(name) = names.pop().filter(|name| core.is_member(key, name)) {
-            // 0: its answer was sent before.
-            self.retained.want_of_request(&name, key, 0, wants_end);
+            // `None`: its answer was sent before.
+            self.retained.want_of_request(&name, key, None, wants_end);
         }
         if names.is_empty() {
             sending.moved.pop();

@@ -36,7 +36,7 @@ impl WaitedName {
             answer: match self.state {
                 ValuesState::Waits(answer) => answer,
                 // Names are asked for only after their answer was sent.
-                ValuesState::Asked(_) | ValuesState::Takes(_) => 0,
+                ValuesState::Asked(_) | ValuesState::Takes(_) => None,
             },
             name: name.clone(),
             count: self.count,
@@ -44,8 +44,8 @@ impl WaitedName {
         }
     }
 
-    /// A name whose values come after the answer with this number. `since`: the number of the newest live message.
-    pub(super) fn new(answer: u64, since: u64) -> Self {
+    /// A name whose values come after the answer with this number, or at once. `since`: the number of the newest live message.
+    pub(in super::super) fn new(answer: Option<u64>, since: u64) -> Self {
         Self {
             state: ValuesState::Waits(answer),
             cursor: QuestionCursor::default(),
@@ -61,8 +61,8 @@ impl WaitedName {
 /// The end of a name's values for a client.
 #[derive(Debug)]
 pub(in super::super) struct RetainedEnd {
-    /// The number of the answer that must be sent before; 0 if it was sent.
-    pub(super) answer: u64,
+    /// The number of the answer that must be sent before; `None` if it was sent.
+    pub(super) answer: Option<u64>,
     pub(in super::super) name: TopicName,
     /// The values sent.
     pub(in super::super) count: u64,
@@ -73,9 +73,9 @@ pub(in super::super) struct RetainedEnd {
 /// The progress of a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum ValuesState {
-    /// The client's turn has not come, or the answer with this number has not been sent; 0: no answer has to be sent
+    /// The client's turn has not come, or the answer with this number has not been sent; `None`: no answer has to be sent
     /// first.
-    Waits(u64),
+    Waits(Option<u64>),
     /// The name is in the question with this number, and the bus brings a page of values, or gets the question next.
     Asked(u64),
     /// The name is in the question with this number, and the client takes the values of a page.
@@ -117,10 +117,15 @@ pub(in super::super) struct RetainedClient {
 }
 
 impl RetainedClient {
+    /// Whether the answer with this number was sent; answers are sent in order.
+    fn has_sent(&self, answer: Option<u64>) -> bool {
+        answer.is_none_or(|answer| answer <= self.answered)
+    }
+
     /// The names that the bus may be asked for.
     pub(super) fn ready(&self) -> impl Iterator<Item = &TopicName> {
         let is_ready = |wanted: &WaitedName| match wanted.state {
-            ValuesState::Waits(answer) => answer <= self.answered,
+            ValuesState::Waits(answer) => self.has_sent(answer),
             ValuesState::Asked(_) | ValuesState::Takes(_) => false,
         };
         let names = self.names.iter();
@@ -146,14 +151,14 @@ impl RetainedClient {
 
     /// Adds an end that is to be sent. Returns true if its answer was sent before.
     pub(super) fn push_end(&mut self, end: RetainedEnd) -> bool {
-        let is_due = end.answer <= self.answered;
+        let is_due = self.has_sent(end.answer);
         self.ends.push_back(end);
         is_due
     }
 
     /// Takes the next end whose answer was sent.
     pub(super) fn next_end(&mut self) -> Option<RetainedEnd> {
-        let is_due = |end: &RetainedEnd| end.answer <= self.answered;
+        let is_due = |end: &RetainedEnd| self.has_sent(end.answer);
         let at = self.ends.iter().position(is_due)?;
         self.ends.remove(at)
     }

@@ -4,6 +4,8 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use super::Retained;
 use weirgate_core::{RetainedCut, SessionKey, TopicName};
 use weirgate_wire::base::ExtendibleMap;
@@ -14,6 +16,75 @@ use weirgate_wire::base::ExtendibleMap;
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The memory of a subject in a map that has just grown.
 const LIVE_ENTRY_BYTES: usize = 40;
+
+/// The subjects with live messages on this connection, of patterns whose values clients wait for.
+#[derive(Debug, Default)]
+pub(super) struct LiveSubjects {
+    /// The number of the newest live message of each subject, by a hash of the subject, which takes less memory than the
+    /// text.
+    by_pattern: ExtendibleMap<TopicName, ExtendibleMap<u64, u64>>,
+    hasher: RandomState,
+    /// The number of the newest live message of a pattern.
+    newest: u64,
+    /// The subjects of all patterns.
+    count: usize,
+}
+
+/// Whether there was room to remember a live message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Noted {
+    Remembered,
+    NoRoom,
+}
+
+impl LiveSubjects {
+    /// The number of the newest live message of a pattern.
+    pub(super) const fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// How many subjects are remembered.
+    #[cfg(test)]
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Remembers a live message, if there are fewer than `subjects_max` subjects. A pattern may have as many as are free for
+    /// all patterns, so that others have room.
+    fn note(&mut self, pattern: &TopicName, subject: &Arc<str>, subjects_max: usize) -> Noted {
+        self.newest += 1;
+        let subject = self.hasher.hash_one(subject);
+        let live = self.by_pattern.get_or_insert_default(pattern.clone());
+        if let Some(newest) = live.get_mut(&subject) {
+            *newest = self.newest;
+            return Noted::Remembered;
+        }
+        if live.len() < subjects_max.saturating_sub(self.count) {
+            self.count += 1;
+            live.insert(subject, self.newest);
+            return Noted::Remembered;
+        }
+        Noted::NoRoom
+    }
+
+    /// The number of the newest live message of a subject of a pattern; 0: none has come.
+    fn newest_of(&self, pattern: &TopicName, subject: &Arc<str>) -> u64 {
+        let live = self.by_pattern.get(pattern);
+        let live = live.and_then(|live| live.get(&self.hasher.hash_one(subject)));
+        live.copied().unwrap_or(0)
+    }
+
+    /// Forgets the subjects of a pattern that nobody waits for any more.
+    pub(super) fn forget(&mut self, pattern: &TopicName) {
+        let live = self.by_pattern.remove(pattern);
+        self.count -= live.map_or(0, |live| live.len());
+    }
+
+    /// Forgets all subjects.
+    fn clear(&mut self) {
+        (self.by_pattern, self.count) = (ExtendibleMap::default(), 0);
+    }
+}
 
 impl Retained {
     /// The most live subjects of all patterns together.
@@ -32,21 +103,11 @@ impl Retained {
             return false;
         };
         if let Some(subject) = subject {
-            self.newest_live += 1;
             let subjects_max = self.live_subjects_max();
-            let subject = self.hasher.hash_one(subject);
-            let live = self.live.get_or_insert_default(name.clone());
-            if let Some(newest) = live.get_mut(&subject) {
-                *newest = self.newest_live;
-                return false;
+            match self.live.note(name, subject, subjects_max) {
+                Noted::Remembered => return false,
+                Noted::NoRoom => self.given_up += waiting.len() as u64,
             }
-            // A pattern may have as many subjects as are free for all patterns, so that others have room.
-            if live.len() < subjects_max.saturating_sub(self.live_subjects) {
-                self.live_subjects += 1;
-                live.insert(subject, self.newest_live);
-                return false;
-            }
-            self.given_up += waiting.len() as u64;
         }
         let clients: Vec<SessionKey> = waiting.iter().copied().collect();
         // The message is newer than the value of an exact name, whose last values are whole with it.
@@ -67,12 +128,7 @@ impl Retained {
         let Some(clients) = self.questions.members(name, number) else {
             return Vec::new();
         };
-        let live = subject.and_then(|subject| {
-            let live = self.live.get(name)?;
-            live.get(&self.hasher.hash_one(subject))
-        });
-        // 0: no live message of this subject has come.
-        let live = live.map_or(0, |live| *live);
+        let live = subject.map_or(0, |subject| self.live.newest_of(name, subject));
         let (mut receivers, mut without_room) = (Vec::new(), Vec::new());
         for key in clients {
             if let Some(waiter) = self.clients.get_mut(key)
@@ -109,7 +165,6 @@ impl Retained {
 
     /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(in crate::gateways::channels) fn lost(&mut self) {
-        self.live = ExtendibleMap::default();
-        self.live_subjects = 0;
+        self.live.clear();
     }
 }

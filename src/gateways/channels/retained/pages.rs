@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::leaving::DropLater;
 use super::Retained;
 use super::client::ValuesState;
-use super::questions::{LeftMembers, Member};
+use super::questions::{EndedQuestion, LeftMembers, Member};
 use weirgate_core::{PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl Retained {
@@ -40,19 +40,23 @@ impl Retained {
     ) {
         let start = self.questions.start_of(number);
         let read = Arc::clone(cursor);
-        let Some(left) = self.questions.paged(number, read, is_open, now_us) else {
+        let left = match is_open {
+            true => self.questions.paged(number, read, now_us),
+            false => self.questions.stopped(number, read),
+        };
+        let Some(left) = left else {
             return;
         };
-        if let (Some(cut), (name, clients, _)) = (cursor.cut, &left) {
-            self.note_cut(name, number, clients, cut, None);
+        if let Some(cut) = cursor.cut {
+            self.note_cut(&left.name, number, &left.clients, cut, None);
         }
-        self.unanswered.answered(&left.0);
+        self.unanswered.answered(&left.name);
         match is_open {
             true => self.take_page(number, left),
             false => self.requeue(left),
         }
-        if let Some((name, cursor_id)) = start {
-            self.ask_next(&name, cursor_id);
+        if let Some(start) = start {
+            self.ask_next(&start);
         }
     }
 
@@ -65,12 +69,10 @@ impl Retained {
         now_us: u64,
     ) -> Option<(TopicName, Vec<SessionKey>)> {
         let start = self.questions.start_of(number);
-        let read = Arc::clone(cursor);
-        // `false`: the bus has ended the question.
-        let left = self.questions.paged(number, read, false, now_us)?;
+        let left = self.questions.stopped(number, Arc::clone(cursor))?;
         let notified = self.unanswered(left, now_us);
-        if let Some((name, cursor_id)) = start {
-            self.ask_next(&name, cursor_id);
+        if let Some(start) = start {
+            self.ask_next(&start);
         }
         Some(notified)
     }
@@ -123,7 +125,12 @@ impl Retained {
     }
 
     /// Lets the clients of a question take a page.
-    fn take_page(&mut self, number: u64, (name, clients, cursor): LeftMembers) {
+    fn take_page(&mut self, number: u64, members: LeftMembers) {
+        let LeftMembers {
+            name,
+            clients,
+            cursor,
+        } = members;
         for key in clients {
             let waiter = self.clients.get_mut(&key);
             match waiter.filter(|waiter| waiter.is_asked(&name, number)) {
@@ -145,9 +152,9 @@ impl Retained {
     }
 
     /// Queues clients whose question does not go on with them for another one, from this cursor.
-    pub(super) fn requeue(&mut self, (name, clients, cursor): LeftMembers) {
-        for key in clients {
-            self.wait_again(&name, key, Some(cursor.clone()));
+    pub(super) fn requeue(&mut self, left: LeftMembers) {
+        for key in left.clients {
+            self.wait_again(&left.name, key, Some(left.cursor.clone()));
         }
     }
 
@@ -160,12 +167,15 @@ impl Retained {
         cut: Option<RetainedCut>,
     ) -> Vec<SessionKey> {
         let start = self.questions.start_of(number);
-        if start.as_ref().is_none_or(|(about, _)| about != name) {
+        if start.as_ref().is_none_or(|start| start.name != *name) {
             return Vec::new();
         }
-        let Some(((_, clients, cursor), had_page)) = self.questions.ended(number) else {
+        let Some(EndedQuestion { left, had_page }) = self.questions.ended(number) else {
             return Vec::new();
         };
+        let LeftMembers {
+            clients, cursor, ..
+        } = left;
         let has_waited = |key: &SessionKey| {
             let waiter = self.clients.get(key);
             waiter.is_some_and(|waiter| waiter.is_asked(name, number))
@@ -181,8 +191,8 @@ impl Retained {
                 false => self.end(name, *key, cut),
             }
         }
-        if let Some((name, cursor_id)) = start {
-            self.ask_next(&name, cursor_id);
+        if let Some(start) = start {
+            self.ask_next(&start);
         }
         match reads_all {
             true => Vec::new(),

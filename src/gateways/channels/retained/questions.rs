@@ -27,18 +27,68 @@ pub(super) const PAUSE_MAX_US: u64 = 120_000_000;
 /// goes on later.
 pub(super) const OPEN_MAX: usize = 256;
 
-/// How far a question has read, and from where it reads on. The default is the beginning.
+/// How far a question has read, and from where it reads on. The default is the beginning of last values.
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct QuestionCursor {
-    /// 0 for the beginning; each end of a page has another number.
-    id: u64,
+    id: CursorId,
     page_cursor: Arc<PageCursor>,
     /// The question is for all messages of the stream that is the kept feed.
     reads_all: bool,
 }
 
-/// What a question begins with: a name, and the number of a cursor.
-type Start = (TopicName, u64);
+/// By which cursors are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum CursorId {
+    /// The beginning of last values.
+    #[default]
+    BeginOfValues,
+    /// The beginning of all messages of the stream.
+    BeginOfAll,
+    /// The end of a page: each has another number.
+    Page(u64),
+}
+
+/// What a question begins with: questions with the same start bring the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct QuestionStart {
+    pub(super) name: TopicName,
+    from: CursorId,
+}
+
+/// A question that is still to be asked.
+#[derive(Debug)]
+struct NextQuestion {
+    number: u64,
+    cursor: QuestionCursor,
+    members: BTreeSet<SessionKey>,
+}
+
+/// The clients of a question that does not go on with them.
+#[derive(Debug)]
+pub(super) struct LeftMembers {
+    pub(super) name: TopicName,
+    pub(super) clients: BTreeSet<SessionKey>,
+    /// From where they go on.
+    pub(super) cursor: QuestionCursor,
+}
+
+/// A question that the bus has ended.
+#[derive(Debug)]
+pub(super) struct EndedQuestion {
+    pub(super) left: LeftMembers,
+    /// Whether a page had ended before.
+    pub(super) had_page: bool,
+}
+
+/// A question whose members take a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct TakenPage {
+    /// Until when it waits for them.
+    due_us: u64,
+    number: u64,
+    /// How many of its members are ready for the next page.
+    ready: usize,
+}
 
 /// A question without a page so far.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +102,7 @@ struct BegunQuestion {
 struct OpenQuestion {
     name: TopicName,
     /// The id of the cursor from which it was asked.
-    begins: u64,
+    begins: CursorId,
     /// The end of the last page.
     cursor: QuestionCursor,
     /// The first message that the question has brought, if it reads all messages from the beginning of the stream, and
@@ -91,13 +141,39 @@ impl OpenQuestion {
     fn take_cursor(&mut self, cursors: &mut u64) -> QuestionCursor {
         if let Some(first) = self.first.take() {
             *cursors += 1;
-            self.cursor.id = *cursors;
+            self.cursor.id = CursorId::Page(*cursors);
             self.cursor.page_cursor = Arc::new(PageCursor {
                 after: Some(first),
                 ..PageCursor::clone(&self.cursor.page_cursor)
             });
         }
         self.cursor.clone()
+    }
+
+    /// What it began with.
+    fn start(&self) -> QuestionStart {
+        QuestionStart {
+            name: self.name.clone(),
+            from: self.begins,
+        }
+    }
+
+    /// The bus has read up to here.
+    fn read_to(&mut self, page_cursor: Arc<PageCursor>, cursors: &mut u64) {
+        *cursors += 1;
+        self.cursor.id = CursorId::Page(*cursors);
+        self.cursor.page_cursor = page_cursor;
+        self.first = self.first.filter(|_| self.cursor.is_at_beginning());
+    }
+
+    /// Its members, once it has ended.
+    fn into_left(mut self, cursors: &mut u64) -> LeftMembers {
+        let cursor = self.take_cursor(cursors);
+        LeftMembers {
+            name: self.name,
+            clients: self.members,
+            cursor,
+        }
     }
 }
 
@@ -106,12 +182,12 @@ impl OpenQuestion {
 pub(in super::super) struct Questions {
     open: BTreeMap<u64, OpenQuestion>,
     /// Questions without a page so far.
-    begun: ExtendibleMap<Start, BegunQuestion>,
+    begun: ExtendibleMap<QuestionStart, BegunQuestion>,
     /// How many questions of `begun` wait among those of each address.
     begun_of: ExtendibleMap<ClientAddr, usize>,
     /// The questions that are still to be asked, at once or when the one of `begun` with the same start has its first
-    /// page: number, cursor and members.
-    next: ExtendibleMap<Start, (u64, QuestionCursor, BTreeSet<SessionKey>)>,
+    /// page.
+    next: ExtendibleMap<QuestionStart, NextQuestion>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest cursor.
@@ -119,12 +195,6 @@ pub(in super::super) struct Questions {
     /// Requests that the bus has not got yet.
     pub(super) requests: VecDeque<RetainedRequest>,
 }
-
-/// The id of the cursor from the beginning of all messages. The cursor from the beginning of last values has the id 0.
-const BEGIN_OF_ALL: u64 = u64::MAX;
-
-/// A name, clients of a question about it, and the cursor from which they go on.
-pub(super) type LeftMembers = (TopicName, BTreeSet<SessionKey>, QuestionCursor);
 
 impl Questions {
     /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
@@ -140,9 +210,15 @@ impl Questions {
 
     /// The cursor of all messages of the stream from here on.
     pub(in super::super) fn cursor_from(&mut self, from: PageCursor) -> QuestionCursor {
-        self.cursors += u64::from(from.after.is_some());
+        let id = match from.after {
+            None => CursorId::BeginOfAll,
+            Some(_) => {
+                self.cursors += 1;
+                CursorId::Page(self.cursors)
+            }
+        };
         QuestionCursor {
-            id: from.after.map_or(BEGIN_OF_ALL, |_| self.cursors),
+            id,
             page_cursor: Arc::new(from),
             reads_all: true,
         }
@@ -169,20 +245,24 @@ impl Questions {
         key: SessionKey,
         client: ClientAddr,
     ) -> u64 {
-        let start = (name.clone(), cursor.id);
+        let start = cursor.start_of(name);
         self.move_begun(&start, client);
-        let (number, _, members) = self.next.get_or_insert_with(start, || {
+        let next = self.next.get_or_insert_with(start, || {
             self.number += 1;
-            (self.number, cursor.clone(), BTreeSet::new())
+            NextQuestion {
+                number: self.number,
+                cursor: cursor.clone(),
+                members: BTreeSet::new(),
+            }
         });
-        members.insert(key);
-        *number
+        next.members.insert(key);
+        next.number
     }
 
     /// Handles a client whose question has to wait until the one of `begun` has its first page. If the client's address
     /// has no question at the bus, and the other address has several, the begun question takes its turn at the
     /// client's.
-    fn move_begun(&mut self, start: &Start, client: ClientAddr) {
+    fn move_begun(&mut self, start: &QuestionStart, client: ClientAddr) {
         let client = client.group();
         let Some(begun) = self.begun.get(start).copied() else {
             return;
@@ -191,9 +271,8 @@ impl Questions {
             let number = begun.number;
             self.end_begun(start);
             self.begin(start.clone(), BegunQuestion { number, client });
-            let name = start.0.clone();
             self.requests.push_back(RetainedRequest::Move {
-                name,
+                name: start.name.clone(),
                 number,
                 client,
             });
@@ -205,13 +284,13 @@ impl Questions {
         self.begun_of.get(&client.group()).copied().unwrap_or(0)
     }
 
-    fn begin(&mut self, start: Start, begun: BegunQuestion) {
+    fn begin(&mut self, start: QuestionStart, begun: BegunQuestion) {
         *self.begun_of.get_or_insert_default(begun.client) += 1;
         self.begun.insert(start, begun);
     }
 
     /// Removes a question from those without a page, and from the count of its address.
-    fn end_begun(&mut self, start: &Start) {
+    fn end_begun(&mut self, start: &QuestionStart) {
         let Some(begun) = self.begun.remove(start) else {
             return;
         };
@@ -243,21 +322,24 @@ impl Questions {
         fewest.map_or(ClientAddr::Unix, |(_, client)| client)
     }
 
-    /// Asks the next question about the name from this cursor, unless an earlier one has not brought its first page.
+    /// Asks the next question with this start, unless an earlier one has not brought its first page.
     /// `address_of` says where a member comes from, and `sought_by` what the members of a question for all messages
     /// wait for. Returns the clients of another question if that had to end for this one.
     pub(super) fn ask(
         &mut self,
-        name: &TopicName,
-        cursor_id: u64,
+        start: &QuestionStart,
         address_of: impl Fn(SessionKey) -> Option<ClientAddr>,
         sought_by: impl Fn(&BTreeSet<SessionKey>) -> Sought,
     ) -> Option<LeftMembers> {
-        let start = (name.clone(), cursor_id);
-        if self.begun.contains_key(&start) {
+        if self.begun.contains_key(start) {
             return None;
         }
-        let (number, cursor, members) = self.next.remove(&start)?;
+        let NextQuestion {
+            number,
+            cursor,
+            members,
+        } = self.next.remove(start)?;
+        let name = &start.name;
         let sought = match cursor.reads_all {
             true => sought_by(&members),
             false => Sought::default(),
@@ -285,7 +367,7 @@ impl Questions {
                 client,
             },
         });
-        self.begin(start, BegunQuestion { number, client });
+        self.begin(start.clone(), BegunQuestion { number, client });
         let question = OpenQuestion {
             name: name.clone(),
             begins: cursor.id,
@@ -301,23 +383,26 @@ impl Questions {
 
     /// The question whose members take the longest for a page, and none of which is ready.
     fn slowest(&self) -> Option<u64> {
-        let slow = self.waiting().filter(|(_, ready, _)| *ready == 0);
-        slow.min().map(|(_, _, number)| number)
+        let slow = self.taken_pages().filter(|page| page.ready == 0);
+        slow.min().map(|page| page.number)
     }
 
-    /// Questions whose members take a page: until when each waits, how many of its members are ready, and its number.
-    fn waiting(&self) -> impl Iterator<Item = (u64, usize, u64)> {
-        let state = |(number, question): (&u64, &OpenQuestion)| match question.state {
-            PageState::Taken { due_us, ready } => Some((due_us, ready, *number)),
+    /// The questions whose members take a page.
+    fn taken_pages(&self) -> impl Iterator<Item = TakenPage> {
+        let taken = |(number, question): (&u64, &OpenQuestion)| match question.state {
+            PageState::Taken { due_us, ready } => Some(TakenPage {
+                due_us,
+                number: *number,
+                ready,
+            }),
             PageState::Asked => None,
         };
-        self.open.iter().filter_map(state)
+        self.open.iter().filter_map(taken)
     }
 
-    /// The question that is the first not to wait any longer, and when.
-    fn first_due(&self) -> Option<(u64, u64)> {
-        let dues = self.waiting().map(|(due_us, _, number)| (due_us, number));
-        dues.min()
+    /// The question that is the first not to wait any longer.
+    fn first_due(&self) -> Option<TakenPage> {
+        self.taken_pages().min()
     }
 
     /// The members of a question that the bus has.
@@ -370,47 +455,50 @@ impl Questions {
             }
             return Some(cursor);
         }
-        let start = (name.clone(), begins.id);
-        let (next_number, _, members) = self.next.get_mut(&start)?;
-        if *next_number == number && members.remove(&key) && members.is_empty() {
+        let start = begins.start_of(name);
+        let next = self.next.get_mut(&start)?;
+        if next.number == number && next.members.remove(&key) && next.members.is_empty() {
             self.next.remove(&start);
         }
         None
     }
 
-    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. If it is not
-    /// open, the bus has no more of this question. Returns the members, and the cursor; `None` if the question has
-    /// ended before.
+    /// Handles the end of a page: the bus has read up to `page_cursor`, and the members take the values. Returns the members;
+    /// `None` if the question has ended before.
     pub(super) fn paged(
         &mut self,
         number: u64,
         page_cursor: Arc<PageCursor>,
-        is_open: bool,
         now_us: u64,
     ) -> Option<LeftMembers> {
         let question = self.open.get_mut(&number)?;
-        // A new number, unless the question has ended where it began: its clients then share the next one with those
-        // that begin there.
-        if is_open || question.cursor.page_cursor != page_cursor {
-            self.cursors += 1;
-            (question.cursor.id, question.cursor.page_cursor) = (self.cursors, page_cursor);
-        }
-        question.first = question.first.filter(|_| question.cursor.is_at_beginning());
-        let left = (
-            question.name.clone(),
-            question.members.clone(),
-            question.take_cursor(&mut self.cursors),
-        );
-        if is_open {
-            question.state = PageState::Taken {
-                due_us: now_us + PAUSE_MAX_US,
-                ready: 0,
-            };
-            self.forget_begun(number);
-        } else {
-            self.remove(number);
-        }
+        question.read_to(page_cursor, &mut self.cursors);
+        let left = LeftMembers {
+            name: question.name.clone(),
+            clients: question.members.clone(),
+            cursor: question.take_cursor(&mut self.cursors),
+        };
+        question.state = PageState::Taken {
+            due_us: now_us + PAUSE_MAX_US,
+            ready: 0,
+        };
+        self.forget_begun(number);
         Some(left)
+    }
+
+    /// Handles the last page of a question: the bus has read up to `page_cursor`, and another question goes on from there.
+    /// Returns the members; `None` if the question has ended before.
+    pub(super) fn stopped(
+        &mut self,
+        number: u64,
+        page_cursor: Arc<PageCursor>,
+    ) -> Option<LeftMembers> {
+        let mut question = self.remove(number)?;
+        // Otherwise it has ended where it began: its clients share the next one with those that begin there.
+        if question.cursor.page_cursor != page_cursor {
+            question.read_to(page_cursor, &mut self.cursors);
+        }
+        Some(question.into_left(&mut self.cursors))
     }
 
     /// A member of the question has taken the page, and is ready for the next one.
@@ -445,7 +533,7 @@ impl Questions {
 
     /// When a question may not wait any longer.
     pub(super) fn due_us(&self) -> Option<u64> {
-        self.first_due().map(|(due_us, _)| due_us)
+        self.first_due().map(|page| page.due_us)
     }
 
     /// Takes the members that keep others waiting for too long out of a question, and returns them; `None` if no
@@ -456,13 +544,16 @@ impl Questions {
         now_us: u64,
         is_ready: impl Fn(&TopicName, SessionKey, u64) -> bool,
     ) -> Option<LeftMembers> {
-        let (_, number) = self.first_due().filter(|(due_us, _)| *due_us <= now_us)?;
+        let TakenPage { number, .. } = self.first_due().filter(|page| page.due_us <= now_us)?;
         let question = self.open.get_mut(&number)?;
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
             members.partition(|key| is_ready(&question.name, *key, number));
-        let cursor = question.take_cursor(&mut self.cursors);
-        let left = (question.name.clone(), slow, cursor);
+        let left = LeftMembers {
+            name: question.name.clone(),
+            clients: slow,
+            cursor: question.take_cursor(&mut self.cursors),
+        };
         let has_ready = !ready.is_empty();
         question.members = ready;
         if let PageState::Taken { ready, .. } = &mut question.state {
@@ -477,20 +568,19 @@ impl Questions {
 
     /// Ends a question that the bus may have. Returns its members.
     fn end(&mut self, number: u64) -> Option<LeftMembers> {
-        let mut question = self.remove(number)?;
+        let question = self.remove(number)?;
         let name = question.name.clone();
         self.requests
             .push_back(RetainedRequest::Forget { name, number });
-        let cursor = question.take_cursor(&mut self.cursors);
-        Some((question.name, question.members, cursor))
+        Some(question.into_left(&mut self.cursors))
     }
 
-    /// Removes a question that the bus has ended. Returns its members, and whether it had a page.
-    pub(super) fn ended(&mut self, number: u64) -> Option<(LeftMembers, bool)> {
-        let mut question = self.remove(number)?;
+    /// Removes a question that the bus has ended.
+    pub(super) fn ended(&mut self, number: u64) -> Option<EndedQuestion> {
+        let question = self.remove(number)?;
         let had_page = question.cursor.id != question.begins;
-        let cursor = question.take_cursor(&mut self.cursors);
-        Some(((question.name, question.members, cursor), had_page))
+        let left = question.into_left(&mut self.cursors);
+        Some(EndedQuestion { left, had_page })
     }
 
     fn remove(&mut self, number: u64) -> Option<OpenQuestion> {
@@ -501,7 +591,7 @@ impl Questions {
     /// The question has brought its first page, or none: the next may begin at the same cursor.
     fn forget_begun(&mut self, number: u64) {
         if let Some(question) = self.open.get(&number) {
-            let start = (question.name.clone(), question.begins);
+            let start = question.start();
             if self
                 .begun
                 .get(&start)
@@ -522,21 +612,24 @@ impl Questions {
             .into_iter()
             .filter_map(|number| self.end(number))
             .collect();
-        let next = self.next.keys().filter(|(about, _)| ends(about));
-        let mut starts: Vec<Start> = next.cloned().collect();
+        let next = self.next.keys().filter(|start| ends(&start.name));
+        let mut starts: Vec<QuestionStart> = next.cloned().collect();
         starts.sort_unstable();
         for start in starts {
-            if let Some((_, cursor, members)) = self.next.remove(&start) {
-                left.push((start.0, members, cursor));
+            if let Some(next) = self.next.remove(&start) {
+                left.push(LeftMembers {
+                    name: start.name,
+                    clients: next.members,
+                    cursor: next.cursor,
+                });
             }
         }
         left
     }
 
-    /// Where a question began: what [`Self::ask`] needs once it has a page or has ended.
-    pub(super) fn start_of(&self, number: u64) -> Option<(TopicName, u64)> {
-        let question = self.open.get(&number)?;
-        Some((question.name.clone(), question.begins))
+    /// What a question began with: what [`Self::ask`] needs once it has a page or has ended.
+    pub(super) fn start_of(&self, number: u64) -> Option<QuestionStart> {
+        self.open.get(&number).map(OpenQuestion::start)
     }
 }
 
@@ -550,8 +643,11 @@ impl QuestionCursor {
         self.reads_all && self.page_cursor.after.is_none()
     }
 
-    /// The number of the cursor.
-    pub(in super::super) fn id(&self) -> u64 {
-        self.id
+    /// What a question about the name begins with from here.
+    pub(super) fn start_of(&self, name: &TopicName) -> QuestionStart {
+        QuestionStart {
+            name: name.clone(),
+            from: self.id,
+        }
     }
 }

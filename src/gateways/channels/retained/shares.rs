@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Retained;
 use super::client::{RetainedClient, Share, ValuesState};
+use super::questions::QuestionStart;
 use super::sought::Sought;
 use super::unanswered::Unanswered;
 use weirgate_core::{KeptHead, SessionKey, TopicName};
@@ -90,10 +91,9 @@ impl Retained {
     pub(in crate::gateways::channels) fn due_us(&self) -> Option<u64> {
         let share = self.shares.first().filter(|_| !self.line.is_empty());
         let share_us = share.map(|(since_us, _)| since_us + SHARE_US);
-        let paused_us = Some(self.paused_until_us).filter(|_| !self.paused.is_empty());
         let due_us = share_us.into_iter().chain(self.questions.due_us());
         due_us
-            .chain(paused_us)
+            .chain(self.paused.due_us())
             .chain(self.unanswered.due_us())
             .min()
     }
@@ -141,19 +141,19 @@ impl Retained {
         {
             asked.extend(self.begin_share(key, now_us, head, &is_refused));
         }
-        for (name, cursor_id) in asked {
-            self.ask_next(&name, cursor_id);
+        for start in asked {
+            self.ask_next(&start);
         }
     }
 
-    /// Gives a share to the client. Returns the names that have to be asked for, and from which cursors.
+    /// Gives a share to the client. Returns the questions that have to be asked.
     fn begin_share(
         &mut self,
         key: SessionKey,
         now_us: u64,
         head: KeptHead,
         is_refused: impl Fn(&TopicName) -> bool,
-    ) -> Vec<(TopicName, u64)> {
+    ) -> Vec<QuestionStart> {
         let Some(waiter) = self.clients.get_mut(&key) else {
             return Vec::new();
         };
@@ -193,27 +193,28 @@ impl Retained {
             let client = waiter.address.unwrap_or(ClientAddr::Unix);
             let number = self.questions.join(&name, &wanted.cursor, key, client);
             wanted.state = ValuesState::Asked(number);
-            asked.push((name, wanted.cursor.id()));
+            asked.push(wanted.cursor.start_of(&name));
         }
         self.forget_if_idle(key);
         asked
     }
 
-    /// Asks the next question about the name from this cursor, if clients wait for it and no earlier one lacks its
-    /// first page.
-    pub(super) fn ask_next(&mut self, name: &TopicName, cursor_id: u64) {
+    /// Asks the next question with this start, if clients wait for it and no earlier one lacks its first page.
+    pub(super) fn ask_next(&mut self, start: &QuestionStart) {
         let clients = &self.clients;
         let address_of = |key| clients.get(&key).and_then(|waiter| waiter.address);
         let sought_by = |members: &BTreeSet<SessionKey>| {
             let mut sought = Sought::default();
             for key in members {
                 let waiter = clients.get(key);
-                let replays = waiter.into_iter().flat_map(|waiter| waiter.read_in(name));
+                let replays = waiter
+                    .into_iter()
+                    .flat_map(|waiter| waiter.read_in(&start.name));
                 replays.for_each(|(name, replay)| sought.add(*key, name, replay));
             }
             sought
         };
-        if let Some(left) = self.questions.ask(name, cursor_id, address_of, sought_by) {
+        if let Some(left) = self.questions.ask(start, address_of, sought_by) {
             self.requeue(left);
         }
     }

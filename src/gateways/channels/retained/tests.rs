@@ -59,7 +59,7 @@ fn close(retained: &mut Retained, key: SessionKey) {
 fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
     let mut retained = retained();
     for slot in 0..4 {
-        retained.want(&A, client(slot), 1);
+        retained.want(&A, client(slot), Some(1));
     }
     assert_eq!(request(&mut retained), None, "nobody has an answer");
     retained.answered(client(0), 1);
@@ -88,7 +88,7 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
 fn a_question_ends_with_the_last_client_that_waits() {
     let mut retained = retained();
     for slot in 0..2 {
-        retained.want(&A, client(slot), 1);
+        retained.want(&A, client(slot), Some(1));
         retained.answered(client(slot), 1);
     }
     assert_eq!(request(&mut retained), Some((A, 1)));
@@ -104,10 +104,10 @@ fn a_question_ends_with_the_last_client_that_waits() {
 #[test]
 fn no_value_goes_behind_a_newer_message() {
     let mut retained = retained();
-    retained.want(&ALL, client(0), 1);
+    retained.want(&ALL, client(0), Some(1));
     pass(&mut retained, &ALL, "a.x");
     retained.answered(client(0), 1);
-    retained.want(&ALL, client(1), 1);
+    retained.want(&ALL, client(1), Some(1));
     retained.answered(client(1), 1);
     assert_eq!(request(&mut retained), Some((ALL, 1)));
     assert_eq!(receivers(&mut retained, &ALL, "a.x", 1), [1]);
@@ -132,7 +132,7 @@ fn no_value_goes_behind_a_newer_message() {
 #[test]
 fn subjects_that_are_remembered_are_bounded() {
     let mut retained = retained();
-    retained.want(&ALL, client(0), 1);
+    retained.want(&ALL, client(0), Some(1));
     for n in 0..retained.live_subjects_max() / 2 {
         pass(&mut retained, &ALL, &n.to_string());
     }
@@ -140,7 +140,7 @@ fn subjects_that_are_remembered_are_bounded() {
     assert_eq!((retained.names_waited_for, retained.given_up), (1, 0));
     pass(&mut retained, &ALL, "one more");
     assert_eq!((retained.names_waited_for, retained.given_up), (0, 1));
-    assert!(retained.waiting.is_empty() && retained.live_subjects == 0);
+    assert!(retained.waiting.is_empty() && retained.live.count() == 0);
 }
 
 #[test]
@@ -149,24 +149,24 @@ fn and_so_are_those_of_all_patterns_which_leave_room_for_others() {
     let subjects_max = retained.live_subjects_max();
     let patterns = ["a.*", "b.*", "c.*"].map(TopicName::fixed);
     for (slot, pattern) in (0..).zip(&patterns) {
-        retained.want(pattern, client(slot), 1);
-        let free = subjects_max - retained.live_subjects;
+        retained.want(pattern, client(slot), Some(1));
+        let free = subjects_max - retained.live.count();
         for n in 0..free / 2 {
             pass(&mut retained, pattern, &n.to_string());
         }
         assert_eq!(retained.waiting.get(pattern).map(BTreeSet::len), Some(1));
     }
-    assert!(retained.live_subjects < subjects_max);
+    assert!(retained.live.count() < subjects_max);
     pass(&mut retained, &patterns[0], "one more");
     assert_eq!((retained.names_waited_for, retained.given_up), (2, 1));
     close(&mut retained, client(1));
     close(&mut retained, client(2));
-    assert_eq!(retained.live_subjects, 0);
+    assert_eq!(retained.live.count(), 0);
 }
 
 /// A client that has taken its `subscribed`.
 fn answered(retained: &mut Retained, slot: u32, name: &TopicName) {
-    retained.want(name, client(slot), 1);
+    retained.want(name, client(slot), Some(1));
     retained.answered(client(slot), 1);
 }
 

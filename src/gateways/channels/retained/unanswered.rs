@@ -30,13 +30,47 @@ struct UnansweredName {
     due_us: Option<u64>,
 }
 
+/// How many more names may be asked for again before a time.
+#[derive(Debug, Default)]
+struct AskBudget {
+    left: usize,
+    /// Microseconds; then the budget is full again.
+    until_us: u64,
+}
+
+impl AskBudget {
+    /// A full budget; the next name that is asked for sets its time.
+    const fn full() -> Self {
+        Self {
+            left: ASKED_MAX,
+            until_us: 0,
+        }
+    }
+
+    /// Counts a name that is asked for again.
+    fn take(&mut self, now_us: u64) {
+        if now_us >= self.until_us {
+            (self.left, self.until_us) = (ASKED_MAX, now_us + PAUSE_MIN_US);
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// When a name that is due at this time may be asked for.
+    fn allows_at(&self, due_us: u64) -> u64 {
+        match self.left {
+            // So many were asked for that the others wait for the end of this time.
+            0 => due_us.max(self.until_us),
+            _ => due_us,
+        }
+    }
+}
+
 /// The names whose last values the bus did not give.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
     names: ExtendibleMap<TopicName, UnansweredName>,
     dues: BTreeSet<(u64, TopicName)>,
-    /// How many more names may be asked for again before this time, microseconds.
-    left: (usize, u64),
+    budget: AskBudget,
     /// Whether the pause of a name has ended since the last call of [`Retained::release_unanswered`].
     is_released: bool,
 }
@@ -92,7 +126,7 @@ impl Unanswered {
         if self.forget(name) {
             self.is_released = true;
             // The bus gives values again, so the count of names asked for begins anew.
-            self.left = (ASKED_MAX, 0);
+            self.budget = AskBudget::full();
         }
     }
 
@@ -126,12 +160,7 @@ impl Unanswered {
     /// When a name is to be asked for again.
     pub(super) fn due_us(&self) -> Option<u64> {
         let due = self.dues.first().filter(|_| self.has_room());
-        let due_us = due.map(|(due_us, _)| *due_us)?;
-        Some(match self.left {
-            // So many were asked for that the others wait for the end of this time.
-            (0, again_us) => due_us.max(again_us),
-            _ => due_us,
-        })
+        due.map(|(due_us, _)| self.budget.allows_at(*due_us))
     }
 
     /// Ends the pauses that are over.
@@ -142,10 +171,7 @@ impl Unanswered {
             if let Some(known) = self.names.get_mut(&name) {
                 known.due_us = None;
             }
-            if now_us >= self.left.1 {
-                self.left = (ASKED_MAX, now_us + PAUSE_MIN_US);
-            }
-            self.left.0 = self.left.0.saturating_sub(1);
+            self.budget.take(now_us);
             self.is_released = true;
         }
     }
@@ -154,14 +180,14 @@ impl Unanswered {
 impl Retained {
     /// Handles a question that the bus did not answer in time, or cannot answer for now: another goes on from this
     /// cursor, later. Returns the name, and the clients that did not know it yet.
-    pub(in crate::gateways::channels) fn unanswered(
+    pub(super) fn unanswered(
         &mut self,
         left: LeftMembers,
         now_us: u64,
     ) -> (TopicName, Vec<SessionKey>) {
-        let name = left.0.clone();
+        let name = left.name.clone();
         self.unanswered.note(&name, now_us);
-        let clients = left.1.iter().copied();
+        let clients = left.clients.iter().copied();
         let notified = clients.filter(|key| self.tell_unanswered(&name, *key));
         let notified = notified.collect();
         self.requeue(left);
