@@ -41,14 +41,26 @@ pub(super) enum ConsumerChoice {
 }
 
 /// What the stream of a subject has, found out before a consumer delivers.
-pub(super) struct Found {
-    /// `None`: no stream has the subject.
-    stream: Option<StreamHead>,
-    /// The last message of the subject.
-    newest: Option<Reached>,
-    /// The messages that were not handed over; of more than a few, one more than a few. `None`: none was handed over
-    /// before, and the consumer knows.
-    unseen: Option<u64>,
+pub(super) enum Found {
+    /// No stream has the subject.
+    NoStream,
+    Stream {
+        head: StreamHead,
+        /// The last message of the subject; `None`: it has none.
+        newest: Option<Reached>,
+        unseen: Unseen,
+    },
+}
+
+/// How many messages of a subject were not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// No message was handed over before: the consumer knows how many wait.
+    Unknown,
+    None,
+    /// At most [`NatsSettings::backlog_quiet_min`].
+    Few,
+    Many,
 }
 
 /// A relayed subject, over all connections.
@@ -215,28 +227,25 @@ impl Subscription {
         settings: &NatsSettings,
         relay: &Relay<NatsError>,
     ) -> Result<Found, Stop> {
-        let Some(stream) = self.find_stream(jetstream)? else {
-            return Ok(Found {
-                stream: None,
-                newest: None,
-                unseen: None,
-            });
+        let Some(head) = self.find_stream(jetstream)? else {
+            return Ok(Found::NoStream);
         };
         let last = jetstream.last_message(&self.target)?;
-        self.observe(stream, last.as_ref(), jetstream)?;
+        self.observe(head, last.as_ref(), jetstream)?;
         let newest = last.as_ref().map(|last| Reached {
             sequence: last.sequence,
             stored_unix_ns: last.stored_unix_ns,
         });
-        let few = settings.backlog_quiet_min;
-        let unseen = self.unseen(jetstream, last.as_ref(), few)?;
+        let unseen = self.find_unseen(jetstream, last.as_ref(), settings.backlog_quiet_min)?;
         match (unseen, last) {
-            (Some(1..), Some(last)) if unseen <= Some(few) => self.gap.push(last),
-            (Some(0), _) | (_, None) => {}
-            (_, Some(last)) => self.warm(last, jetstream, &settings.look_back, relay)?,
+            (Unseen::None, _) | (_, None) => {}
+            (Unseen::Few, Some(last)) => self.gap.push(last),
+            (Unseen::Unknown | Unseen::Many, Some(last)) => {
+                self.warm(last, jetstream, &settings.look_back, relay)?;
+            }
         }
-        Ok(Found {
-            stream: Some(stream),
+        Ok(Found::Stream {
+            head,
             newest,
             unseen,
         })
@@ -255,24 +264,33 @@ impl Subscription {
         settings: &NatsSettings,
         choice: ConsumerChoice,
     ) -> Result<(), NatsError> {
-        let Some(stream) = found.stream else {
+        let Found::Stream {
+            head,
+            newest,
+            unseen,
+        } = found
+        else {
             self.replace_consumer(None, jetstream);
             self.quiet_until = None;
             self.log_state(DurableState::NoStream);
             return Ok(());
         };
-        let last_sequence = found.newest.map(|newest| newest.sequence);
+        let last_sequence = newest.map(|newest| newest.sequence);
         // The last message that no consumer has to deliver: it was handed over, or the warm-up has handed it over.
         let before = self.cursor.sequence().or(last_sequence);
-        let start = before.unwrap_or(stream.last_sequence) + 1;
-        let attached = self.subscribe(jetstream, settings, choice, stream, start)?;
+        let start = before.unwrap_or(head.last_sequence) + 1;
+        let attached = self.subscribe(jetstream, settings, choice, head, start)?;
         let waiting = attached.pending + attached.ack_pending;
-        let delivered = attached.delivered.min(stream.last_sequence);
-        let at_consumer = found.newest.filter(|newest| newest.sequence == delivered);
+        let delivered = attached.delivered.min(head.last_sequence);
+        let at_consumer = newest.filter(|newest| newest.sequence == delivered);
         let reached = self.cursor.reached.or(at_consumer);
         let reached = reached.unwrap_or_else(|| Reached::number(delivered));
         self.cursor.reached = Some(reached);
-        let is_long = found.unseen.unwrap_or(waiting) > settings.backlog_quiet_min;
+        let is_long = match unseen {
+            Unseen::Unknown => waiting > settings.backlog_quiet_min,
+            Unseen::None | Unseen::Few => false,
+            Unseen::Many => true,
+        };
         self.quiet_until = last_sequence.filter(|last| is_long && *last > reached.sequence);
         self.replace_consumer(Some(attached), jetstream);
         Ok(())
@@ -280,8 +298,13 @@ impl Subscription {
 
     /// How far the newest message of the subject is from the last one handed over, in numbers of the stream.
     pub(super) fn distance(&self, found: &Found) -> u64 {
-        let newest = found.newest.map_or(0, |newest| newest.sequence);
-        newest.saturating_sub(self.cursor.sequence().unwrap_or(0))
+        match found {
+            Found::Stream {
+                newest: Some(newest),
+                ..
+            } => (newest.sequence).saturating_sub(self.cursor.sequence().unwrap_or(0)),
+            Found::Stream { newest: None, .. } | Found::NoStream => 0,
+        }
     }
 
     /// Looks for the stream that has the subject, or makes it if it is one of weirgate's own. Returns `None` if no
@@ -519,21 +542,20 @@ impl Subscription {
         Ok(stored.is_some_and(|stored| stored > active.saturating_add(CLOCKS_DIFFER_NS)))
     }
 
-    /// Counts the messages of the subject up to the `last` that this process has not handed over; `None` before it has
-    /// handed over any. If there are at most `few`, also fetches all but the last into `gap`. Otherwise the number is
-    /// only larger than `few`: each message is a request.
-    fn unseen(
+    /// Finds out how many messages of the subject up to the `last` this process has not handed over. If there are at most
+    /// `few`, also fetches all but the last into `gap`. No more are counted: each message is a request.
+    fn find_unseen(
         &mut self,
         jetstream: &mut JetStreamConnection,
         last: Option<&Fetched>,
         few: u64,
-    ) -> Result<Option<u64>, NatsError> {
+    ) -> Result<Unseen, NatsError> {
         self.gap.clear();
         let Some(reached) = self.cursor.sequence() else {
-            return Ok(None);
+            return Ok(Unseen::Unknown);
         };
         let Some(last) = last.filter(|last| last.sequence > reached) else {
-            return Ok(Some(0));
+            return Ok(Unseen::None);
         };
         let (mut next, mut unseen) = (reached + 1, 1);
         while next < last.sequence && unseen <= few {
@@ -548,10 +570,11 @@ impl Subscription {
             (next, unseen) = (found.sequence + 1, unseen + 1);
             self.gap.push(found);
         }
-        if unseen > few {
-            self.gap.clear();
+        if unseen <= few {
+            return Ok(Unseen::Few);
         }
-        Ok(Some(unseen))
+        self.gap.clear();
+        Ok(Unseen::Many)
     }
 
     /// Hands over the newest message. If the newest is bad, the last good message goes first.
