@@ -292,13 +292,11 @@ impl StreamInfo {
         if limits.is_sealed {
             return Some(StreamState::Sealed);
         }
-        if let Some((origin, silent_ms)) = self
-            .copied
-            .iter()
-            .find(|copy| copy.is_away())
-            .map(|it| it.silence())
-        {
-            return Some(StreamState::CopyAway { origin, silent_ms });
+        if let Some(copy) = self.copied.iter().find(|copy| copy.is_away()) {
+            return Some(StreamState::CopyAway {
+                origin: copy.shown_name(),
+                silent_ms: copy.silent_ms(),
+            });
         }
         // Certain only if every name has its most: nothing says how many messages a single name has.
         let of_names = limits

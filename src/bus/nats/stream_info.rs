@@ -35,8 +35,9 @@ pub(super) struct StreamInfo {
     pub(super) first: u64,
     /// When the stream was made, Unix nanoseconds; 0 if unknown.
     pub(super) created_ns: u64,
-    /// The messages in the stream, and their bytes there.
+    /// The number of messages in the stream.
     pub(super) messages: u64,
+    /// The bytes of all its messages, in the stream.
     pub(super) bytes: u64,
     /// The number of different subjects in the stream; 0 if unknown.
     pub(super) names: u64,
@@ -118,10 +119,15 @@ impl CopiedStream {
         self.active < 0 || self.active > COPY_AWAY_NS
     }
 
-    /// Its name, and for how long the server has heard nothing of it, milliseconds; `None`: never.
-    pub(super) fn silence(&self) -> (String, Option<u64>) {
-        let silent = u64::try_from(self.active).ok();
-        (shown(&self.name), silent.map(|ns| ns / 1_000_000))
+    /// Its name, for the log.
+    pub(super) fn shown_name(&self) -> String {
+        shown(&self.name)
+    }
+
+    /// For how long the server has heard nothing of it, milliseconds; `None`: it never did.
+    pub(super) fn silent_ms(&self) -> Option<u64> {
+        let silent_ns = u64::try_from(self.active).ok();
+        silent_ns.map(|ns| ns / 1_000_000)
     }
 }
 

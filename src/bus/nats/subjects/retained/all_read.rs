@@ -221,8 +221,7 @@ impl AllRead {
     /// [`NatsCut::Window`] if it begins behind a number that has not come, or lost messages within. What was read is whole
     /// but for that from here on.
     pub(super) fn check(&mut self, stream: &StreamInfo, after_check: AfterCheck, now: Instant) {
-        let is_end = after_check == AfterCheck::End;
-        self.removals.check(stream, self.whole_to, is_end, now);
+        self.removals.check(stream, self.whole_to, after_check, now);
         if self.was_made_anew(stream) {
             self.cut = Some(NatsCut::Epoch);
         } else if self.has_lost_some(stream) {

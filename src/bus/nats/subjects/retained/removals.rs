@@ -14,6 +14,7 @@
 
 use std::time::Instant;
 
+use super::all_read::AfterCheck;
 use crate::nats::consumer::UNSEEN_MAX;
 use crate::nats::stream_info::StreamInfo;
 use weirgate_core::StoredId;
@@ -26,23 +27,38 @@ const LISTED_MAX: u64 = 1_000;
 pub(super) struct Removals {
     /// The position of the client, until it is known whether numbers behind it are missing.
     position: Option<StoredId>,
-    /// The state of the last check, and when that was.
-    checked: Option<(Counts, Instant)>,
+    checked: Option<LastCheck>,
     /// The messages of the last consumer.
     expected: Option<Expected>,
-    /// Messages may have been removed since this consumer was made.
-    doubted: Option<Doubt>,
-    /// A consumer has brought as many messages as the one before would have brought. But if the stream has newer
-    /// messages, they may be among them; then no number behind this one may be missing.
-    unsure_from: Option<u64>,
+    known: Known,
     /// Newer messages replace older ones.
     replaces: bool,
     /// How many messages were read.
     taken: u64,
-    /// Messages of the name were removed before they were read, or count as removed.
-    has_lost: bool,
     /// The list of missing numbers is needed.
     asks_list: bool,
+}
+
+/// What the stream counted at the last check, and when that was.
+#[derive(Clone, Copy, Debug)]
+struct LastCheck {
+    counts: Counts,
+    at: Instant,
+}
+
+/// Whether messages of the name were removed before they were read, as far as is known.
+#[derive(Clone, Copy, Debug, Default)]
+enum Known {
+    /// None was.
+    #[default]
+    Whole,
+    /// Some may have been: the next consumer tells.
+    Doubted(Doubt),
+    /// The next consumer has brought as many messages as the one before would have brought. But if the stream has newer
+    /// messages, they may be among them; then no number behind this one may be missing.
+    UnsureFrom(u64),
+    /// Some were, or count as removed.
+    Lost,
 }
 
 /// The messages of the name up to the end of the stream when a consumer was made.
@@ -106,8 +122,8 @@ impl Removals {
 
     /// A consumer was made after a check, and so many messages wait for it.
     pub(super) fn expect(&mut self, waiting: u64) {
-        self.expected = self.checked.map(|(checked, _)| Expected {
-            head: checked.head,
+        self.expected = self.checked.map(|checked| Expected {
+            head: checked.counts.head,
             total: self.taken + waiting,
         });
         if waiting == 0 {
@@ -130,31 +146,33 @@ impl Removals {
 
     /// Compares a new consumer with the one before, once it is known whether it begins with messages that were read.
     fn compare(&mut self) {
-        if let (Some(before), Some(expected)) = (self.doubted.take(), self.expected) {
-            self.has_lost |= expected.total < before.total;
-            self.unsure_from = (!self.has_lost).then_some(before.read);
+        if let (Known::Doubted(before), Some(expected)) = (self.known, self.expected) {
+            self.known = match expected.total < before.total {
+                true => Known::Lost,
+                false => Known::UnsureFrom(before.read),
+            };
         }
     }
 
     /// Whether messages may be missing, or are.
     pub(super) const fn is_in_doubt(&self) -> bool {
-        self.has_lost || self.doubted.is_some() || self.unsure_from.is_some()
+        !matches!(self.known, Known::Whole)
     }
 
     /// Whether a check has to follow the next consumer.
     pub(super) const fn needs_check(&self) -> bool {
-        self.unsure_from.is_some()
+        matches!(self.known, Known::UnsureFrom(_))
     }
 
     /// Whether only the next consumer tells whether messages are missing. Where newer messages replace older ones, the next
     /// page waits for that.
     pub(super) const fn needs_consumer(&self) -> bool {
-        self.doubted.is_some() && !self.replaces
+        matches!(self.known, Known::Doubted(_)) && !self.replaces
     }
 
     /// Whether messages are missing.
     pub(super) const fn has_lost(&self) -> bool {
-        self.has_lost
+        matches!(self.known, Known::Lost)
     }
 
     /// Whether the stream is to list the missing numbers.
@@ -183,13 +201,16 @@ impl Removals {
             return None;
         }
         let is_soon = |at: Instant| now.saturating_duration_since(at) <= UNSEEN_MAX;
-        let sees_all = stream.leaves_out && self.checked.is_some_and(|(_, at)| is_soon(at));
+        let sees_all = stream.leaves_out && self.checked.is_some_and(|checked| is_soon(checked.at));
         let has_newer = |expected: Expected| stream.head_number() > expected.head;
         let has_newer = !sees_all && self.expected.is_some_and(has_newer);
         // Messages of the name may have gone, and newer ones may hide that in the count of the next consumer.
         let is_open = has_newer && self.has_lost_within(stream);
         let read = is_open.then(|| read.map_or(0, |read| read.major));
-        let unsure = self.unsure_from.filter(|_| has_newer);
+        let unsure = match self.known {
+            Known::UnsureFrom(from) if has_newer => Some(from),
+            _ => None,
+        };
         let position = self.position.map(|position| position.major);
         let from = [position, unsure, read].into_iter().flatten().min()?;
         (stream.head_number() > from).then_some(from)
@@ -198,41 +219,42 @@ impl Removals {
     /// Whether messages within the stream may have gone since the last check.
     fn has_lost_within(&self, stream: &StreamInfo) -> bool {
         let counts = Counts::of(stream);
-        let has_lost = |(before, _)| counts.has_lost_within(before);
+        let has_lost = |before: LastCheck| counts.has_lost_within(before.counts);
         !stream.keeps_within && self.checked.is_some_and(has_lost)
     }
 
-    /// Takes the state of the stream. `is_end`: all that waited for the consumer has come. `read` as in
+    /// Takes the state of the stream. At the end, all that waited for the consumer has come. `read` as in
     /// [`Self::needs_list`].
     pub(super) fn check(
         &mut self,
         stream: &StreamInfo,
         read: Option<StoredId>,
-        is_end: bool,
+        after_check: AfterCheck,
         now: Instant,
     ) {
         let from = self.whole_from(stream, read, now);
-        if let Some(from) = from {
+        let is_behind = |from: u64| {
             let missing = stream.missing.as_ref();
-            let is_behind = |missing: &Vec<u64>| missing.iter().any(|number| *number > from);
-            self.has_lost |= missing.is_none_or(is_behind);
-        }
+            missing.is_none_or(|missing| missing.iter().any(|number| *number > from))
+        };
+        let is_doubtful =
+            from.is_none() && after_check != AfterCheck::End && self.has_lost_within(stream);
+        let doubt = self.expected.filter(|_| is_doubtful).map(|expected| Doubt {
+            total: expected.total,
+            read: read.map_or(0, |read| read.major),
+        });
         self.replaces = stream.overwrites;
-        let is_doubtful = from.is_none() && !is_end && self.has_lost_within(stream);
-        if let Some(expected) = self.expected.filter(|_| is_doubtful) {
-            let doubt = Doubt {
-                total: expected.total,
-                read: read.map_or(0, |read| read.major),
-            };
-            self.doubted.get_or_insert(doubt);
+        self.known = match (self.known, doubt) {
+            (Known::Lost, _) => Known::Lost,
+            _ if from.is_some_and(is_behind) => Known::Lost,
             // Messages are removed all the time, so no further consumer would tell.
-            self.has_lost |= self.unsure_from.is_some() && !self.replaces;
-        }
-        self.checked = Some((Counts::of(stream), now));
-        (self.position, self.unsure_from, self.asks_list) = (None, None, false);
-        if self.has_lost {
-            self.doubted = None;
-        }
+            (Known::UnsureFrom(_), Some(_)) if !self.replaces => Known::Lost,
+            (Known::Doubted(doubt), _) | (_, Some(doubt)) => Known::Doubted(doubt),
+            (Known::Whole | Known::UnsureFrom(_), None) => Known::Whole,
+        };
+        let counts = Counts::of(stream);
+        self.checked = Some(LastCheck { counts, at: now });
+        (self.position, self.asks_list) = (None, false);
     }
 }
 
@@ -268,19 +290,24 @@ mod tests {
                 removals.check(
                     &mirror(denies, 9, &[missing]),
                     position.map(id),
-                    false,
+                    AfterCheck::Read,
                     start,
                 );
                 assert_eq!(removals.has_lost(), is_doubt && !denies, "{position:?}");
             }
             for (after, is_doubt) in [(UNSEEN_MAX, false), (2 * UNSEEN_MAX, true)] {
                 let mut removals = Removals::default();
-                removals.check(&mirror(denies, 9, &[3]), None, false, start);
+                removals.check(&mirror(denies, 9, &[3]), None, AfterCheck::Read, start);
                 removals.expect(8);
                 (0..8).for_each(|_| removals.take());
                 // Messages have come, and others that the mirror leaves out.
                 let now = start + after;
-                removals.check(&mirror(denies, 12, &[3, 10]), Some(id(9)), false, now);
+                removals.check(
+                    &mirror(denies, 12, &[3, 10]),
+                    Some(id(9)),
+                    AfterCheck::Read,
+                    now,
+                );
                 assert_eq!(removals.has_lost(), is_doubt && !denies, "{after:?}");
             }
         }
