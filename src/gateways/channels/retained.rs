@@ -14,7 +14,7 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `client`, `shares` | a client that waits, and its share of bytes |
+//! | `client`, `waiting`, `shares` | a client that waits, who waits for a name, and the shares of bytes |
 //! | `questions`, `sought` | the questions, and which members of one get a message |
 //! | `request`, `pages` | what the bus is asked; the pages that it answers |
 //! | `live` | live messages of subjects whose values are still to come |
@@ -28,6 +28,7 @@ mod request;
 mod shares;
 mod sought;
 mod unanswered;
+mod waiting;
 
 use self::client::Share;
 pub(super) use self::client::{RetainedClient, RetainedEnd, ValuesState, WaitedName, WaitedNames};
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 use self::questions::{Member, Questions};
 use self::unanswered::Unanswered;
+use self::waiting::{StillWaiting, WaitingClients};
 use super::ChannelsGateway;
 use super::messages::Answer;
 use super::replay::{PausedClients, Replays};
@@ -61,8 +63,7 @@ pub(super) struct Retained {
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     pub(super) clients: ExtendibleMap<SessionKey, RetainedClient>,
-    /// The clients that wait for the last values of a name.
-    waiting: ExtendibleMap<TopicName, BTreeSet<SessionKey>>,
+    waiting: WaitingClients,
     pub(super) questions: Questions,
     unanswered: Unanswered,
     /// The subjects of patterns of `waiting`.
@@ -79,8 +80,6 @@ pub(super) struct Retained {
     pub(super) bytes: Quota,
     /// The number of the newest answer (`subscribed`) after which names are asked for.
     answers: u64,
-    /// The names that clients wait for, counted for each client.
-    names_waited_for: usize,
     /// The clients that get all kept messages.
     pub(super) replaying: usize,
     /// Clients that got no values because too many subjects were live.
@@ -97,7 +96,7 @@ impl Retained {
             paused: PausedClients::default(),
             is_up: false,
             clients: ExtendibleMap::default(),
-            waiting: ExtendibleMap::default(),
+            waiting: WaitingClients::default(),
             questions: Questions::default(),
             unanswered: Unanswered::default(),
             live: LiveSubjects::default(),
@@ -107,7 +106,6 @@ impl Retained {
             shares: BTreeSet::new(),
             bytes: Quota::new("last_values", bytes_max as u64),
             answers: 0,
-            names_waited_for: 0,
             replaying: 0,
             given_up: 0,
         }
@@ -157,7 +155,7 @@ impl Retained {
         let wanted = WaitedName::new(answer, self.live.newest());
         let waiter = self.clients.get_or_insert_default(key);
         waiter.names.entry(name.clone()).or_insert(wanted);
-        self.count_name(name, key);
+        self.waiting.add(name, key);
     }
 
     /// Records a client that has asked for the name, as [`want`](Self::want), and that is told when the values have
@@ -172,7 +170,7 @@ impl Retained {
         let waiter = self.clients.get_or_insert_default(key);
         waiter.ends.retain(|end| end.name != *name);
         waiter.names.insert(name.clone(), wanted);
-        self.count_name(name, key);
+        self.waiting.add(name, key);
     }
 
     /// As [`want_with_end`](Self::want_with_end) or [`want`](Self::want), whichever the client's request asks for.
@@ -187,11 +185,6 @@ impl Retained {
             true => self.want_with_end(name, key, answer),
             false => self.want(name, key, answer),
         }
-    }
-
-    fn count_name(&mut self, name: &TopicName, key: SessionKey) {
-        let waiting = self.waiting.get_or_insert_default(name.clone());
-        self.names_waited_for += usize::from(waiting.insert(key));
     }
 
     /// Handles the `subscribed` of a client with this number; answers go out in order.
@@ -363,12 +356,7 @@ impl Retained {
 
     /// Removes a client from those that wait for the name. With the last client, the live subjects are forgotten.
     fn no_longer_waits(&mut self, name: &TopicName, key: SessionKey) {
-        let Some(clients) = self.waiting.get_mut(name) else {
-            return;
-        };
-        self.names_waited_for -= usize::from(clients.remove(&key));
-        if clients.is_empty() {
-            self.waiting.remove(name);
+        if self.waiting.remove(name, key) == StillWaiting::Nobody {
             self.unanswered.forget(name);
             self.live.forget(name);
         }
@@ -448,7 +436,7 @@ impl ChannelsGateway {
         }
         stats
             .retained_waiting
-            .set(retained.names_waited_for + retained.replaying);
+            .set(retained.waiting.count() + retained.replaying);
         stats.retained_bytes.set(retained.bytes.held() as usize);
         let given_up = mem::take(&mut retained.given_up);
         stats.retained_given_up.add(given_up);

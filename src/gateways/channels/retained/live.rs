@@ -99,7 +99,7 @@ impl Retained {
         name: &TopicName,
         subject: Option<&Arc<str>>,
     ) -> bool {
-        let Some(waiting) = self.waiting.get(name) else {
+        let Some(waiting) = self.waiting.of(name) else {
             return false;
         };
         if let Some(subject) = subject {

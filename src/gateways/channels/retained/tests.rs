@@ -81,7 +81,7 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
     retained.ended(&A, 2, None);
     assert_eq!(request(&mut retained), None);
     close(&mut retained, client(3));
-    assert!(retained.waiting.is_empty() && retained.names_waited_for == 0);
+    assert!(retained.waiting.is_empty() && retained.waiting.count() == 0);
 }
 
 #[test]
@@ -137,9 +137,9 @@ fn subjects_that_are_remembered_are_bounded() {
         pass(&mut retained, &ALL, &n.to_string());
     }
     pass(&mut retained, &ALL, "0");
-    assert_eq!((retained.names_waited_for, retained.given_up), (1, 0));
+    assert_eq!((retained.waiting.count(), retained.given_up), (1, 0));
     pass(&mut retained, &ALL, "one more");
-    assert_eq!((retained.names_waited_for, retained.given_up), (0, 1));
+    assert_eq!((retained.waiting.count(), retained.given_up), (0, 1));
     assert!(retained.waiting.is_empty() && retained.live.count() == 0);
 }
 
@@ -154,11 +154,11 @@ fn and_so_are_those_of_all_patterns_which_leave_room_for_others() {
         for n in 0..free / 2 {
             pass(&mut retained, pattern, &n.to_string());
         }
-        assert_eq!(retained.waiting.get(pattern).map(BTreeSet::len), Some(1));
+        assert_eq!(retained.waiting.of(pattern).map(BTreeSet::len), Some(1));
     }
     assert!(retained.live.count() < subjects_max);
     pass(&mut retained, &patterns[0], "one more");
-    assert_eq!((retained.names_waited_for, retained.given_up), (2, 1));
+    assert_eq!((retained.waiting.count(), retained.given_up), (2, 1));
     close(&mut retained, client(1));
     close(&mut retained, client(2));
     assert_eq!(retained.live.count(), 0);

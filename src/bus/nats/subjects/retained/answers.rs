@@ -8,7 +8,7 @@ use super::making::MadeFor;
 use super::question::{QuestionStep, ReplyNumber};
 use super::reading::RefusalLasts;
 use super::{FIRST_SID, Retained};
-use crate::nats::api::{ApiError, refusal};
+use crate::nats::api::refusal;
 use crate::nats::protocol::Delivery;
 use weirgate_wire::json::Json;
 
@@ -89,36 +89,37 @@ impl Retained {
             Ok(answer) => answer,
             Err(cut) => return self.end(number, Some(cut), out),
         };
-        let error = refusal(answer);
-        let is_missing = error.as_ref().is_some_and(ApiError::message_is_missing);
-        match &pending.step {
+        match (&pending.step, refusal(answer)) {
             // These steps wait for no answer of their own: it is a late one.
-            QuestionStep::Pause { .. }
-            | QuestionStep::Values { .. }
-            | QuestionStep::InLine(_)
-            | QuestionStep::Create { .. }
-            | QuestionStep::NextPage(_)
-            | QuestionStep::AllStreams => {}
+            (
+                QuestionStep::Pause { .. }
+                | QuestionStep::Values { .. }
+                | QuestionStep::InLine(_)
+                | QuestionStep::Create { .. }
+                | QuestionStep::NextPage(_)
+                | QuestionStep::AllStreams,
+                _,
+            ) => {}
             _ if delivery.status.is_some() => {
                 self.refuse(number, "nobody answers", RefusalLasts::ForNow, out);
             }
-            QuestionStep::AnyValue { .. } if is_missing => self.next_stream(number, now, out),
-            QuestionStep::AnyValue { .. } => self.leave_out_stream(number, now, out),
-            step => match (step, error.filter(|_| !is_missing)) {
-                (_, Some(error)) => {
-                    let lasts = RefusalLasts::of(&error);
-                    self.refuse(number, &error.to_string(), lasts, out);
-                }
-                (QuestionStep::Message(_), None) => {
-                    let message = LastMessage::read(answer, self.settings.payload_bytes_max);
-                    self.handle_message(number, message, now, out);
-                }
-                (QuestionStep::Check(after_check), None) => {
-                    let after_check = *after_check;
-                    self.handle_check(number, after_check, answer, now, out);
-                }
-                (_, None) => self.handle_streams(number, answer, now, out),
-            },
+            (QuestionStep::AnyValue { .. }, Some(error)) if error.message_is_missing() => {
+                self.next_stream(number, now, out);
+            }
+            (QuestionStep::AnyValue { .. }, _) => self.leave_out_stream(number, now, out),
+            (_, Some(error)) if !error.message_is_missing() => {
+                let lasts = RefusalLasts::of(&error);
+                self.refuse(number, &error.to_string(), lasts, out);
+            }
+            (QuestionStep::Streams, _) => self.handle_streams(number, answer, now, out),
+            (QuestionStep::Message(_), _) => {
+                let message = LastMessage::read(answer, self.settings.payload_bytes_max);
+                self.handle_message(number, message, now, out);
+            }
+            (QuestionStep::Check(after_check), _) => {
+                let after_check = *after_check;
+                self.handle_check(number, after_check, answer, now, out);
+            }
         }
     }
 

@@ -8,7 +8,6 @@
 //! is lost.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
 use std::time::Instant;
 
 use super::ANSWER_TIMEOUT;
@@ -40,17 +39,19 @@ enum RequestState {
     /// This question waits for the consumer.
     Awaited(ReplyNumber),
     /// Nobody waits for this consumer any more.
-    GivenUp(Consumer),
-    /// As [`Self::GivenUp`]. The answer is late, so a ping of this number followed the request.
-    Pinged { consumer: Consumer, ping: u64 },
+    GivenUp {
+        consumer: Consumer,
+        /// The number of the ping after the request, once the answer is late.
+        ping: Option<u64>,
+    },
 }
 
 impl CreateRequest {
     /// When a ping has to follow, because the answer to a request that was given up is late. `None`: none has to.
     fn ping_due(&self) -> Option<Instant> {
         match self.state {
-            RequestState::GivenUp(_) => Some(self.sent + ANSWER_TIMEOUT),
-            RequestState::Awaited(_) | RequestState::Pinged { .. } => None,
+            RequestState::GivenUp { ping: None, .. } => Some(self.sent + ANSWER_TIMEOUT),
+            RequestState::Awaited(_) | RequestState::GivenUp { ping: Some(_), .. } => None,
         }
     }
 
@@ -59,12 +60,10 @@ impl CreateRequest {
     }
 
     /// Notes the number of a ping that goes out after the request.
-    fn note_ping(&mut self, ping: u64) {
-        let number = ReplyNumber::NOBODY;
-        self.state = match mem::replace(&mut self.state, RequestState::Awaited(number)) {
-            RequestState::GivenUp(consumer) => RequestState::Pinged { consumer, ping },
-            state @ (RequestState::Awaited(_) | RequestState::Pinged { .. }) => state,
-        };
+    fn note_ping(&mut self, number: u64) {
+        if let RequestState::GivenUp { ping, .. } = &mut self.state {
+            *ping = Some(number);
+        }
     }
 }
 
@@ -104,7 +103,10 @@ impl Making {
         let Some(request) = self.on_way.get_mut(&consumer.sid) else {
             return Some(consumer);
         };
-        request.state = RequestState::GivenUp(consumer);
+        request.state = RequestState::GivenUp {
+            consumer,
+            ping: None,
+        };
         None
     }
 
@@ -117,9 +119,7 @@ impl Making {
     pub(super) fn take_answered(&mut self, sid: u64) -> Option<MadeFor> {
         Some(match self.on_way.remove(&sid)?.state {
             RequestState::Awaited(number) => MadeFor::Question(number),
-            RequestState::GivenUp(consumer) | RequestState::Pinged { consumer, .. } => {
-                MadeFor::Nobody(consumer)
-            }
+            RequestState::GivenUp { consumer, .. } => MadeFor::Nobody(consumer),
         })
     }
 
@@ -127,7 +127,7 @@ impl Making {
     pub(super) fn forget(&mut self, number: ReplyNumber) {
         self.on_way.retain(|_, request| match request.state {
             RequestState::Awaited(of) => of != number,
-            RequestState::GivenUp(_) | RequestState::Pinged { .. } => true,
+            RequestState::GivenUp { .. } => true,
         });
     }
 
@@ -148,8 +148,10 @@ impl Making {
         // After each message, and hardly ever with a request.
         if !self.on_way.is_empty() {
             self.on_way.retain(|_, request| match request.state {
-                RequestState::Pinged { ping, .. } => !is_answered(ping),
-                RequestState::Awaited(_) | RequestState::GivenUp(_) => true,
+                RequestState::GivenUp {
+                    ping: Some(ping), ..
+                } => !is_answered(ping),
+                RequestState::Awaited(_) | RequestState::GivenUp { ping: None, .. } => true,
             });
         }
     }

@@ -29,9 +29,9 @@ pub(super) struct Patience {
     has_given_up: bool,
     /// Consumers on other servers than the leader since the newest message.
     placements: u32,
-    /// Messages since the last failure, and the most that came again between two of them. A consumer that is made again first
-    /// brings what was read before.
+    /// Messages since the last failure. A consumer that is made again first brings what was read before.
     brought: u64,
+    /// The most messages that were read before and came between two failures, since the newest message.
     brought_again: u64,
 }
 

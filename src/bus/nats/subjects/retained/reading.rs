@@ -110,7 +110,7 @@ impl StreamsLeftOut {
         self.note_lasts(lasts);
     }
 
-    /// Notes a refusal that is told at once.
+    /// Notes a refusal that ends the question.
     pub(super) fn note_lasts(&mut self, lasts: RefusalLasts) {
         self.may_answer_later |= lasts == RefusalLasts::ForNow;
     }
