@@ -20,13 +20,17 @@
 //! | `settle` | how long interest travels between servers |
 //! | `sids` | the numbers of the subscriptions on a connection |
 //! | `publishing` | the messages of a publishing caller |
-//! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
+//! | `session` | the turns of a connection: reads, messages, pings; the kept feed among the names |
+//! | `changes` | the same session: changes of subscriptions, and their confirmations |
+//! | `server_errors` | the same session: errors of the server, and refused names |
 //! | `questions` | the same session: questions for last values from the loop, and the values back to it |
 //! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
 
+mod changes;
 mod publishing;
 mod questions;
 mod retained;
+mod server_errors;
 mod session;
 mod settle;
 mod sids;
