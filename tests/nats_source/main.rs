@@ -138,11 +138,11 @@ impl Running {
         seen
     }
 
-    /// The same without `CaughtUp`, which comes before or after a backlog of a few messages,
+    /// The same without `Up` and `CaughtUp`, which come before or after a backlog of a few messages,
     /// whichever way they were fetched.
-    fn until_but_caught_up(&self, last: &str) -> Vec<String> {
+    fn until_but_up(&self, last: &str) -> Vec<String> {
         let mut seen = self.until(last);
-        seen.retain(|s| s != "CaughtUp");
+        seen.retain(|s| s != "Up" && s != "CaughtUp");
         seen
     }
 

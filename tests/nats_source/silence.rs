@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use weirgate_runtime::Stall;
 
@@ -360,4 +360,69 @@ fn a_server_on_which_jetstream_works_no_more_is_left_whatever_it_answers() {
             "{what}"
         );
     }
+}
+
+/// Subjects whose streams nobody answers about, such as those of a server that is dead, cost a subject that is well one
+/// short wait in all.
+#[test]
+fn silent_streams_are_waited_for_together() {
+    let server = NatsServer::start();
+    let (url, mute) = muting(&server, OF_THE_STREAM);
+    let _deaf = deaf(&server);
+    let mut many = settings(&url);
+    let [levels, flow] = [0, 1].map(|index| many.subscriptions[index].clone());
+    let silent = (0..6).map(|n| SubscriptionSpec {
+        subject: format!("levels.{n}"),
+        durable: format!("gateway_{n}"),
+        ..levels.clone()
+    });
+    many.subscriptions = silent.chain([flow]).collect();
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    publish(&js, FLOW, 0..1);
+    mute.store(true, SeqCst);
+    let started = Instant::now();
+    let source = run(many);
+    assert_eq!(
+        source.until("Up"),
+        ["flow 0 quiet", "WarmedUp", "Up"],
+        "the subject that is well"
+    );
+    // One after the other, they are waited for 3 + 5 s.
+    assert!(started.elapsed() < patient(Duration::from_secs(3)));
+}
+
+/// Many subjects need the round trips of one: their requests are on their way together.
+#[test]
+fn many_subjects_are_looked_at_together() {
+    const SUBJECTS: usize = 12;
+    let server = NatsServer::start();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    let count = move |bytes: &mut Vec<u8>| {
+        let asks = bytes.windows(8).any(|some| some == b"$JS.API.");
+        counted.fetch_add(usize::from(asks), SeqCst);
+        // So that what is written meanwhile comes in one piece.
+        thread::sleep(Duration::from_millis(5));
+    };
+    let mut many = settings(&through(&server, count, |_| {}));
+    let levels = many.subscriptions[0].clone();
+    let subjects = (0..SUBJECTS).map(|n| SubscriptionSpec {
+        subject: format!("levels.{n}"),
+        durable: format!("gateway_{n}"),
+        ..levels.clone()
+    });
+    many.subscriptions = subjects.collect();
+    many.ephemeral = true;
+    let js = jetstream(&server.url());
+    make_streams(&js);
+    for n in 0..SUBJECTS {
+        publish(&js, &format!("levels.{n}"), 0..3);
+    }
+    let source = run(many);
+    let seen = source.until("WarmedUp");
+    assert_eq!(seen.len(), SUBJECTS + 1, "{seen:?}");
+    // The two streams of the settings, the streams of the subjects, their newest messages.
+    let writes = writes.load(SeqCst);
+    assert!(writes <= SUBJECTS / 2, "{writes} pieces of requests");
 }

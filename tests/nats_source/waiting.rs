@@ -85,7 +85,7 @@ fn streams_that_are_missing_are_waited_for_and_the_others_go_on() {
     assert_eq!(source.until("flow 1"), ["flow 1"]);
     make_stream(&js, "PAPER", "news");
     publish(&js, "news", 3..4);
-    let seen = source.until_but_caught_up("news 3");
+    let seen = source.until_but_up("news 3");
     assert_eq!(seen, ["news 3"]);
 }
 

@@ -19,7 +19,7 @@ use super::refusals::INBOXES;
 use super::stream_info::{StreamCluster, check_made, unix_ns};
 use super::subjects::stored_subjects;
 use weirgate_wire::auth::StreamSubjects;
-use weirgate_wire::json::{Json, JsonError};
+use weirgate_wire::json::{Json, JsonError, ObjectWriter};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -68,6 +68,54 @@ impl ApiRequest {
         Self {
             subject,
             body: String::new(),
+        }
+    }
+
+    /// For the state of a stream.
+    pub(super) fn stream_info(stream: &str) -> Self {
+        Self::of(Action::StreamInfo.subject_about(stream))
+    }
+
+    /// For the name of the stream that takes `subject` from publishers.
+    pub(super) fn stream_holding(subject: &str) -> Self {
+        Self {
+            subject: Action::StreamNames.subject_without_stream(),
+            body: sonic_rs::json!({ "subject": subject }).to_string(),
+        }
+    }
+
+    /// For the state of a consumer.
+    pub(super) fn consumer(stream: &str, name: &str) -> Self {
+        Self::of(Action::ConsumerInfo.subject(stream, name))
+    }
+
+    /// For the message of this sequence.
+    pub(super) fn message_at(stream: &str, sequence: u64) -> Self {
+        let mut query = ObjectWriter::new();
+        query.number("seq", sequence);
+        Self::message(stream, query)
+    }
+
+    /// For the last message of a subject.
+    pub(super) fn last(stream: &str, subject: &str) -> Self {
+        let mut query = ObjectWriter::new();
+        query.string("last_by_subj", subject);
+        Self::message(stream, query)
+    }
+
+    /// For the first message of a subject at or after a sequence.
+    pub(super) fn first_from(stream: &str, subject: &str, sequence: u64) -> Self {
+        let mut query = ObjectWriter::new();
+        query.number("seq", sequence);
+        query.string("next_by_subj", subject);
+        Self::message(stream, query)
+    }
+
+    /// For the message that `query` selects.
+    fn message(stream: &str, query: ObjectWriter) -> Self {
+        Self {
+            subject: Action::GetMessage.subject_about(stream),
+            body: query.finish(),
         }
     }
 }
@@ -160,23 +208,24 @@ pub(super) trait JetStream {
     /// errors.
     fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
 
+    /// As [`Self::request`].
+    fn ask_for(&mut self, request: &ApiRequest) -> Result<Vec<u8>, ApiError> {
+        self.request(&request.subject, request.body.as_bytes())
+    }
+
     /// Gives later answers less time, because something else waits meanwhile. By default, changes nothing.
     fn hurry(&mut self) {}
 
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered; and while the
     /// stream is being made.
     fn stream_info(&mut self, stream: &str) -> Result<StreamAnswer, ApiError> {
-        stream_of(&self.request(&Action::StreamInfo.subject_about(stream), b"")?)
+        stream_of(&self.ask_for(&ApiRequest::stream_info(stream))?)
     }
 
     /// The name of the stream that takes `subject` from publishers. The subjects of two streams never overlap, so there is at most
     /// one.
     fn stream_holding(&mut self, subject: &str) -> Result<Option<String>, ApiError> {
-        let query = sonic_rs::json!({ "subject": subject }).to_string();
-        let answer = self.request(
-            &Action::StreamNames.subject_without_stream(),
-            query.as_bytes(),
-        )?;
+        let answer = self.ask_for(&ApiRequest::stream_holding(subject))?;
         first_stream(Json::read(&answer)?)
     }
 
@@ -188,8 +237,7 @@ pub(super) trait JetStream {
 
     /// The state of a consumer.
     fn consumer(&mut self, stream: &str, name: &str) -> Result<ConsumerState, ApiError> {
-        let answer = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
-        ConsumerState::read(&answer)
+        ConsumerState::read(&self.ask_for(&ApiRequest::consumer(stream, name))?)
     }
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
@@ -200,7 +248,7 @@ pub(super) trait JetStream {
         name: &str,
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
-        let info = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
+        let info = self.ask_for(&ApiRequest::consumer(stream, name))?;
         let body = deliver_subject_body(stream, &info, deliver_subject)?;
         self.request(&Action::CreateDurable.subject(stream, name), &body)
             .map(drop)
@@ -208,14 +256,12 @@ pub(super) trait JetStream {
 
     /// The message of this sequence.
     fn message_at(&mut self, stream: &str, sequence: u64) -> Result<Option<Fetched>, ApiError> {
-        let query = sonic_rs::json!({ "seq": sequence });
-        self.fetch(stream, &query.to_string())
+        self.fetch(&ApiRequest::message_at(stream, sequence))
     }
 
     /// The last message of a subject.
     fn last(&mut self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
-        let query = sonic_rs::json!({ "last_by_subj": subject });
-        self.fetch(stream, &query.to_string())
+        self.fetch(&ApiRequest::last(stream, subject))
     }
 
     /// The first message of a subject at or after a sequence.
@@ -225,14 +271,12 @@ pub(super) trait JetStream {
         subject: &str,
         sequence: u64,
     ) -> Result<Option<Fetched>, ApiError> {
-        let query = sonic_rs::json!({ "seq": sequence, "next_by_subj": subject });
-        self.fetch(stream, &query.to_string())
+        self.fetch(&ApiRequest::first_from(stream, subject, sequence))
     }
 
-    /// Requests the message that `query` (a JSON object) selects. Returns `None` if the stream has no such message.
-    fn fetch(&mut self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
-        let answer = self.request(&Action::GetMessage.subject_about(stream), query.as_bytes());
-        let answer = match answer {
+    /// Requests a message. Returns `None` if the stream has no such message.
+    fn fetch(&mut self, request: &ApiRequest) -> Result<Option<Fetched>, ApiError> {
+        let answer = match self.ask_for(request) {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,
         };

@@ -5,14 +5,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::JetStream;
+use super::api::{ApiRequest, HASTY_TIMEOUT, JetStream};
 use super::error::{NatsError, Stop};
 use super::health::Health;
 use super::session::{ConsumersSession, reset_status, status_of};
-use super::streams::{Presence, ensure_stream, presence_of};
-use super::subscription::{ConsumerChoice, Found, Subscription};
+use super::streams::{Presence, StreamHead, ensure_stream, presence_of};
+use super::subscription::{ConsumerChoice, Found, Look, Subscription};
 use super::watchdog::Watchdog;
 use crate::outage::Failure;
+
+/// The stream of a subject.
+enum Stream {
+    /// The subject is not read.
+    LeftOut,
+    None,
+    Found(StreamHead),
+}
 
 impl ConsumersSession<'_> {
     /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later; if all fail, returns
@@ -28,25 +36,17 @@ impl ConsumersSession<'_> {
                 ensure_stream(self.jetstream, stream)?;
             }
         }
-        let (mut found, mut failures) = (Vec::new(), Vec::new());
-        for index in 0..self.subscriptions.len() {
-            // The watchdog asks again whether their streams exist. If this user may not ask
-            // (`Presence::Forbidden`), `attach` asks again on each connection.
-            if self.subscriptions[index].presence == Presence::LeftOut {
-                continue;
-            }
-            let looked = self.look(index);
-            let looked = looked.map(|one| found.extend(one.map(|one| (index, one))));
-            self.note_attempt(index, looked, &mut failures)?;
+        let mut failures = Vec::new();
+        let (prompt, silent) = self.ask_for_streams()?;
+        let found = self.look_at_all(&prompt, &mut failures)?;
+        self.attach_all(found, &mut failures)?;
+        if !prompt.is_empty() {
+            // The good subjects wait for no more than they have waited for.
+            self.jetstream.hurry();
         }
-        // Before any consumer: the newest state of a subject waits for no backlog, of whatever subject.
-        self.report_warmed_up()?;
-        // The shortest backlogs first: the answers about a subject come after the backlogs that are on their way.
-        found.sort_by_key(|(index, one)| self.subscriptions[*index].distance(one));
-        for (index, one) in found {
-            let attached = self.attach_to(index, one);
-            self.note_attempt(index, attached, &mut failures)?;
-        }
+        let found = self.look_at_all(&silent, &mut failures)?;
+        self.attach_all(found, &mut failures)?;
+        self.jetstream.forget_asked_ahead();
         // From now on the other subjects wait during a request.
         self.jetstream.hurry();
         // A later answer of the server may have left the subject out.
@@ -63,6 +63,130 @@ impl ConsumersSession<'_> {
         self.watchdog = Watchdog::new(self.interval(), self.watched(), Instant::now());
         self.show_subjects_read();
         Ok(())
+    }
+
+    /// Asks for the streams of all subjects that are to be read. Returns the indices of the subjects about which JetStream
+    /// has answered, and of those about which it says nothing for now: their servers may be dead.
+    fn ask_for_streams(&mut self) -> Result<(Vec<usize>, Vec<usize>), Stop> {
+        let mut asked = Vec::new();
+        for (index, subscription) in self.subscriptions.iter().enumerate() {
+            // The watchdog asks again whether their streams exist. If this user may not ask
+            // (`Presence::Forbidden`), a look asks again on each connection.
+            if subscription.presence == Presence::LeftOut {
+                continue;
+            }
+            let requests = subscription.stream_requests().into_iter();
+            let numbers = requests.map(|request| self.jetstream.ask_ahead(request));
+            asked.push((index, numbers.collect::<Vec<_>>()));
+        }
+        self.jetstream.wait_for_answers(HASTY_TIMEOUT)?;
+        let is_answered =
+            |(_, numbers): &(usize, Vec<u64>)| !numbers.iter().any(|n| self.jetstream.awaits(*n));
+        let (prompt, silent): (Vec<_>, Vec<_>) = asked.into_iter().partition(is_answered);
+        let indices = |asked: Vec<(usize, Vec<u64>)>| asked.into_iter().map(|(index, _)| index);
+        Ok((indices(prompt).collect(), indices(silent).collect()))
+    }
+
+    /// Looks at the streams of these subjects, step by step for all of them together: the requests of a step are on their
+    /// way at once, so many subjects take the round trips of one. What was found of a subject is handed over as soon as
+    /// its look has ended, and before any consumer exists: the newest state of a subject waits for no backlog, of
+    /// whatever subject.
+    fn look_at_all(
+        &mut self,
+        indices: &[usize],
+        failures: &mut Vec<(usize, NatsError)>,
+    ) -> Result<Vec<(usize, Found)>, Stop> {
+        let (mut found, mut heads) = (Vec::new(), Vec::new());
+        let asked = indices.iter().map(|index| (*index, ())).collect();
+        let streams = self.step_all(asked, failures, |session, index, ()| {
+            session.find_stream(index)
+        })?;
+        for (index, stream) in streams {
+            match stream {
+                Stream::LeftOut => {}
+                Stream::None => found.push((index, Found::NoStream)),
+                Stream::Found(head) => heads.push((index, head)),
+            }
+        }
+        for (index, _) in &heads {
+            self.ask_ahead(self.subscriptions[*index].newest_requests());
+        }
+        let mut looks = self.step_all(heads, failures, |session, index, head| {
+            Ok(session.subscriptions[index].begin_look(head, session.jetstream)?)
+        })?;
+        while !looks.is_empty() {
+            let (mut ended, mut going) = (Vec::new(), Vec::new());
+            for (index, look) in looks {
+                match self.subscriptions[index].missed_request(&look, self.settings) {
+                    Some(request) => {
+                        self.ask_ahead(vec![request]);
+                        going.push((index, look));
+                    }
+                    None => ended.push((index, look)),
+                }
+            }
+            found.extend(self.step_all(ended, failures, Self::end_look)?);
+            self.report_warmed_up()?;
+            looks = self.step_all(going, failures, |session, index, mut look| {
+                let subscription = &session.subscriptions[index];
+                subscription.continue_look(&mut look, session.jetstream, session.settings)?;
+                Ok(look)
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Takes a step of [`set_up`](Self::set_up) for these subjects. Returns those for which it did not fail.
+    fn step_all<T, U>(
+        &mut self,
+        subjects: Vec<(usize, T)>,
+        failures: &mut Vec<(usize, NatsError)>,
+        step: impl Fn(&mut Self, usize, T) -> Result<U, Stop>,
+    ) -> Result<Vec<(usize, U)>, Stop> {
+        let mut next = Vec::with_capacity(subjects.len());
+        for (index, one) in subjects {
+            let outcome = step(self, index, one);
+            if outcome.is_err() {
+                self.subscriptions[index].stop_reading(self.jetstream);
+            }
+            let outcome = outcome.map(|one| next.push((index, one)));
+            self.note_attempt(index, outcome, failures)?;
+        }
+        Ok(next)
+    }
+
+    /// Sends the requests of the next step of a subject.
+    fn ask_ahead(&mut self, requests: Vec<ApiRequest>) {
+        for request in requests {
+            self.jetstream.ask_ahead(request);
+        }
+    }
+
+    /// Hands over what the look at a subject has found.
+    fn end_look(&mut self, index: usize, look: Look) -> Result<Found, Stop> {
+        let subscription = &mut self.subscriptions[index];
+        let (jetstream, relay) = (&mut *self.jetstream, &*self.relay);
+        subscription.end_look(look, jetstream, self.settings, relay)
+    }
+
+    /// Attaches subjects to consumers for what was found.
+    fn attach_all(
+        &mut self,
+        mut found: Vec<(usize, Found)>,
+        failures: &mut Vec<(usize, NatsError)>,
+    ) -> Result<(), Stop> {
+        // The shortest backlogs first: the answers about a subject come after the backlogs that are on their way.
+        found.sort_by_key(|(index, one)| self.subscriptions[*index].distance(one));
+        if !self.settings.ephemeral {
+            let streams = found
+                .iter()
+                .filter(|(_, one)| !matches!(one, Found::NoStream));
+            for (index, _) in streams {
+                let target = &self.subscriptions[*index].target;
+                self.ask_ahead(vec![ApiRequest::consumer(&target.stream, &target.durable)]);
+            }
+        }
+        self.step_all(found, failures, Self::attach_to).map(drop)
     }
 
     /// Notes the outcome of a part of [`set_up`](Self::set_up) for a subject. An error that concerns only this subject goes
@@ -98,8 +222,7 @@ impl ConsumersSession<'_> {
         }
     }
 
-    /// Looks at the stream of a subject, and warms the cache if due; `None`: the subject is left out. After an error the
-    /// subject has no consumer.
+    /// Looks at the stream of a subject; `None`: the subject is left out. After an error the subject has no consumer.
     fn look(&mut self, index: usize) -> Result<Option<Found>, Stop> {
         if self.check_presence(index)?.is_left_out() {
             return Ok(None);
@@ -111,6 +234,15 @@ impl ConsumersSession<'_> {
             subscription.stop_reading(self.jetstream);
         }
         found.map(Some)
+    }
+
+    /// Finds or makes the stream of a subject.
+    fn find_stream(&mut self, index: usize) -> Result<Stream, Stop> {
+        if self.check_presence(index)?.is_left_out() {
+            return Ok(Stream::LeftOut);
+        }
+        let found = self.subscriptions[index].find_stream(self.jetstream)?;
+        Ok(found.map_or(Stream::None, Stream::Found))
     }
 
     /// Attaches a subject to a consumer for what was found. After an error the subject has no consumer.
@@ -187,7 +319,7 @@ impl ConsumersSession<'_> {
             Err(stop) => return Err(stop),
         }
         self.watch();
-        self.relay_gaps()
+        Ok(())
     }
 
     /// Stops reading a subject: gives its consumer up, which is deleted if it is not durable, and shows the subject as away
@@ -316,7 +448,7 @@ impl ConsumersSession<'_> {
             Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
         }
         self.watch();
-        self.relay_gaps()
+        Ok(())
     }
 
     /// Decides whether a subject is read. Asks the server, unless the subject is wanted already; the answer is about all

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::api::{ANSWER_TIMEOUT, ApiError, HASTY_TIMEOUT, JetStream, answer_of};
+use super::api::{ANSWER_TIMEOUT, ApiError, ApiRequest, HASTY_TIMEOUT, JetStream, answer_of};
 use super::connection::{Connection, Patience};
 use super::consumer::Consumer;
 use super::endpoint::Endpoint;
@@ -30,6 +30,13 @@ const LAST_READS_MAX: usize = 1_024;
 /// The number of the subscription to the answers; those to the deliveries of consumers have the next numbers.
 const ANSWERS_SID: u64 = 1;
 
+/// A request that was sent before anybody waits for its answer.
+struct AskedAhead {
+    request: ApiRequest,
+    number: u64,
+    asked: Instant,
+}
+
 /// A connection to a server.
 pub(super) struct JetStreamConnection {
     pub(super) connection: Connection,
@@ -41,6 +48,8 @@ pub(super) struct JetStreamConnection {
     /// The beginning of the subjects for answers, which nobody else can guess.
     inbox: String,
     last_request: u64,
+    /// The requests of [`Self::ask_ahead`] that nobody has waited for yet.
+    asked_ahead: Vec<AskedAhead>,
     last_sid: u64,
     /// How long an answer to [`JetStream::request`] may take.
     pub(super) answer_timeout: Duration,
@@ -79,6 +88,7 @@ impl JetStreamConnection {
             refusals: Refusals::default(),
             inbox,
             last_request: 0,
+            asked_ahead: Vec::new(),
             last_sid: ANSWERS_SID,
             answer_timeout: ANSWER_TIMEOUT,
             set_aside: VecDeque::new(),
@@ -108,6 +118,53 @@ impl JetStreamConnection {
         let reply = format!("{}.{}", self.inbox, self.last_request);
         protocol::publish(self.connection.out(), subject, &reply, body);
         self.last_request
+    }
+
+    /// Sends a request now whose answer [`JetStream::request`] will be asked for later, and returns its number. The
+    /// answers to many such requests take one round trip, and their silence one timeout.
+    pub(super) fn ask_ahead(&mut self, request: ApiRequest) -> u64 {
+        let number = self.send_request(&request.subject, request.body.as_bytes());
+        let asked = Instant::now();
+        self.asked_ahead.push(AskedAhead {
+            request,
+            number,
+            asked,
+        });
+        number
+    }
+
+    /// Waits until the requests of [`Self::ask_ahead`] are answered or refused, at most for `timeout` without a byte.
+    pub(super) fn wait_for_answers(&mut self, timeout: Duration) -> Result<(), NatsError> {
+        let is_waiting = |this: &Self| {
+            let mut asked = this.asked_ahead.iter();
+            asked.any(|ahead| !this.is_answered(ahead))
+        };
+        let until = Instant::now() + timeout;
+        while is_waiting(self) && self.set_next_read_aside(until)? {}
+        Ok(())
+    }
+
+    /// Whether nobody has answered this request of [`Self::ask_ahead`] yet.
+    pub(super) fn awaits(&self, number: u64) -> bool {
+        let mut asked = self.asked_ahead.iter();
+        asked.any(|ahead| ahead.number == number && !self.is_answered(ahead))
+    }
+
+    /// Whether the answer to a request, or its refusal, is here.
+    fn is_answered(&self, ahead: &AskedAhead) -> bool {
+        let is_answer = |it: &Delivery| Self::is_answer(it) && it.request() == Some(ahead.number);
+        self.set_aside.iter().any(is_answer) || self.refused(&ahead.request.subject).is_some()
+    }
+
+    /// Forgets the requests of [`Self::ask_ahead`] whose answers nobody has asked for.
+    pub(super) fn forget_asked_ahead(&mut self) {
+        self.asked_ahead.clear();
+    }
+
+    /// As [`Self::ask`], for a request that may have been refused before and be permitted by now.
+    fn send_request(&mut self, subject: &str, body: &[u8]) -> u64 {
+        self.refusals.forget(&Refusal::Request(subject.to_owned()));
+        self.ask(subject, body)
     }
 
     /// Whether the message is an answer to a request.
@@ -328,12 +385,26 @@ impl JetStreamConnection {
 }
 
 impl JetStream for JetStreamConnection {
-    /// Messages that come meanwhile are set aside.
+    /// Messages that come meanwhile are set aside. A request of [`Self::ask_ahead`] is not sent again.
     fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        // The request may be permitted by now.
-        self.refusals.forget(&Refusal::Request(subject.to_owned()));
-        let (number, begun) = (self.ask(subject, body), Instant::now());
+        let is_same = |ahead: &AskedAhead| {
+            ahead.request.subject == subject && ahead.request.body.as_bytes() == body
+        };
+        let (number, begun) = match self.asked_ahead.iter().position(is_same) {
+            Some(at) => {
+                let ahead = self.asked_ahead.remove(at);
+                (ahead.number, ahead.asked)
+            }
+            None => (self.send_request(subject, body), Instant::now()),
+        };
+        let is_answer = |it: &Delivery| Self::is_answer(it) && it.request() == Some(number);
         loop {
+            if let Some(answer) = self.take_aside(is_answer) {
+                return answer_of(answer);
+            }
+            if let Some(refused) = self.refused(subject) {
+                return Err(refused);
+            }
             // On a slow line, the answer comes after the message that is arriving.
             let since = match self.connection.sid_of_partial() {
                 Some(_) => self.connection.arrivals.any_at,
@@ -343,14 +414,8 @@ impl JetStream for JetStreamConnection {
             let has_read = self
                 .set_next_read_aside(until)
                 .map_err(|_| ApiError::Lost)?;
-            let is_answer = |it: &Delivery| Self::is_answer(it) && it.request() == Some(number);
-            if let Some(answer) = self.take_aside(is_answer) {
-                return answer_of(answer);
-            }
-            if let Some(refused) = self.refused(subject) {
-                return Err(refused);
-            }
-            if !has_read || Instant::now() >= until {
+            let is_over = !has_read || Instant::now() >= until;
+            if is_over && !self.set_aside.iter().any(is_answer) {
                 return Err(ApiError::NoAnswer(self.answer_timeout));
             }
         }

@@ -98,7 +98,6 @@ impl<'a> ConsumersSession<'a> {
     }
 
     fn relay_all(&mut self) -> Result<Infallible, Stop> {
-        self.relay_gaps()?;
         self.report_caught_up()?;
         loop {
             self.turn()?;
@@ -276,14 +275,6 @@ impl<'a> ConsumersSession<'a> {
             if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
                 subscription.relay(message, self.jetstream, self.relay)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Relays the few messages of each subscription since the last connection.
-    pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
-        for subscription in self.subscriptions.iter_mut() {
-            subscription.relay_gap(self.relay)?;
         }
         Ok(())
     }

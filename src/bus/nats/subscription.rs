@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, ConsumerState, Fetched, JetStream, request_failed};
+use super::api::{ApiError, ApiRequest, ConsumerState, Fetched, JetStream, request_failed};
 use super::consumers::{
     Attached, Durable, DurableState, DurableTarget, Joined, NotUsed, find_durable,
 };
@@ -63,6 +63,55 @@ pub(super) enum Unseen {
     Many,
 }
 
+/// A look at the stream of a subject, before it has ended: which messages of the subject were missed is read one by one.
+pub(super) struct Look {
+    head: StreamHead,
+    /// The last message of the subject; `None`: it has none.
+    last: Option<Fetched>,
+    /// The newest message that was handed over before; `None`: none was.
+    reached: Option<u64>,
+    /// The messages between these two that were read so far.
+    missed: Vec<Fetched>,
+    /// There are no others.
+    is_read: bool,
+}
+
+impl Look {
+    fn last_sequence(&self) -> Option<u64> {
+        self.last.as_ref().map(|last| last.sequence)
+    }
+
+    fn newest(&self) -> Option<Reached> {
+        let last = self.last.as_ref()?;
+        Some(Reached {
+            sequence: last.sequence,
+            stored_unix_ns: last.stored_unix_ns,
+        })
+    }
+
+    /// How many messages were missed, as far as is known by now.
+    fn unseen(&self, settings: &NatsSettings) -> Unseen {
+        let missed = self.missed.len() as u64 + 1;
+        match (self.reached, self.last_sequence()) {
+            (None, _) => Unseen::Unknown,
+            (Some(reached), last) if last <= Some(reached) => Unseen::None,
+            _ if missed <= settings.backlog_quiet_min => Unseen::Few,
+            _ => Unseen::Many,
+        }
+    }
+
+    /// The first sequence number that the next message that was missed can have; `None` if it is known which messages
+    /// were missed, or that they are more than a few: each message is a request.
+    fn reads_on_from(&self, settings: &NatsSettings) -> Option<u64> {
+        if self.is_read || self.unseen(settings) != Unseen::Few {
+            return None;
+        }
+        let before = self.missed.last().map(|missed| missed.sequence);
+        let from = before.max(self.reached)? + 1;
+        (Some(from) < self.last_sequence()).then_some(from)
+    }
+}
+
 /// A relayed subject, over all connections.
 pub(super) struct Subscription {
     pub(super) spec: SubscriptionSpec,
@@ -82,8 +131,6 @@ pub(super) struct Subscription {
     refused: Option<String>,
     /// To subscribe to the deliver subject. They have pauses, because each refusal is an error in the log of the server.
     durable_attempts: Attempts<NatsError>,
-    /// The few messages since the last connection, to be relayed before anything else.
-    gap: Vec<Fetched>,
     /// Messages up to this stream sequence are backlog; `None`: no backlog is left.
     quiet_until: Option<u64>,
     /// A message was handed over quietly: the loop is to be told when no backlog is left ([`BusEvent::CaughtUp`]).
@@ -140,7 +187,6 @@ impl Subscription {
             attached: None,
             awaits_durable: false,
             refused: None,
-            gap: Vec::new(),
             quiet_until: None,
             owes_caught_up: false,
             owes_warmed_up: false,
@@ -199,7 +245,6 @@ impl Subscription {
 
     /// Stops reading: gives the consumer up, and forgets what was to come from it.
     pub(super) fn stop_reading(&mut self, jetstream: &mut JetStreamConnection) {
-        self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
         self.replace_consumer(None, jetstream);
@@ -217,10 +262,9 @@ impl Subscription {
         }
     }
 
-    /// Finds or makes the stream, and reads the newest messages of the subject: the few that were missed into `gap`, and
-    /// of more only the last, which is handed over at once (warm-up). That needs no consumer: this user may not be
-    /// permitted to make one, the stream may have no room for another one, and once a consumer delivers, each answer
-    /// comes after its backlog.
+    /// Finds or makes the stream, and hands over the newest messages of the subject: the few that were missed, and of more
+    /// only the last (warm-up). That needs no consumer: this user may not be permitted to make one, the stream may have no
+    /// room for another one, and once a consumer delivers, each answer comes after its backlog.
     pub(super) fn look(
         &mut self,
         jetstream: &mut JetStreamConnection,
@@ -230,22 +274,108 @@ impl Subscription {
         let Some(head) = self.find_stream(jetstream)? else {
             return Ok(Found::NoStream);
         };
+        let mut look = self.begin_look(head, jetstream)?;
+        while look.reads_on_from(settings).is_some() {
+            self.continue_look(&mut look, jetstream, settings)?;
+        }
+        self.end_look(look, jetstream, settings, relay)
+    }
+
+    /// The requests with which [`Self::find_stream`] begins.
+    pub(super) fn stream_requests(&self) -> Vec<ApiRequest> {
+        let stream = &self.target.stream;
+        let which = || ApiRequest::stream_holding(&self.spec.subject);
+        let which = self.spec.stream.is_none().then(which);
+        let info = (!stream.is_empty()).then(|| ApiRequest::stream_info(stream));
+        which.into_iter().chain(info).collect()
+    }
+
+    /// The requests of [`Self::begin_look`]. They are sent after the stream has answered: its state must not be newer than
+    /// the last message.
+    pub(super) fn newest_requests(&self) -> Vec<ApiRequest> {
+        let stream = &self.target.stream;
+        let handed = self.cursor.newest();
+        let handed = handed.filter(|handed| handed.stored_unix_ns.is_some());
+        let handed = handed.map(|handed| ApiRequest::message_at(stream, handed.sequence));
+        let last = ApiRequest::last(stream, &self.spec.subject);
+        [last].into_iter().chain(handed).collect()
+    }
+
+    /// Reads the last message of the subject.
+    pub(super) fn begin_look(
+        &mut self,
+        head: StreamHead,
+        jetstream: &mut JetStreamConnection,
+    ) -> Result<Look, NatsError> {
         let last = jetstream.last_message(&self.target)?;
         self.observe(head, last.as_ref(), jetstream)?;
-        let newest = last.as_ref().map(|last| Reached {
-            sequence: last.sequence,
-            stored_unix_ns: last.stored_unix_ns,
-        });
-        let unseen = self.find_unseen(jetstream, last.as_ref(), settings.backlog_quiet_min)?;
-        match (unseen, last) {
+        Ok(Look {
+            head,
+            last,
+            reached: self.cursor.sequence(),
+            missed: Vec::new(),
+            is_read: false,
+        })
+    }
+
+    /// The request of [`Self::continue_look`]; `None` if the look can end.
+    pub(super) fn missed_request(
+        &self,
+        look: &Look,
+        settings: &NatsSettings,
+    ) -> Option<ApiRequest> {
+        let from = look.reads_on_from(settings)?;
+        let (stream, subject) = (&self.target.stream, &self.spec.subject);
+        Some(ApiRequest::first_from(stream, subject, from))
+    }
+
+    /// Reads the next of the messages that were missed.
+    pub(super) fn continue_look(
+        &self,
+        look: &mut Look,
+        jetstream: &mut JetStreamConnection,
+        settings: &NatsSettings,
+    ) -> Result<(), NatsError> {
+        let Some(from) = look.reads_on_from(settings) else {
+            return Ok(());
+        };
+        let (stream, subject) = (&self.target.stream, &self.spec.subject);
+        let failed = |error| request_failed(format!("give a message of {subject}"), error);
+        let found = jetstream
+            .first_from(stream, subject, from)
+            .map_err(failed)?;
+        match found.filter(|found| Some(found.sequence) < look.last_sequence()) {
+            Some(missed) => look.missed.push(missed),
+            None => look.is_read = true,
+        }
+        Ok(())
+    }
+
+    /// Hands over what was found. Of the few messages that were missed, a consumer delivers some again, and gets its
+    /// acknowledgements then.
+    pub(super) fn end_look(
+        &mut self,
+        look: Look,
+        jetstream: &mut JetStreamConnection,
+        settings: &NatsSettings,
+        relay: &Relay<NatsError>,
+    ) -> Result<Found, Stop> {
+        let (unseen, newest) = (look.unseen(settings), look.newest());
+        match (unseen, look.last) {
             (Unseen::None, _) | (_, None) => {}
-            (Unseen::Few, Some(last)) => self.gap.push(last),
+            (Unseen::Few, Some(last)) => {
+                // What was backlog of the consumer before is among them.
+                self.quiet_until = None;
+                for message in look.missed.into_iter().chain([last]) {
+                    self.hand_over_next(message, relay)?;
+                }
+            }
             (Unseen::Unknown | Unseen::Many, Some(last)) => {
                 self.warm(last, jetstream, &settings.look_back, relay)?;
             }
         }
         Ok(Found::Stream {
-            head,
+            head: look.head,
             newest,
             unseen,
         })
@@ -309,7 +439,7 @@ impl Subscription {
 
     /// Looks for the stream that has the subject, or makes it if it is one of weirgate's own. Returns `None` if no
     /// stream has the subject; otherwise `target` has the name of the stream from here on.
-    fn find_stream(
+    pub(super) fn find_stream(
         &mut self,
         jetstream: &mut JetStreamConnection,
     ) -> Result<Option<StreamHead>, NatsError> {
@@ -542,41 +672,6 @@ impl Subscription {
         Ok(stored.is_some_and(|stored| stored > active.saturating_add(CLOCKS_DIFFER_NS)))
     }
 
-    /// Finds out how many messages of the subject up to the `last` this process has not handed over. If there are at most
-    /// `few`, also fetches all but the last into `gap`. No more are counted: each message is a request.
-    fn find_unseen(
-        &mut self,
-        jetstream: &mut JetStreamConnection,
-        last: Option<&Fetched>,
-        few: u64,
-    ) -> Result<Unseen, NatsError> {
-        self.gap.clear();
-        let Some(reached) = self.cursor.sequence() else {
-            return Ok(Unseen::Unknown);
-        };
-        let Some(last) = last.filter(|last| last.sequence > reached) else {
-            return Ok(Unseen::None);
-        };
-        let (mut next, mut unseen) = (reached + 1, 1);
-        while next < last.sequence && unseen <= few {
-            let (stream, subject) = (&self.target.stream, &self.spec.subject);
-            let failed = |error| request_failed(format!("give a message of {subject}"), error);
-            let found = jetstream
-                .first_from(stream, subject, next)
-                .map_err(failed)?;
-            let Some(found) = found.filter(|found| found.sequence < last.sequence) else {
-                break;
-            };
-            (next, unseen) = (found.sequence + 1, unseen + 1);
-            self.gap.push(found);
-        }
-        if unseen <= few {
-            return Ok(Unseen::Few);
-        }
-        self.gap.clear();
-        Ok(Unseen::Many)
-    }
-
     /// Hands over the newest message. If the newest is bad, the last good message goes first.
     fn warm(
         &mut self,
@@ -653,17 +748,6 @@ impl Subscription {
         let owe = |attached: &mut Attached| attached.acks.owe(reply, now);
         if self.attached.as_mut().is_some_and(owe) {
             self.send_acks(jetstream);
-        }
-        Ok(())
-    }
-
-    /// Hands over the few messages since the last connection. Their consumer delivers them too, and gets its
-    /// acknowledgements then.
-    pub(super) fn relay_gap(&mut self, relay: &Relay<NatsError>) -> Result<(), Stop> {
-        for message in std::mem::take(&mut self.gap) {
-            if self.cursor.sequence() < Some(message.sequence) {
-                self.hand_over_next(message, relay)?;
-            }
         }
         Ok(())
     }
