@@ -58,7 +58,7 @@ pub(super) enum WatchdogAnswer {
     Paused(String),
     /// The stream of the consumer of this name lacks messages that were handed over: it went back in time.
     WentBack(String),
-    /// The durable consumer is free, or missing.
+    /// The durable consumer is free (it is suitable, and no client listens), or missing.
     Free,
     /// Whether the stream of a waiting subject exists.
     StreamExists(bool),

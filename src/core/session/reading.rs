@@ -178,7 +178,8 @@ impl Session {
     }
 
     /// Removes a reason against reading. Returns true if it was the last one. The awaited pong may be behind input that
-    /// was not read, so its deadline moves by the time of the pause.
+    /// was not read, so its deadline moves by the time of the pause, but at most to a whole timeout from now: the ping
+    /// may have left during the pause.
     pub(crate) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
         let paused_us = self.cold.reading.resume(why, now);
         if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)

@@ -391,6 +391,8 @@ pub(super) fn render(copy: &CopyFor<'_>, alive: &FrameBytes) -> Arc<Frame> {
         .common(message.is_common())
         .of_feed(message.is_of_feed);
     if let Some(ConflationKey(key)) = message.key {
+        // With the kind: a topic has frames of both kinds, and while the loop is behind, it holds one state for each
+        // topic and key (`core/overload.rs`).
         let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
         frame = frame.key(ConflationKey(key));
     }
@@ -454,6 +456,7 @@ const NULL: &[u8] = b"null";
 fn text_of(message: &Message) -> Option<Part> {
     match message.content {
         _ if message.payload().is_empty() => None,
+        // The feed has found that it is JSON.
         Content::Text => Some(Part::Payload),
         Content::Binary => {
             message.text_with(|payload| raw_text(payload, raw_text_bytes(payload)));

@@ -15,10 +15,10 @@ const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The messages of the caller, the state of the connection, and the rules between gateways.
 ///
-/// All names are needed. Messages that the loop does not take in time are dropped and reported as [`BusEvent::Gap`]: a
-/// source that waits would make the server cut the connection. The caller publishes on its own subjects at least once a
-/// second, and a connection without a message for three seconds is left. Messages that wait for a lost connection are
-/// dropped.
+/// All requested names are needed: if the server refuses one, the connection ends. Messages that the loop does not take in
+/// time are dropped and reported as [`BusEvent::Gap`]: a source that waits would make the server cut the connection. The
+/// caller publishes at least once a second on a subject that it also subscribes to, so its own messages come back: a
+/// connection without a message for three seconds is left. Messages that wait for a lost connection are dropped.
 pub(super) struct Publishing {
     outbox: Outbox,
     /// The largest message, bytes; the server has to take messages of this size.

@@ -171,8 +171,9 @@ impl QuestionReading {
         }
     }
 
-    /// Up to which entry an answer has to come, if the source has come so far: without an entry between, a client would go
-    /// on behind it. The entry after which it reads is there, too.
+    /// The entry that an answer has to reach before the question may end, if the source has read up to `progress`: clients
+    /// get only later entries from the source. It is never before the last entry that was read, with which each answer
+    /// begins. `None`: any answer may end the question.
     fn needed(&self, progress: Progress) -> Option<StoredId> {
         let reached = match self.behind {
             // What the source reads meanwhile is no part of the question. If the source goes back, it is another stream.
