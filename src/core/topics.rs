@@ -230,7 +230,8 @@ impl Topics {
         Some((count, self.remove(session.slot, at)))
     }
 
-    /// Leaves the topic that was joined last. Returns false if the client is a member of no topic.
+    /// Leaves one of the client's topics: the last of its list, which costs least to remove. Returns false if the client is a
+    /// member of no topic; its list then holds no memory any more.
     pub(super) fn leave_last(&mut self, slot: u32) -> bool {
         let Some(joined) = self.joined.get_mut(slot as usize) else {
             return false;
