@@ -2,7 +2,7 @@
 //! published, whatever its window holds. Wrong bookkeeping shows as wrong numbers in good JSON, so
 //! each client here has an inflater of its own for good, and is compared text by text.
 //!
-//! `WINDOW_SEEDS=n` runs the seeds from 0 up to n (by default 60), `WINDOW_SEED=n` one seed.
+//! `WINDOW_SEEDS=n` runs the seeds from 0 up to n (by default 30), `WINDOW_SEED=n` one seed.
 
 #![allow(
     clippy::disallowed_methods,
@@ -348,7 +348,7 @@ fn number_from_env(name: &str) -> Option<u64> {
 #[test]
 fn every_inflated_text_is_one_that_was_published() {
     let only = number_from_env("WINDOW_SEED");
-    let seeds = number_from_env("WINDOW_SEEDS").unwrap_or(60);
+    let seeds = number_from_env("WINDOW_SEEDS").unwrap_or(30);
     let (mut chained, mut alone, mut stored, mut conflated) = (0, 0, 0, 0);
     for seed in only.map_or(0..seeds, |seed| seed..seed + 1) {
         let outcome = std::panic::catch_unwind(|| {
