@@ -11,6 +11,7 @@ export class Channels extends Subscriber {
   #as;
   #isRenewable;
   #endsAt;
+  // What ends the wait until a new token is asked for, or the wait for it.
   #renewal;
   brings = {};
 
@@ -66,12 +67,13 @@ export class Channels extends Subscriber {
   /** A new token at a random time, because many clients may have connected at once. */
   #plan(endsAt) {
     const left = (this.#endsAt = endsAt) - this.now, wait = Math.min(left * (0.6 + 0.2 * this.driver.random()), left - 5_000, 1e9);
-    this.driver.cancel(this.#renewal);
-    this.#renewal = left > 0 && this.driver.after(Math.max(1_000, wait), () => this.#renew());
+    this.#renewal?.();
+    const alarm = left > 0 && this.driver.after(Math.max(1_000, wait), () => this.#renew());
+    this.#renewal = () => this.driver.cancel(alarm);
   }
 
   #renew() {
-    const mine = (this.#renewal = this.driver.after(this.options.requestMs, () => failed(new Error("no new token in time"))));
+    const mine = (this.#renewal = this.within(this.options.requestMs, () => failed(new Error("no new token in time"))));
     const failed = (error) => {
       // Lost, or too late.
       if (mine !== this.#renewal) return;

@@ -2,6 +2,8 @@
 //
 // event-stream.d.ts describes each export.
 
+import { within } from "./wait.js";
+
 /** Longest wait for a WebSocket to open; a stream gets twice as long. */
 const WEBSOCKET_MS = 4_000;
 /** Failures before a stream is tried, if a WebSocket was open before: an outage is more likely than a bad network. */
@@ -14,6 +16,9 @@ const BROKEN_MAX = 2;
 /** A client that gives up after such a silence, with or without a request in it, has found the WebSocket dead. */
 const UNANSWERED_MS = 2_500;
 const SILENT_MS = 25_000;
+/** Between two looks at the clock, and a time between two looks after which the event loop was blocked, or the machine slept. */
+const LOOK_MS = 1_000;
+const ASLEEP_MS = 3_000;
 /** A WebSocket is tried again. */
 const BACK_MS = 3_600_000;
 /** Between two reopenings: time for the responses to sent messages. */
@@ -29,6 +34,8 @@ const ANSWERS = ["success", "subscribed", "unsubscribed", "pong", "response", "e
 const origins = new Map();
 
 const now = () => globalThis.performance?.now() ?? Date.now();
+
+const clock = { now, after: (ms, call) => setTimeout(call, ms), cancel: (alarm) => clearTimeout(alarm) };
 
 const soon = (call) => Promise.resolve().then(call);
 
@@ -254,11 +261,24 @@ export class EventStream extends Shape {
   }
 }
 
+/** Notices whether the event loop was blocked, or the machine slept: a WebSocket without answers breaks in any network. */
+function watch() {
+  let lookedAt = Date.now(), isAway = false;
+  const wasAway = () => {
+    isAway ||= Date.now() - lookedAt > ASLEEP_MS;
+    lookedAt = Date.now();
+    return isAway;
+  };
+  const timer = setInterval(wasAway, LOOK_MS);
+  return { wasAway, end: () => clearInterval(timer) };
+}
+
 export function withFallback(WebSocket = globalThis.WebSocket) {
   return class extends Shape {
     #socket;
     #isClosed = false;
-    #timer;
+    #endWait;
+    #watch;
     #heardAt;
     #sentAt = -Infinity;
     #judge;
@@ -272,8 +292,9 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
       const isStream = !WebSocket || known.broken >= BROKEN_MAX || known.failed >= (known.stood ? FAILURES_MAX : 1);
       const socket = (this.#socket = new (isStream ? EventStream : WebSocket)(url, protocols));
       socket.binaryType = this.binaryType;
+      this.#watch = isStream ? undefined : watch();
       const end = (event) => {
-        clearTimeout(this.#timer);
+        this.#stop();
         socket.onopen = socket.onclose = socket.onmessage = null;
         // The package ws throws errors without a listener.
         socket.onerror = () => {};
@@ -283,17 +304,17 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
         this.onclose?.({ code: code ?? 1006, reason: reason || message || "" });
       };
       const failed = (event) => {
-        if (!this.#isClosed) known.failed = isStream ? 0 : known.failed + 1;
+        if (!this.#isClosed && !this.#watch?.wasAway()) known.failed = isStream ? 0 : known.failed + 1;
         if (isStream) {
           known.broken = 0;
           known.waitMs *= 4;
         }
         end(event);
       };
-      this.#timer = setTimeout(failed, WEBSOCKET_MS * (isStream ? 2 : 1), { message: "not open in time" });
+      this.#endWait = within(WEBSOCKET_MS * (isStream ? 2 : 1), () => failed({ message: "not open in time" }), clock);
       socket.onerror = socket.onclose = failed;
       socket.onopen = (event) => {
-        clearTimeout(this.#timer);
+        this.#endWait();
         const openedAt = (this.#heardAt = now());
         // A stream that opened first after an outage: next time a WebSocket is tried once.
         known.failed = isStream && !known.stood ? 1 : 0;
@@ -302,19 +323,20 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
         else {
           this.#judge = (isBroken) => {
             if (this.#heardAt - openedAt >= STANDS_MS) known.broken = 0;
-            else if (isBroken) known.broken += this.#heardAt > openedAt ? 1 : BROKEN_MAX;
+            else if (isBroken && !this.#watch.wasAway()) known.broken += this.#heardAt > openedAt ? 1 : BROKEN_MAX;
           };
-          this.#timer = setTimeout(() => this.#judge(true) || end({ message: "silent" }), known.waitMs);
+          this.#endWait = within(known.waitMs, () => this.#judge(true) || end({ message: "silent" }), clock);
         }
         this.protocol = socket.protocol;
         socket.onerror = (one) => this.onerror?.(one);
         socket.onmessage = (one) => {
-          clearTimeout(this.#timer);
+          this.#endWait();
           this.#heardAt = now();
+          if (this.#heardAt - openedAt >= STANDS_MS) this.#watch?.end();
           this.onmessage?.(one);
         };
         socket.onclose = (one) => {
-          clearTimeout(this.#timer);
+          this.#stop();
           // 1011: the gateway hears no pong.
           if (!this.#isClosed) this.#judge?.(one.code === 1006 || one.code === 1011);
           this.onclose?.(one);
@@ -336,13 +358,18 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
       this.#socket.send(data);
     }
 
+    #stop() {
+      this.#endWait();
+      this.#watch?.end();
+    }
+
     /** Perhaps because nothing comes any more. */
     close(code, reason) {
       if (this.readyState < 2) {
         const ms = now() - this.#heardAt;
         this.#judge?.(ms >= (this.#sentAt > this.#heardAt ? UNANSWERED_MS : SILENT_MS));
       }
-      if (this.#heardAt) clearTimeout(this.#timer);
+      if (this.#heardAt) this.#stop();
       this.#isClosed = true;
       this.#socket.close(code, reason);
     }

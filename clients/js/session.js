@@ -49,7 +49,7 @@ export class Session extends Connection {
       if (this.status === "closed") throw this.end ?? new RequestError("closed");
       const id = String((this.#made += 1)), message = make(id), text = JSON.stringify(message);
       const settle = (how) => (value) => {
-        this.driver.cancel(alarm);
+        endWait?.();
         signal?.removeEventListener("abort", aborted);
         this.#pending = this.#pending.filter((other) => other !== request);
         how(value);
@@ -62,7 +62,7 @@ export class Session extends Connection {
         request.isSafe = false;
         this.input("run", request.isSent ? reject : request.reject, abortion());
       };
-      const alarm = !isPatient && this.driver.after(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
+      const endWait = isPatient ? undefined : this.within(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
       signal?.addEventListener("abort", aborted);
       this.#pending.push(request);
       this.#flush();

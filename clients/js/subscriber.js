@@ -25,7 +25,7 @@ class Subscription {
   #entries;
   #handler;
   #settle;
-  #alarm;
+  #endWait;
   #isLeft = false;
   // Whether the program hears the refusal from the promise.
   #isAwaited = false;
@@ -43,7 +43,7 @@ class Subscription {
     }
     // A program may ignore the answer: no unhandled rejection then.
     this.#answer.catch(() => {});
-    this.#alarm = client.driver.after(client.options.requestMs, () => this.#end("reject", new RequestError("timeout", "no answer")));
+    this.#endWait = client.within(client.options.requestMs, () => this.#end("reject", new RequestError("timeout", "no answer")));
   }
 
   get granted() {
@@ -112,7 +112,7 @@ class Subscription {
     else if (this.#settle && this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) {
       this.#end("resolve", { granted: this.granted, refused: this.refused });
     } else return;
-    this.#client.driver.cancel(this.#alarm);
+    this.#endWait();
     // Who iterates looks again.
     this.#client.put("attempt", () => this.#client.dispatchEvent({ type: this }));
   }

@@ -1,5 +1,12 @@
 // Options, events, fields and methods: in the .d.ts of each module.
 
+import { within } from "./wait.js";
+
+/** A timer so late: the machine slept, or a long task blocked the event loop. */
+const ASLEEP_MS = 5_000;
+/** Until the socket's events of such a time have come. */
+const CATCH_UP_MS = 500;
+
 /** A program may throw what has no text. */
 const textOf = (given) => {
   try {
@@ -30,7 +37,7 @@ export class Connection {
   #listeners = [];
   #outputs = [];
   #isBusy = false;
-  // The connection or the attempt: when it started and opened, when a message came, by when another has to come.
+  // The connection or the attempt: when it opened, when a message came, and what ends the wait for another.
   #link = null;
   #attempt = 0;
   // Of the newest attempt; then the refused token, and the close that refused it.
@@ -172,6 +179,9 @@ export class Connection {
   run(call, ...args) {
     return call(...args);
   }
+  within(ms, call) {
+    return within(ms, call, this.driver);
+  }
   put(...output) {
     return this.#outputs.push(output) > 0;
   }
@@ -195,7 +205,8 @@ export class Connection {
   /** With this address and token, and whether the connection takes new tokens. */
   connected(...as) {
     const { now, options, driver } = this, silenceMs = options.silenceMs * 2 ** this.#silences * (1 + driver.random());
-    Object.assign(this.#link, { openedAt: now, heardAt: now, silenceMs, answerBy: Infinity });
+    Object.assign(this.#link, { openedAt: now, heardAt: now, silenceMs });
+    this.#answered();
     if (this.#freshAt < 0) this.#freshAt = now;
     else this.reconnects += 1;
     this.opened(...as);
@@ -207,7 +218,7 @@ export class Connection {
     const { now } = this, link = this.#link, isTyped = this.kind !== "message", kept = link.isFirst && data === this.#last;
     // The first message is the kept state, perhaps the same as before.
     link.heardAt = now;
-    link.answerBy = Infinity;
+    this.#answered();
     link.isFirst = false;
     this.#last = data;
     if (!kept) {
@@ -255,32 +266,33 @@ export class Connection {
   }
 
   timer(lateMs) {
-    const { now } = this, link = this.#link;
+    const { now } = this, isLate = lateMs > ASLEEP_MS;
     if (now >= this.#dueAt) {
-      if (!link) return this.again();
-      if (now >= link.answerBy) return this.isOpen ? this.again("no sign of life") : this.closed(1006, "no answer to the handshake");
-      if (now >= this.#silentAt) {
+      if (!this.#link) return this.again();
+      if (now >= this.#silentAt && !isLate) {
         const probeMs = this.probe();
         if (!probeMs) {
           this.#silences = Math.min(this.#silences + 1, 4);
           return this.again("silent");
         }
-        link.answerBy = now + probeMs;
+        this.#await(probeMs);
       }
       this.refresh();
     }
-    // The machine was asleep. A clock change looks the same; the next message settles the doubt.
-    if (this.isOpen && lateMs > 5_000) this.check(true);
+    // A clock change looks the same; the next message settles the doubt.
+    if (this.isOpen && isLate) this.check(true, isLate);
   }
 
   /** The tab woke, the network came or went: wait for a sign of life, because a dead link says nothing. */
-  check(isOffline) {
-    const { now } = this, link = this.#link;
+  check(isOffline, isLate = this.now - this.#dueAt > ASLEEP_MS) {
     if (this.status === "waiting" && !isOffline) this.again();
     else if (this.isOpen) {
       const probeMs = this.probe(), waitMs = probeMs || this.options.staleMs;
-      if (!probeMs && waitMs > 0 && now - link.heardAt >= waitMs) this.again("silent");
-      else if (waitMs > 0) link.answerBy = Math.min(link.answerBy, now + waitMs);
+      const isSilent = !probeMs && this.now - this.#link.heardAt >= waitMs;
+      if (!(waitMs > 0)) return;
+      // What has come in such a time is not read yet.
+      if (isSilent && !isLate) this.again("silent");
+      else this.#await(isSilent ? CATCH_UP_MS : waitMs);
     }
   }
 
@@ -288,7 +300,8 @@ export class Connection {
   again(why) {
     if (why) this.lastClose = { code: 1006, reason: why, opened: true, attempt: this.#attempt };
     this.#forget();
-    this.#link = { answerBy: this.now + this.options.handshakeMs, isFirst: true };
+    this.#link = { isFirst: true };
+    this.#await(this.options.handshakeMs);
     this.end = undefined;
     this.put("dial", { refused: !!this.#refused });
     this.#become("connecting");
@@ -301,15 +314,29 @@ export class Connection {
     this.#become("closed");
   }
 
+  /** The answer to the handshake, or a sign of life. */
+  #await(ms) {
+    const over = () => (this.isOpen ? this.again("no sign of life") : this.closed(1006, "no answer to the handshake"));
+    this.#link.answered ??= this.within(ms, over);
+  }
+
+  #answered() {
+    this.#link.answered?.();
+    this.#link.answered = undefined;
+  }
+
   #forget(...how) {
-    if (this.#link) this.put("drop", ...how);
+    if (this.#link) {
+      this.#answered();
+      this.put("drop", ...how);
+    }
     this.#link = null;
   }
 
   get #dueAt() {
     const { status } = this;
     if (!this.#link) return status === "waiting" ? this.retryAt : Infinity;
-    return Math.min(this.#link.answerBy, this.#silentAt, status === "open" ? this.#staleAt : Infinity);
+    return Math.min(this.#silentAt, status === "open" ? this.#staleAt : Infinity);
   }
 
   get #staleAt() {
@@ -318,8 +345,8 @@ export class Connection {
   }
 
   get #silentAt() {
-    const { silenceMs, answerBy, heardAt } = this.#link;
-    return silenceMs > 0 && answerBy === Infinity ? heardAt + silenceMs : Infinity;
+    const { silenceMs, answered, heardAt } = this.#link;
+    return silenceMs > 0 && !answered ? heardAt + silenceMs : Infinity;
   }
 
   /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
@@ -369,7 +396,7 @@ export const connect = (url, options) => new Connection(url, options);
 function drive(client, url) {
   const { options } = client;
   // The newest attempt, with its socket.
-  let current, alarm, armedAt = Infinity;
+  let current, alarm, armedAt = Infinity, isStart = true;
 
   const look = ({ type }) => {
     if (type === "abort") client.close();
@@ -412,7 +439,8 @@ function drive(client, url) {
     random: Math.random,
     isReady: () => current?.socket?.readyState === 1,
     dial(about) {
-      const { token } = options, isStart = !alarm, mine = (current = {});
+      const { token } = options, isFirst = isStart, mine = (current = {});
+      isStart = false;
       // Tokens of older attempts are not used.
       const use = (parts) => mine === current && open(mine, ...parts);
       const failed = (error) => {
@@ -428,7 +456,10 @@ function drive(client, url) {
         else use(parts);
       } catch (error) {
         // An error at the start is for the caller.
-        if (isStart) throw error;
+        if (isFirst) {
+          client.close();
+          throw error;
+        }
         failed(error);
       }
       watch("addEventListener");

@@ -12,6 +12,7 @@ from .core import Gap, RequestError, Status, text_of
 from .outputs import Renew
 from .sessions import Request, is_pictured
 from .subscriptions import ALL, SubscriberCore
+from .waits import Wait
 
 # A new token: asked for so long before the end of the old one, and after waits of this range.
 _BEFORE_MS = 5_000.0
@@ -32,8 +33,9 @@ class ChannelsCore(SubscriberCore):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._address, self._token = "", cast("str | None", None)
-        # Of the token; then the time for a new token, and the longest wait for the token.
-        self._ends_at = self._renew_at = self._late_at = math.inf
+        # Of the token; then the time for a new token, and the wait for the token.
+        self._ends_at = self._renew_at = math.inf
+        self._token_wait: Wait | None = None
         self._is_asking = False
 
     def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
@@ -61,15 +63,16 @@ class ChannelsCore(SubscriberCore):
     def handle_timer(self, now: float) -> None:
         super().handle_timer(now)
         if now >= self._renew_at:
-            self._renew_at, self._late_at = math.inf, now + self.options.request_ms
+            self._renew_at, self._token_wait = math.inf, Wait(now, self.options.request_ms)
             self._is_asking = True
             self._outputs.append(Renew(True))
-        elif now >= self._late_at:
+        elif self._token_wait is not None and self._token_wait.is_over(now):
             self._failed_token(TimeoutError("no new token in time"))
 
     def poll_deadline(self) -> float | None:
         due_at = super().poll_deadline()
-        due_at = min(math.inf if due_at is None else due_at, self._renew_at, self._late_at)
+        late_at = self._token_wait.due_at if self._token_wait is not None else math.inf
+        due_at = min(math.inf if due_at is None else due_at, self._renew_at, late_at)
         return None if due_at == math.inf else due_at
 
     def handle_token(self, now: float, token: str | None) -> None:
@@ -80,11 +83,11 @@ class ChannelsCore(SubscriberCore):
         self._is_asking = False
         if not token or token == self._token:
             return self._plan_renewal(self._ends_at)
-        late_at = self._late_at
+        wait = self._token_wait
 
         def done(request: Request) -> None:
             # Otherwise too late, or on a connection that is lost.
-            if self._late_at == late_at and request.error is not None and request.error.code == "refused":
+            if self._token_wait is wait and request.error is not None and request.error.code == "refused":
                 self._plan_renewal(self._ends_at if _PASSING.match(str(request.error)) else math.nan)
 
         self.ask(now, lambda request_id: {"action": "authenticate", "token": token, "requestId": request_id},
@@ -113,7 +116,7 @@ class ChannelsCore(SubscriberCore):
 
     def _plan_renewal(self, ends_at: float) -> None:
         """Asks for a new token at a random time, because many clients may have connected at once."""
-        self._ends_at, self._late_at, self._renew_at = ends_at, math.inf, math.inf
+        self._ends_at, self._token_wait, self._renew_at = ends_at, None, math.inf
         left = ends_at - self.now
         if left > 0:
             wait = min(left * (0.6 + 0.2 * self.random()), left - _BEFORE_MS, _RENEWAL_MAX_MS)

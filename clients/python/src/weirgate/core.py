@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 from .outputs import Deliver, Dial, Drop, Emit, Output, Report, Send
 from .outputs import Renew as Renew
 from .strict_json import read_json
+from .waits import Wait
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
@@ -35,8 +36,10 @@ _FINAL = {1002, 1003, 1007, 1008, 1009, 1010}
 _SENDABLE = {*range(1000, 1004), *range(1007, 1015)}
 # A refused handshake with status 4xx is final, except for these.
 _PASSING = {408, 425, 429}
-# With a timer so late, or a wall clock so far off, the machine was asleep.
+# With a timer so late, or a wall clock so far off, the machine was asleep, or the event loop was blocked.
 _ASLEEP_MS = 5_000.0
+# Until what has come in such a time is read.
+_CATCH_UP_MS = 500.0
 _SILENCE_DOUBLINGS_MAX = 4
 
 
@@ -121,11 +124,11 @@ def text_of(given: object) -> str:
 class _Link:
     """The state of a connection, or of an attempt to connect."""
 
-    started_at: float
+    wait: Wait | None
+    """For the answer to the handshake, or a sign of life."""
     opened_at: float | None = None
     heard_at: float = 0.0
     silence_ms: float = 0.0
-    answer_by: float = math.inf
     is_first: bool = True
 
 
@@ -210,6 +213,7 @@ class Core:
         link = self._link
         assert link is not None and link.opened_at is None
         self.now = link.opened_at = link.heard_at = now
+        link.wait = None
         link.silence_ms = self.options.silence_ms * 2**self._silences * (1 + self.random())
         if self._ever_open:
             self.reconnects += 1
@@ -227,7 +231,7 @@ class Core:
         link = self._link
         assert link is not None
         self.now = link.heard_at = now
-        link.answer_by = math.inf
+        link.wait = None
         # A new client gets the kept state. If the state is the same as before, nothing new has come.
         kept = link.is_first and data == self._last
         link.is_first = False
@@ -289,7 +293,7 @@ class Core:
                 self._open()
                 return
         elif link is not None and link.opened_at is None:
-            if now >= self._due_at:
+            if link.wait is not None and link.wait.is_over(now):
                 self._give_up("no answer to the handshake")
                 return
         elif link is not None and self._is_over(link):
@@ -355,7 +359,7 @@ class Core:
         self._become("closed")
 
     def _open(self) -> None:
-        self._link = _Link(started_at=self.now)
+        self._link = _Link(Wait(self.now, self.options.handshake_ms))
         self.refusal = None
         self._outputs.append(Dial(refused=self._refused is not None))
         self._become("connecting")
@@ -368,34 +372,31 @@ class Core:
     def _is_over(self, link: _Link) -> bool:
         """Handles the time on an open connection; returns whether the connection was replaced, or is armed already."""
         now = self.now
-        if now >= link.answer_by:
+        drift = abs(self.wall() - now - self._clock_offset)
+        is_late = link.wait is None and max(now - self._due_at, drift) > _ASLEEP_MS
+        if link.wait is not None and link.wait.is_over(now):
             self._again("no sign of life")
             return True
-        if now >= self._silent_at(link):
+        if now >= self._silent_at(link) and not is_late:
             probe_ms = self.probe()
             if not probe_ms:
                 self._silences = min(self._silences + 1, _SILENCE_DOUBLINGS_MAX)
                 self._again("silent")
                 return True
-            link.answer_by = now + probe_ms
+            link.wait = Wait(now, probe_ms)
             return False
         if self.status == "open" and self._is_stale():
             self._become("stale")
-        drift = abs(self.wall() - now - self._clock_offset)
-        if max(now - self._due_at, drift) > _ASLEEP_MS:
+        if is_late:
             self._check(link)
-            return True
         return False
 
     def _check(self, link: _Link) -> None:
         """The machine slept: a dead link says nothing by itself, so wait for a sign of life."""
         stale_ms, probe_ms = self.stale_ms, self.probe()
+        is_silent = not probe_ms and self.now - link.heard_at >= stale_ms
         if probe_ms or stale_ms > 0:
-            if not probe_ms and self.now - link.heard_at >= stale_ms:
-                self._again("silent")
-                return
-            link.answer_by = min(link.answer_by, self.now + (probe_ms or stale_ms))
-        self._arm()
+            link.wait = Wait(self.now, _CATCH_UP_MS if is_silent else probe_ms or stale_ms)
 
     def _again(self, why: str) -> None:
         self.last_close = Close(1006, why, True, self._attempt)
@@ -442,7 +443,7 @@ class Core:
         return self.is_away or 0 < self.stale_ms <= self.now - self._fresh_at
 
     def _silent_at(self, link: _Link) -> float:
-        return link.heard_at + link.silence_ms if link.silence_ms > 0 and link.answer_by == math.inf else math.inf
+        return link.heard_at + link.silence_ms if link.silence_ms > 0 and link.wait is None else math.inf
 
     def _arm(self) -> None:
         """Finds the next deadline."""
@@ -452,11 +453,11 @@ class Core:
         elif link is None:
             self._due_at = self.retry_at
         elif link.opened_at is None:
-            self._due_at = link.started_at + self.options.handshake_ms
+            self._due_at = link.wait.due_at if link.wait else math.inf
         else:
             is_open = self.stale_ms > 0 and self.status == "open"
             stale_at = self._fresh_at + self.stale_ms if is_open else math.inf
-            self._due_at = min(stale_at, self._silent_at(link), link.answer_by)
+            self._due_at = min(stale_at, self._silent_at(link), link.wait.due_at if link.wait else math.inf)
         self._clock_offset = self.wall() - self.now
 
     def _become(self, status: Status) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .core import Core, RequestError, Status
+from .waits import Wait
 
 # Longest wait for the response to a ping on a link that may be dead.
 PROBE_MS = 3_000.0
@@ -26,7 +27,7 @@ class Request:
 
     id: str
     message: dict[str, Any]
-    due_at: float
+    wait: Wait | None
     is_safe: bool = True
     is_quiet: bool = False
     is_bound: bool = False
@@ -84,8 +85,8 @@ class SessionCore(Core):
         self.now = now
         self._made += 1
         request_id = str(self._made)
-        due_at = math.inf if is_patient else now + self.options.request_ms
-        request = Request(request_id, make(request_id), due_at, is_safe, is_quiet, is_bound, on_done=on_done)
+        wait = None if is_patient else Wait(now, self.options.request_ms)
+        request = Request(request_id, make(request_id), wait, is_safe, is_quiet, is_bound, on_done=on_done)
         if self.status == "closed":
             self._settle(request, error=self.closed_error())
             return request
@@ -106,12 +107,12 @@ class SessionCore(Core):
     def handle_timer(self, now: float) -> None:
         self.now = now
         for request in self._pending:
-            if now >= request.due_at:
+            if request.wait is not None and request.wait.is_over(now):
                 self._settle(request, error=RequestError("timeout", "no answer"))
         super().handle_timer(now)
 
     def poll_deadline(self) -> float | None:
-        due_at = min([self._due_at, *(request.due_at for request in self._pending)])
+        due_at = min([self._due_at, *(request.wait.due_at for request in self._pending if request.wait is not None)])
         return None if due_at == math.inf else due_at
 
     def opened(self, address: str, token: str | None) -> None:

@@ -11,6 +11,7 @@ from .core import RequestError, Status
 from .options import Brings, Bus, Last
 from .outputs import Deliver, Warn
 from .sessions import PROBE_MS, Request, SessionCore, is_pictured
+from .waits import Wait
 
 # A refusal by a limit passes.
 _LIMITED = re.compile(r"Max |Server limit |Cannot subscribe")
@@ -134,7 +135,7 @@ class SubscriptionCore:
     core: SubscriberCore
     entries: list[_Entry]
     handler: Callable[..., object] | None
-    due_at: float
+    wait: Wait
     last: Last | None = None
     """How many of the newest messages of each name it wants."""
     is_done: bool = False
@@ -264,7 +265,7 @@ class SubscriberCore(SessionCore):
             raise ValueError(f"more than names_max ({most:,}) names")
         entries = [self._entry(name, group) for name in wanted]
         last = self.options.last if last is None else last
-        subscription = SubscriptionCore(self, entries, handler, now + self.options.request_ms, last)
+        subscription = SubscriptionCore(self, entries, handler, Wait(now, self.options.request_ms), last)
         for entry in entries:
             entry.subscriptions[subscription] = None
             if not group:
@@ -481,8 +482,11 @@ class SubscriberCore(SessionCore):
 
     def handle_timer(self, now: float) -> None:
         self.now = now
-        while self._waiting and (first := next(iter(self._waiting))).due_at <= now:
-            first.settle(RequestError("timeout", "no answer"))
+        while self._waiting and (first := next(iter(self._waiting))).wait.due_at <= now:
+            # All waits are equally long, so whoever waits on is the last.
+            self._waiting[first] = self._waiting.pop(first)
+            if first.wait.is_over(now):
+                first.settle(RequestError("timeout", "no answer"))
         super().handle_timer(now)
         if now >= self._again_at:
             self._again_at, self._again_ms = math.inf, min(2 * self._again_ms, _AGAIN_MAX_MS)
@@ -501,7 +505,7 @@ class SubscriberCore(SessionCore):
 
     def poll_deadline(self) -> float | None:
         # The changes of a tick go together: the driver is back at once.
-        dues = [self.now] if self._is_planned else [next(iter(self._waiting)).due_at] if self._waiting else []
+        dues = [self.now] if self._is_planned else [next(iter(self._waiting)).wait.due_at] if self._waiting else []
         if (due_at := super().poll_deadline()) is not None:
             dues.append(due_at)
         dues += [due_at for due_at in (self._again_at, self._recall_at, self._tell_at) if due_at < math.inf]
