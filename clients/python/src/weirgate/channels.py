@@ -8,11 +8,11 @@ import re
 from datetime import datetime
 from typing import Any, cast
 
+from .answer_wait import AnswerWait
 from .core import Gap, RequestError, Status, text_of
 from .outputs import Renew
 from .sessions import Request, is_pictured
 from .subscriptions import ALL, SubscriberCore
-from .waits import Wait
 
 # A new token: asked for so long before the end of the old one, and after waits of this range.
 _BEFORE_MS = 5_000.0
@@ -35,7 +35,7 @@ class ChannelsCore(SubscriberCore):
         self._address, self._token = "", cast("str | None", None)
         # Of the token; then the time for a new token, and the wait for the token.
         self._ends_at = self._renew_at = math.inf
-        self._token_wait: Wait | None = None
+        self._token_wait: AnswerWait | None = None
         self._is_asking = False
 
     def message(self, action: str, names: list[str], request_id: str, group: str, more: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class ChannelsCore(SubscriberCore):
     def handle_timer(self, now: float) -> None:
         super().handle_timer(now)
         if now >= self._renew_at:
-            self._renew_at, self._token_wait = math.inf, Wait(now, self.options.request_ms)
+            self._renew_at, self._token_wait = math.inf, AnswerWait(now, self.options.request_ms)
             self._is_asking = True
             self._outputs.append(Renew(True))
         elif self._token_wait is not None and self._token_wait.is_over(now):

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
+from .answer_wait import AnswerWait
 from .outputs import Deliver, Dial, Drop, Emit, Output, Report, Send
 from .outputs import Renew as Renew
 from .strict_json import read_json
-from .waits import Wait
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
 
@@ -124,7 +124,7 @@ def text_of(given: object) -> str:
 class _Link:
     """The state of a connection, or of an attempt to connect."""
 
-    wait: Wait | None
+    wait: AnswerWait | None
     """For the answer to the handshake, or a sign of life."""
     opened_at: float | None = None
     heard_at: float = 0.0
@@ -359,7 +359,7 @@ class Core:
         self._become("closed")
 
     def _open(self) -> None:
-        self._link = _Link(Wait(self.now, self.options.handshake_ms))
+        self._link = _Link(AnswerWait(self.now, self.options.handshake_ms))
         self.refusal = None
         self._outputs.append(Dial(refused=self._refused is not None))
         self._become("connecting")
@@ -383,7 +383,7 @@ class Core:
                 self._silences = min(self._silences + 1, _SILENCE_DOUBLINGS_MAX)
                 self._again("silent")
                 return True
-            link.wait = Wait(now, probe_ms)
+            link.wait = AnswerWait(now, probe_ms)
             return False
         if self.status == "open" and self._is_stale():
             self._become("stale")
@@ -396,7 +396,7 @@ class Core:
         stale_ms, probe_ms = self.stale_ms, self.probe()
         is_silent = not probe_ms and self.now - link.heard_at >= stale_ms
         if probe_ms or stale_ms > 0:
-            link.wait = Wait(self.now, _CATCH_UP_MS if is_silent else probe_ms or stale_ms)
+            link.wait = AnswerWait(self.now, _CATCH_UP_MS if is_silent else probe_ms or stale_ms)
 
     def _again(self, why: str) -> None:
         self.last_close = Close(1006, why, True, self._attempt)

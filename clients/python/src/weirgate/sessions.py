@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .answer_wait import AnswerWait
 from .core import Core, RequestError, Status
-from .waits import Wait
 
 # Longest wait for the response to a ping on a link that may be dead.
 PROBE_MS = 3_000.0
@@ -27,7 +27,7 @@ class Request:
 
     id: str
     message: dict[str, Any]
-    wait: Wait | None
+    wait: AnswerWait | None
     is_safe: bool = True
     is_quiet: bool = False
     is_bound: bool = False
@@ -85,7 +85,7 @@ class SessionCore(Core):
         self.now = now
         self._made += 1
         request_id = str(self._made)
-        wait = None if is_patient else Wait(now, self.options.request_ms)
+        wait = None if is_patient else AnswerWait(now, self.options.request_ms)
         request = Request(request_id, make(request_id), wait, is_safe, is_quiet, is_bound, on_done=on_done)
         if self.status == "closed":
             self._settle(request, error=self.closed_error())

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .answer_wait import AnswerWait
 from .core import RequestError, Status
 from .options import Brings, Bus, Last
 from .outputs import Deliver, Warn
 from .sessions import PROBE_MS, Request, SessionCore, is_pictured
-from .waits import Wait
 
 # A refusal by a limit passes.
 _LIMITED = re.compile(r"Max |Server limit |Cannot subscribe")
@@ -135,7 +135,7 @@ class SubscriptionCore:
     core: SubscriberCore
     entries: list[_Entry]
     handler: Callable[..., object] | None
-    wait: Wait
+    wait: AnswerWait
     last: Last | None = None
     """How many of the newest messages of each name it wants."""
     is_done: bool = False
@@ -265,7 +265,7 @@ class SubscriberCore(SessionCore):
             raise ValueError(f"more than names_max ({most:,}) names")
         entries = [self._entry(name, group) for name in wanted]
         last = self.options.last if last is None else last
-        subscription = SubscriptionCore(self, entries, handler, Wait(now, self.options.request_ms), last)
+        subscription = SubscriptionCore(self, entries, handler, AnswerWait(now, self.options.request_ms), last)
         for entry in entries:
             entry.subscriptions[subscription] = None
             if not group:

@@ -5,7 +5,7 @@ from __future__ import annotations
 _LATE_MS = 1_000.0
 
 
-class Wait:
+class AnswerWait:
     """A late timer is no evidence, because an answer may have come that nobody has read: so there are two halves, and a half with a
     late end counts as a quarter of one."""
 
