@@ -2,6 +2,8 @@
 //! ([`FeedNotice::InDoubt`](super::FeedNotice::InDoubt)). No client is told that it misses nothing before that is known: it
 //! waits for the word of the source, at most [`WAITS_US`]. Without a word, it is not recovered.
 //!
+//! What the clients that are here get meanwhile has no position ([`super::history`]).
+//!
 //! Under load, new doubts come all the time, but a client waits only for those from before its request. A later loss it
 //! learns of like any other client.
 
@@ -124,8 +126,9 @@ impl Core {
         }
     }
 
-    fn may_have_lost(&self) -> bool {
+    /// Whether messages may be lost that were published before the next one.
+    pub(super) fn may_have_lost(&self) -> bool {
         let history = self.history.as_ref();
-        history.is_some_and(|history| history.is_in_doubt)
+        history.is_some_and(|history| history.is_in_doubt())
     }
 }

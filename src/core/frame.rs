@@ -136,9 +136,16 @@ pub struct Frame {
     /// Where the bytes of a binary frame begin, after its text.
     bytes_at: u32,
     is_of_feed: bool,
-    /// Where the text of the position is in the payload.
-    position_at: u32,
-    position_bytes: u8,
+    place: InFeed,
+}
+
+/// Where the message is in the kept feed.
+#[derive(Clone, Copy, Debug)]
+enum InFeed {
+    /// The payload has the text of the position there, of so many bytes.
+    Position { at: u32, bytes: u8 },
+    /// The payload has no position. The frame is this copy of its message.
+    Copy(CopyRank),
 }
 
 /// Every message that waits or is retained has a `Frame`, so each byte of it counts.
@@ -208,7 +215,7 @@ impl Frame {
 
     /// Whether the payload has a position.
     pub(super) fn has_position(&self) -> bool {
-        self.position_bytes > 0
+        matches!(self.place, InFeed::Position { .. })
     }
 
     /// Whether the message is of the kept feed. Such a frame must not wait outside of the send queue, also without a
@@ -217,16 +224,25 @@ impl Frame {
         self.is_of_feed || self.has_position()
     }
 
-    /// The position in the payload, if there is one.
-    pub(super) fn copy_position(&self) -> Option<CopyPosition> {
-        CopyPosition::parse(str::from_utf8(self.position()).ok()?)
+    /// Which copy of its message the frame is.
+    pub(super) fn copy_rank(&self) -> CopyRank {
+        match self.place {
+            InFeed::Copy(copy) => copy,
+            InFeed::Position { .. } => {
+                let position = str::from_utf8(self.position()).ok();
+                let position = position.and_then(CopyPosition::parse);
+                position.map_or(CopyRank::LAST, |at| at.copy)
+            }
+        }
     }
 
     /// The text of the position in the payload; empty without a position.
     pub(super) fn position(&self) -> &[u8] {
-        match self.position_bytes {
-            0 => &[],
-            bytes => &self.plain.body()[self.position_at as usize..][..usize::from(bytes)],
+        match self.place {
+            InFeed::Copy(_) => &[],
+            InFeed::Position { at, bytes } => {
+                &self.plain.body()[at as usize..][..usize::from(bytes)]
+            }
         }
     }
 
@@ -448,8 +464,7 @@ pub struct FrameBuilder {
     is_common: bool,
     bytes_at: u32,
     is_of_feed: bool,
-    position_at: u32,
-    position_bytes: u8,
+    place: InFeed,
     shared: Option<Box<SharedPayload>>,
 }
 
@@ -466,8 +481,7 @@ impl FrameBuilder {
             is_common: false,
             bytes_at: 0,
             is_of_feed: false,
-            position_at: 0,
-            position_bytes: 0,
+            place: InFeed::Copy(CopyRank::LAST),
             shared: None,
         }
     }
@@ -585,7 +599,13 @@ impl FrameBuilder {
         copy.append(body);
         // A position is shorter than 256 bytes.
         let bytes = (body.len() - at) as u8;
-        (self.position_at, self.position_bytes) = ((at - HEADER_ROOM) as u32, bytes);
+        let at = (at - HEADER_ROOM) as u32;
+        self.place = InFeed::Position { at, bytes };
+    }
+
+    /// Sets which copy of its message the frame is, which has no position.
+    pub fn without_position(&mut self, copy: CopyRank) {
+        self.place = InFeed::Copy(copy);
     }
 
     /// Writes the header before the payload; from here on the frame does not change.
@@ -619,8 +639,7 @@ impl FrameBuilder {
             is_common: self.is_common,
             bytes_at: self.bytes_at,
             is_of_feed: self.is_of_feed,
-            position_at: self.position_at,
-            position_bytes: self.position_bytes,
+            place: self.place,
         })
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
+mod certain;
 mod copies;
 mod cursor;
 mod forgotten;
@@ -24,13 +25,14 @@ mod wanted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::copies::Copies;
+use self::certain::Certain;
+use self::copies::{Copies, CopyKind};
 pub use self::cursor::{KeptCursor, KeptHead};
 use self::forgotten::ForgottenNewest;
 use self::found::{At, FoundCopies, Known};
 pub(crate) use self::missed::KeptPage;
-pub use self::missed::Missed;
 pub(super) use self::missed::{CopyPlace, merge_charge};
+pub use self::missed::{Lacks, Missed};
 use self::newest_only::NewestOnly;
 use self::numbers::MessageNumbers;
 use self::topics::{KnownTopics, TopicIndex};
@@ -87,30 +89,35 @@ struct KeptMessage {
 }
 
 impl KeptMessage {
-    /// The frame for clients of the topic's own name, or of a pattern; made if it does not exist yet.
+    /// The frame for clients of the topic's own name, or of a pattern; made if it does not exist yet. `position`: the one
+    /// that the clients are given.
     fn copy(
         &mut self,
         topic: &TopicName,
-        pattern: Option<&TopicName>,
-        content: Content,
+        (pattern, content): (Option<&TopicName>, Content),
+        position: Option<Position>,
         memory: &mut Memory,
     ) -> Option<Arc<Frame>> {
         let message = match self.body_for(content)? {
             Body::Frame(frame) => return Some(Arc::clone(frame)),
             Body::Message(message) => message,
         };
-        if let Some(copy) = self.copies.find(pattern, content) {
+        let kind = CopyKind {
+            pattern,
+            content,
+            has_position: position.is_some(),
+        };
+        if let Some(copy) = self.copies.find(kind) {
             return Some(copy);
         }
         let copy = CopyFor {
             message,
             name: topic.as_str(),
             pattern,
-            position: Some(self.position),
+            position,
             content,
         };
         let copy = (memory.render)(&copy, &memory.frames);
-        let kind = (pattern, content);
         self.copies.keep(kind, &copy, &mut memory.beside);
         Some(copy)
     }
@@ -212,8 +219,8 @@ pub(super) struct History {
     is_over: bool,
     /// Messages have no positions now, so no client can resume.
     pub(super) is_off: bool,
-    /// Messages may be lost, so no client can resume until that is known.
-    pub(super) is_in_doubt: bool,
+    /// Which positions clients may be given.
+    certain: Certain,
 }
 
 impl History {
@@ -244,7 +251,7 @@ impl History {
             new_names: VecDeque::new(),
             is_over: false,
             is_off: false,
-            is_in_doubt: false,
+            certain: Certain::default(),
         })
     }
 
@@ -282,8 +289,14 @@ impl History {
             FeedNotice::NoPositions => self.is_off = true,
             FeedNotice::Head(position) => self.begin(position),
             // Messages after the newest may be missing, and no earlier position is good.
-            FeedNotice::Hole => self.numbers.gap(),
-            FeedNotice::InDoubt(is_in_doubt) => self.is_in_doubt = is_in_doubt,
+            FeedNotice::Hole => {
+                self.numbers.gap();
+                self.certain.lose(self.numbers.head);
+            }
+            FeedNotice::InDoubt(is_in_doubt) => {
+                let newest = (self.numbers.head, self.numbers.newest());
+                self.certain.note(is_in_doubt, newest);
+            }
         }
     }
 
@@ -351,8 +364,8 @@ impl History {
         self.forget_excess();
     }
 
-    /// The frame of the newest message for clients of its own name, or of a pattern; `None` if the newest message has
-    /// another position, was left out, or is not for clients of this kind.
+    /// The frame of the newest message for clients of its own name, or of a pattern, with its position if they may be given
+    /// it; `None` if the newest message has another position, was left out, or is not for clients of this kind.
     pub(super) fn copy_of_newest(
         &mut self,
         position: Position,
@@ -362,7 +375,8 @@ impl History {
         let newest = self.entries.back_mut();
         let newest = newest.filter(|newest| newest.position == position)?;
         let topic = self.known_topics.topic(*self.topics.back()?);
-        let copy = newest.copy(topic, pattern, content, &mut self.memory);
+        let given = self.certain.of(newest);
+        let copy = newest.copy(topic, (pattern, content), given, &mut self.memory);
         self.memory.first_kept = self.memory.first_kept.min(newest.number);
         self.forget_excess();
         copy
@@ -378,10 +392,20 @@ impl History {
         self.newest_only = NewestOnly::new(0);
     }
 
-    /// The position of the newest message; `None` while no position is known, as before the first mark and after a
-    /// loss.
-    pub(super) fn position(&self) -> Option<Position> {
+    /// The position of the newest message that was read; `None` while no position is known, as before the first mark and
+    /// after a loss.
+    pub(super) fn newest_read(&self) -> Option<Position> {
         self.numbers.newest()
+    }
+
+    /// The newest position that a client may be given, who has all messages that were read.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.certain.newest(self.numbers.newest())
+    }
+
+    /// Messages may be lost, so no client can resume until that is known.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.certain.is_in_doubt()
     }
 
     /// The next messages of the wanted names after a cursor, oldest first: as many as fit, and as a step of a search finds.
@@ -440,10 +464,12 @@ impl History {
                 At::NewestOnly(_) => None,
             })
         });
+        let has_positions = budget.has_positions && !page.was_lost_meanwhile;
         for (at, name) in copies {
             // The page was limited above, before the frames were made.
             let unlimited = FrameBudget {
                 bytes_max: usize::MAX,
+                has_positions,
                 ..budget
             };
             self.make(at, name.pattern(), &mut page.messages, unlimited)?;
@@ -493,7 +519,8 @@ impl History {
         let name = self.known_topics.topic(topic);
         let memory = &mut self.memory;
         let mut copy = |entry: &mut KeptMessage| {
-            let frame = entry.copy(name, pattern, budget.content, memory);
+            let given = self.certain.of(entry).filter(|_| budget.has_positions);
+            let frame = entry.copy(name, (pattern, budget.content), given, memory);
             (entry.number, frame)
         };
         let made = match at {

@@ -22,11 +22,19 @@ impl Core {
         self.history.is_some()
     }
 
-    /// The position of the newest message, for a client whose send queue has all messages up to it; `None` without a
-    /// history, while the feed has no positions, or while the history is being filled.
+    /// The newest position for a client whose send queue has all messages: that of the newest message or, while it is not
+    /// known whether messages before it were lost, of an older one. `None` without a history, while the feed has no
+    /// positions, or while the history is being filled.
     pub fn position(&self) -> Option<Position> {
         let history = self.history.as_ref().filter(|_| !self.is_filling);
         history?.position()
+    }
+
+    /// The position of the newest message that was read, which is no client's position: messages before it may be lost.
+    /// `None` as of [`position`](Self::position).
+    pub fn newest_read(&self) -> Option<Position> {
+        let history = self.history.as_ref().filter(|_| !self.is_filling);
+        history?.newest_read()
     }
 
     /// Whether the history is being filled from the stream.
@@ -125,18 +133,20 @@ impl Core {
         history.is_some_and(|history| history.has_forgotten(wanted, forgotten))
     }
 
-    /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content.
+    /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content, with the
+    /// position that they are given.
     pub fn render(
         &self,
         publication: &Publication,
         pattern: Option<&TopicName>,
         content: Content,
+        position: Option<Position>,
     ) -> Arc<Frame> {
         match &publication.body {
             Body::Frame(frame) => Arc::clone(frame),
             Body::Message(message) => {
                 let copy = publication.copy_for(message, pattern, content);
-                (self.render)(&copy, self.frame_bytes())
+                (self.render)(&CopyFor { position, ..copy }, self.frame_bytes())
             }
         }
     }
@@ -171,8 +181,8 @@ impl Core {
         }
     }
 
-    /// Renders a copy of a message and puts it in the queues of the members of `topic`. Clients that are ahead of the
-    /// feed get it without a position.
+    /// Renders a copy of a message and puts it in the queues of the members of `topic`: without its position if that is not
+    /// certain, and for clients that are ahead of the feed.
     fn publish_rendered(
         &mut self,
         key: TopicKey,
@@ -184,7 +194,11 @@ impl Core {
             let history = self.history.as_mut()?;
             history.copy_of_newest(position, copy.pattern, copy.content)
         });
-        let frame = kept.unwrap_or_else(|| (self.render)(&copy, self.frame_bytes()));
+        let is_in_doubt = self.may_have_lost();
+        let frame = kept.unwrap_or_else(|| {
+            let position = copy.position.filter(|_| !is_in_doubt);
+            (self.render)(&CopyFor { position, ..copy }, self.frame_bytes())
+        });
         let delivery = Delivery {
             topic,
             frame: &frame,
@@ -299,7 +313,7 @@ impl Core {
     /// Begins the feed: messages have positions from here on. Nothing happens without a history, or after
     /// an earlier call.
     pub fn begin_feed(&mut self) {
-        if self.has_history() && self.position().is_none() {
+        if self.has_history() && self.newest_read().is_none() {
             // Random also after a loss: no earlier position may count from this mark.
             let nonce = self.random() & NONCE_MASK;
             // The nonce alone makes the mark unique, so the hash and the numbers are 0.
@@ -321,7 +335,7 @@ impl Core {
     /// The position of the n-th message from here on (1: the next); `None` without a history, before
     /// [`begin_feed`](Self::begin_feed), or if messages are stored, with ids that nobody knows ahead.
     pub fn position_ahead(&self, messages: usize) -> Option<Position> {
-        let Position { feed_hash, point } = self.position()?;
+        let Position { feed_hash, point } = self.newest_read()?;
         match point {
             Point::Counted { mark, count } => {
                 Some(Position::counted(feed_hash, mark, count + messages as u64))

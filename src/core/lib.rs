@@ -105,7 +105,7 @@ pub use frame_bytes::FrameBytes;
 pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 use history::KeptPage;
-pub use history::{KeptCursor, KeptHead, Missed, NotKept, Outcome, Wanted};
+pub use history::{KeptCursor, KeptHead, Lacks, Missed, NotKept, Outcome, Wanted};
 pub use limits::{HistoryLimits, Limits, SendQueueLimits};
 pub use losses::Active;
 pub use max_rate::MaxRate;

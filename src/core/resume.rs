@@ -9,7 +9,7 @@
 use super::core::Core;
 use super::history::{FrameBudget, Missed, merge_charge};
 use super::session::Session;
-use super::{KeptCursor, KeptHead, KeptPage, NotRecovered, Outcome, SessionKey, Wanted};
+use super::{KeptCursor, KeptHead, KeptPage, Lacks, NotRecovered, Outcome, SessionKey, Wanted};
 use weirgate_wire::admission::Quota;
 
 /// Up to so many bytes, both the missed messages of a client and the newer ones that were postponed during the search
@@ -77,8 +77,7 @@ impl Core {
 
     /// The next kept messages of these names after a cursor, for a client that gets all of them: at most a page, and what a
     /// step of a search finds, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway
-    /// joins the client in the same call. `may_skip`: if messages after the cursor are missing, the page begins with the
-    /// oldest one that is kept and that the client does not have.
+    /// joins the client in the same call.
     ///
     /// # Errors
     /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now, or it is about to be known
@@ -88,7 +87,7 @@ impl Core {
         key: SessionKey,
         cursor: &KeptCursor,
         wanted: &[Wanted],
-        may_skip: bool,
+        lacks: Lacks,
     ) -> Result<KeptPage, NotRecovered> {
         if !self.may_begin_resume(key) {
             return Err(NotRecovered::Large);
@@ -103,11 +102,12 @@ impl Core {
         });
         let budget = FrameBudget {
             bytes_max: KEPT_PAGE_BYTES.min(room.bytes_max),
+            has_positions: lacks == Lacks::Nothing,
             ..room
         };
         let history = self.history.as_mut().filter(|history| !history.is_off);
         let history = history.ok_or(NotRecovered::Off)?;
-        let mut page = history.page(cursor, wanted, may_skip, budget)?;
+        let mut page = history.page(cursor, wanted, lacks == Lacks::More, budget)?;
         // None of them is charged yet.
         self.charge_messages(key, &mut page.messages, 0)?;
         Ok(page)
@@ -211,6 +211,7 @@ impl Core {
             content: self.content(key),
             bytes_max: Self::RESUME_BYTES_MAX
                 .saturating_sub(waiting.unwrap_or_default() + bytes_beside),
+            has_positions: true,
         }
     }
 

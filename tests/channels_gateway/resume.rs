@@ -117,6 +117,11 @@ impl Kept {
         }));
     }
 
+    fn doubt(&mut self, is_in_doubt: bool) {
+        let notice = FeedNotice::InDoubt(is_in_doubt);
+        self.bench.bus(BusEvent::Feed(notice));
+    }
+
     pub(super) fn position(count: u64) -> Position {
         Position::counted(5, MARK, count)
     }
@@ -249,10 +254,7 @@ fn who_comes_back_gets_what_was_missed_behind_the_answer_and_in_order() {
 fn nobody_resumes_while_messages_may_be_lost() {
     let mut kept = Kept::new();
     kept.publish(TICK, "1");
-    let word = |kept: &mut Kept, is_in_doubt| {
-        kept.bench
-            .bus(BusEvent::Feed(FeedNotice::InDoubt(is_in_doubt)));
-    };
+    let word = Kept::doubt;
     // Under load, there is always another doubt.
     for (is_lost, answers) in [(false, 0), (true, 0), (false, 1), (true, 1), (false, 2)] {
         let position = at(kept.count);
@@ -285,6 +287,120 @@ fn nobody_resumes_while_messages_may_be_lost() {
         }
         word(&mut kept, false);
     }
+}
+
+/// The positions that these messages have, in their order.
+fn given(messages: &[Value]) -> Vec<&str> {
+    let of = |message: &'_ Value| message.get("pos").is_some();
+    let with = messages.iter().filter(|message| of(message));
+    with.map(|message| message["pos"].as_str().expect("a text"))
+        .collect()
+}
+
+/// One instance has not read all that another one has, and does not know yet whether that was lost.
+#[test]
+fn from_what_a_client_got_in_doubt_it_lacks_nothing_on_another_instance() {
+    for is_lost in [false, true] {
+        let (mut here, mut there) = (Kept::new(), Kept::new());
+        let (key, _) = here.member(&["market:*"]);
+        for kept in [&mut here, &mut there] {
+            kept.publish(TICK, "1");
+        }
+        there.publish(TICK, "2");
+        here.count += 1;
+        here.doubt(true);
+        for kept in [&mut here, &mut there] {
+            kept.publish(TICK, "3");
+        }
+        let got = here.bench.got(key);
+        assert_eq!(data(&got), [json!(1), json!(3)]);
+        let since = given(&got).pop().expect("a position").to_owned();
+        if is_lost {
+            here.bench.bus(BusEvent::Gap { lost: None });
+        }
+        // From the same instance, the next position is from behind the word of the loss.
+        here.doubt(false);
+        let (_, answer, got) = there.comes_back(&["market:*"], &since);
+        assert_eq!(answer["recovered"], json!({"market:*": true}));
+        assert_eq!(data(&got), [json!(2), json!(3)]);
+    }
+}
+
+/// Everybody: clients of the name and of a pattern, new ones, those that come back and those that wait for statuses.
+#[test]
+fn nobody_is_given_a_position_in_doubt() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&[TICK, "market:*"]);
+    kept.publish(TICK, "1");
+    let (copy, whole) = match &given(&kept.bench.got(key))[..] {
+        [copy, whole] => (copy.to_string(), whole.to_string()),
+        other => panic!("{other:?}"),
+    };
+    assert!(copy.starts_with(&at(1)) && whole == at(1));
+    kept.doubt(true);
+    kept.publish(TICK, "2");
+    let got = kept.bench.got(key);
+    assert_eq!((data(&got).len(), given(&got)), (2, vec![]));
+    let (_, answer) = kept.member(&[TICK]);
+    assert_eq!(answer["pos"], at(1));
+    kept.bench.world.advance(10 * SECOND);
+    let status = kept.bench.got(key).pop().expect("a status");
+    assert_eq!(
+        (&status["type"], &status["pos"]),
+        (&json!("status"), &json!(at(1)))
+    );
+    let asks = json!({"action": "subscribe", "channels": [TICK], "last": 2});
+    let asker = kept.bench.client();
+    kept.bench.say(asker, &asks);
+
+    // The first answer may be about an earlier question, the second one is about what was read at the first.
+    kept.doubt(true);
+    kept.publish(TICK, "3");
+    let (_, answer) = kept.member(&[TICK]);
+    assert_eq!(answer["pos"], at(1));
+    kept.doubt(true);
+    let (_, answer) = kept.member(&[TICK]);
+    assert_eq!(answer["pos"], at(2));
+    let got = kept.bench.got(asker);
+    assert_eq!(got[0]["type"], "subscribed");
+    assert_eq!(data(&got[1..3]), [json!(2), json!(3)]);
+    assert_eq!(
+        given(&got),
+        [at(2), at(2)],
+        "a message, and the status at the end"
+    );
+    kept.bench.got(key);
+
+    // Nothing was lost: the copies that were made meanwhile are nobody's any more.
+    kept.doubt(false);
+    kept.publish(TICK, "4");
+    let (_, answer, got) = kept.comes_back(&[TICK, "market:*"], &copy);
+    assert_eq!(answer["recovered"], json!({TICK: true, "market:*": true}));
+    assert_eq!(got.len(), 7);
+    assert_eq!(positions(&got).last(), Some(&at(4)));
+    let live = kept.bench.got(key);
+    assert_eq!(positions(&live)[1], at(4));
+}
+
+/// No position is good from before the loss, and none behind it while more may be lost.
+#[test]
+fn after_a_loss_in_doubt_there_is_no_position_before_the_doubt_has_ended() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&[TICK]);
+    kept.publish(TICK, "1");
+    kept.doubt(true);
+    kept.publish(TICK, "2");
+    kept.bench.bus(BusEvent::Gap { lost: None });
+    kept.begin(MARK);
+    kept.bench.got(key);
+    kept.publish(TICK, "3");
+    let (_, answer) = kept.member(&[TICK]);
+    assert_eq!(answer.get("pos"), None);
+    kept.bench.world.advance(10 * SECOND);
+    assert_eq!(given(&kept.bench.got(key)), [""; 0]);
+    kept.doubt(false);
+    kept.publish(TICK, "4");
+    assert_eq!(positions(&kept.bench.got(key)), [at(2)]);
 }
 
 /// Its source has no answer.

@@ -14,11 +14,22 @@ use crate::{Content, Frame, TopicName};
 /// allocation of a single copy.
 const COPY_BYTES: usize = 2 * size_of::<RenderedCopy>();
 
+/// The clients for which a copy is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CopyKind<'a> {
+    /// `None`: they have the topic's own name.
+    pub(super) pattern: Option<&'a TopicName>,
+    pub(super) content: Content,
+    /// Whether they are given the position of the message.
+    pub(super) has_position: bool,
+}
+
 #[derive(Debug)]
 struct RenderedCopy {
-    /// `None`: for clients of the topic's own name.
+    /// As in [`CopyKind`].
     pattern: Option<TopicName>,
     content: Content,
+    has_position: bool,
     frame: CopyFrame,
 }
 
@@ -63,11 +74,14 @@ impl RenderedCopy {
 pub(super) struct Copies(Vec<RenderedCopy>);
 
 impl Copies {
-    /// The frame of this kind for clients of the topic's own name, or of a pattern, if there is one.
-    pub(super) fn find(&self, pattern: Option<&TopicName>, content: Content) -> Option<Arc<Frame>> {
+    /// The frame of this kind, if there is one.
+    pub(super) fn find(&self, kind: CopyKind<'_>) -> Option<Arc<Frame>> {
         let mut copies = self.0.iter();
-        let is_it =
-            |copy: &&RenderedCopy| copy.pattern.as_ref() == pattern && copy.content == content;
+        let is_it = |copy: &&RenderedCopy| {
+            copy.pattern.as_ref() == kind.pattern
+                && copy.content == kind.content
+                && copy.has_position == kind.has_position
+        };
         match &copies.find(is_it)?.frame {
             CopyFrame::Kept(frame) => Some(Arc::clone(frame)),
             CopyFrame::Lent(frame) => frame.upgrade(),
@@ -75,12 +89,7 @@ impl Copies {
     }
 
     /// Keeps a frame that [`find`](Self::find) has not found.
-    pub(super) fn keep(
-        &mut self,
-        (pattern, content): (Option<&TopicName>, Content),
-        frame: &Arc<Frame>,
-        beside: &mut usize,
-    ) {
+    pub(super) fn keep(&mut self, kind: CopyKind<'_>, frame: &Arc<Frame>, beside: &mut usize) {
         frame.keep(Keeper::Copies);
         // A lent copy of the same kind is gone.
         self.retain(beside, |copy| copy.is_kept() || copy.is_used());
@@ -89,8 +98,9 @@ impl Copies {
             self.0.reserve_exact(1);
         }
         let copy = RenderedCopy {
-            pattern: pattern.cloned(),
-            content,
+            pattern: kind.pattern.cloned(),
+            content: kind.content,
+            has_position: kind.has_position,
             frame: CopyFrame::Kept(Arc::clone(frame)),
         };
         *beside += copy.bytes_beside();

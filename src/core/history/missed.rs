@@ -41,6 +41,19 @@ pub struct Missed {
     pub(crate) charge: Option<Permit>,
 }
 
+/// What a client that gets all kept messages lacks of those that it should have, and is not told before the end. From a
+/// position behind them it would resume as if it had them, so it is given none from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacks {
+    /// Nothing that is known.
+    Nothing,
+    /// Messages before its cursor.
+    Earlier,
+    /// Perhaps also messages after its cursor: its next page begins with the oldest one that is kept and that it does not
+    /// have.
+    More,
+}
+
 /// The next messages of a client that gets all that are kept.
 #[derive(Debug, Default)]
 pub struct KeptPage {

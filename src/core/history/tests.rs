@@ -37,6 +37,7 @@ fn text_frames(bytes_max: usize) -> FrameBudget {
     FrameBudget {
         content: Content::Text,
         bytes_max,
+        has_positions: true,
     }
 }
 

@@ -65,6 +65,9 @@ pub(super) fn rank_of(pattern: Option<&TopicName>) -> CopyRank {
 pub(crate) struct FrameBudget {
     pub(crate) content: Content,
     pub(crate) bytes_max: usize,
+    /// Whether the client may be given the positions of the messages, as far as these are certain. Not if it lacks messages
+    /// before them, and does not know it yet.
+    pub(crate) has_positions: bool,
 }
 
 /// The wanted names of a search, each once.

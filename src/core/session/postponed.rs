@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Intake, Session};
 use crate::history::CopyPlace;
-use crate::{CopyRank, Core, Frame, Missed, Now};
+use crate::{Core, Frame, Missed, Now};
 
 /// What waits, and whether it may go out.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Postponed {
     /// Adds a message that has come. Returns false if there are too many bytes: then the messages go out, and the
     /// client gets nothing of what the search finds ([`Core::postpones`]).
     fn push(&mut self, newest: u64, frame: &Arc<Frame>) -> bool {
-        let copy = frame.copy_position().map_or(CopyRank::LAST, |at| at.copy);
+        let copy = frame.copy_rank();
         self.newer_bytes += frame.queue_bytes();
         self.newer.push_back(((newest, copy), Arc::clone(frame)));
         let has_room = self.newer_bytes <= Core::RESUME_BYTES_MAX;

@@ -541,7 +541,7 @@ impl ChannelsGateway {
     fn has_passed(&self, core: &Core) -> bool {
         let next = self.past.ahead.first().filter(|_| !self.past.has_lost());
         next.is_some_and(|(ahead, _)| {
-            let point = core.position().map(|position| position.point);
+            let point = core.newest_read().map(|position| position.point);
             matches!(point, Some(Point::Stored(newest)) if ahead.id <= newest)
         })
     }

@@ -37,8 +37,8 @@ use super::resume::AllSince;
 use super::retained::{QuestionCursor, Retained, RetainedClient, ValuesState, WaitedName};
 use super::{AllClientsLimits, ChannelsGateway};
 use weirgate_core::{
-    Content, CopyPosition, CopyRank, Core, Frame, KeptCursor, KeptHead, NotRecovered, Outcome,
-    PageCursor, Point, Publication, RetainedCut, SessionKey, TopicName, Wanted,
+    Content, CopyPosition, CopyRank, Core, Frame, KeptCursor, KeptHead, Lacks, NotRecovered,
+    Outcome, PageCursor, Point, Position, Publication, RetainedCut, SessionKey, TopicName, Wanted,
 };
 use weirgate_wire::admission::{ClientAddr, Permit};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
@@ -134,6 +134,15 @@ impl ReplayCut {
         let before = self.0.filter(|before| *before != RetainedCut::Epoch);
         self.0 = before.or(Some(cut));
     }
+
+    /// What the client lacks of what should have come so far.
+    fn lacks(self) -> Lacks {
+        match self.0 {
+            // It has all messages.
+            None | Some(RetainedCut::Epoch) => Lacks::Nothing,
+            Some(_) => Lacks::Earlier,
+        }
+    }
 }
 
 /// A name of which a client gets all kept messages.
@@ -208,6 +217,14 @@ enum WithoutPage {
 }
 
 impl Replay {
+    /// What the client lacks of what should have come so far: it is told at the end.
+    fn lacks(&self) -> Lacks {
+        match self.is_cut_short {
+            true => Lacks::More,
+            false => self.cut.lacks(),
+        }
+    }
+
     /// Decides how the replay goes on if the history has no page for it, and notes what the client will lack.
     fn go_on_without_page(&mut self, why: NotRecovered) -> WithoutPage {
         match why {
@@ -619,7 +636,7 @@ impl ChannelsGateway {
     /// # Errors
     /// It is no position, or one of another feed, or perhaps one from before a loss of the stream.
     pub(super) fn check_since(&self, core: &Core, since: &AllSince) -> Outcome {
-        let feed_hash = core.position().map(|position| position.feed_hash);
+        let feed_hash = core.newest_read().map(|position| position.feed_hash);
         let since = match since {
             AllSince::At(since) => since,
             AllSince::Absent => return Ok(()),
@@ -753,7 +770,7 @@ impl ChannelsGateway {
             return AfterLook::Waits;
         }
         let wanted: Vec<Wanted> = replay.names.iter().map(Name::wanted).collect();
-        let page = core.kept_page(key, &replay.cursor, &wanted, replay.is_cut_short);
+        let page = core.kept_page(key, &replay.cursor, &wanted, replay.lacks());
         match page {
             Ok(page) => {
                 replay.pauses = 0;
@@ -838,7 +855,7 @@ impl ChannelsGateway {
         };
         let receivers = self.retained.questions.receivers(number, subject);
         self.retained.questions.brought(number, id);
-        let mut made: Vec<(Option<TopicName>, Content, Arc<Frame>)> = Vec::new();
+        let mut made: Vec<(Option<TopicName>, Option<Position>, Content, Arc<Frame>)> = Vec::new();
         for (key, replay_key) in receivers {
             let content = core.content(key);
             let waiter = self.retained.clients.get_mut(&key);
@@ -865,15 +882,16 @@ impl ChannelsGateway {
                 if !is_new || !value.body.is_for(content) {
                     continue;
                 }
+                let given = Some(position).filter(|_| replay.cut.lacks() == Lacks::Nothing);
                 let pattern = name.pattern();
-                let is_it = |(matched, kind, _): &&(Option<TopicName>, Content, _)| {
-                    matched.as_ref() == pattern && *kind == content
+                let is_it = |made: &&(Option<TopicName>, Option<Position>, Content, _)| {
+                    made.0.as_ref() == pattern && (made.1, made.2) == (given, content)
                 };
                 let frame = match made.iter().find(is_it) {
-                    Some((_, _, frame)) => Arc::clone(frame),
+                    Some((.., frame)) => Arc::clone(frame),
                     None => {
-                        let frame = core.render(value, pattern, content);
-                        made.push((pattern.cloned(), content, Arc::clone(&frame)));
+                        let frame = core.render(value, pattern, content, given);
+                        made.push((pattern.cloned(), given, content, Arc::clone(&frame)));
                         frame
                     }
                 };

@@ -385,7 +385,8 @@ impl ChannelsGateway {
         let mut frame_for = |core: &Core, key| {
             let content = core.content(key);
             let frame = &mut frames[content as usize];
-            let render = || core.render(value, subject.map(|_| topic), content);
+            let pattern = subject.map(|_| topic);
+            let render = || core.render(value, pattern, content, value.place.position());
             Arc::clone(frame.get_or_insert_with(render))
         };
         let is_too_large = |core: &Core, key| value.body.is_too_large_for(core.content(key));

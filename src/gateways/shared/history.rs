@@ -75,10 +75,13 @@ pub(in crate::gateways) fn append_end(
     position: Option<Position>,
     copy: CopyRank,
 ) {
-    if let Some(position) = position {
-        frame.payload().extend_from_slice(br#","pos":""#);
-        frame.position(position, copy);
-        frame.payload().push(b'"');
+    match position {
+        Some(position) => {
+            frame.payload().extend_from_slice(br#","pos":""#);
+            frame.position(position, copy);
+            frame.payload().push(b'"');
+        }
+        None => frame.without_position(copy),
     }
     frame.payload().push(b'}');
 }
