@@ -10,6 +10,17 @@ use weirgate_wire::admission::Quota;
 use super::resume::limits;
 use super::*;
 
+/// A message on a WebSocket: a name with the payload, an end, or the type.
+fn said(message: &Value) -> String {
+    let name = message["channel"].as_str().unwrap_or_default();
+    match message["type"].as_str() {
+        Some("data") => format!("{name} {}", message["data"]),
+        Some("last") => format!("last {name} {} {}", message["count"], message["cut"]),
+        Some("subscribed") => format!("subscribed {} {}", message["recovered"], message["why"]),
+        kind => kind.unwrap_or_default().to_owned(),
+    }
+}
+
 /// A gateway on a stream of Redis with `a:*`, whose history begins empty.
 fn on_a_stream() -> Bench {
     of_a_stream(NameSyntax::Redis, settings())
@@ -182,17 +193,6 @@ impl Bench {
 
     /// What came on a WebSocket: names with payloads, and the ends.
     fn brought(&mut self, key: SessionKey) -> Vec<String> {
-        let said = |message: &Value| {
-            let name = message["channel"].as_str().unwrap_or_default();
-            match message["type"].as_str() {
-                Some("data") => format!("{name} {}", message["data"]),
-                Some("last") => format!("last {name} {} {}", message["count"], message["cut"]),
-                Some("subscribed") => {
-                    format!("subscribed {} {}", message["recovered"], message["why"])
-                }
-                kind => kind.unwrap_or_default().to_owned(),
-            }
-        };
         let mut came: Vec<String> = self.got(key).iter().map(said).collect();
         came.retain(|one| one != "status");
         came

@@ -115,6 +115,11 @@ impl KeptCursor {
         }
     }
 
+    /// Whether messages before those that the question brings now may be lost, as far as this instance knows.
+    pub fn may_lack(&self, head: KeptHead) -> bool {
+        self.is_before_loss || self.asked.gap < head.gap
+    }
+
     /// The question has brought a message.
     pub fn read(&mut self, position: Position) {
         let copy = CopyRank::LAST;

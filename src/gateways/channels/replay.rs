@@ -853,6 +853,7 @@ impl ChannelsGateway {
         let Point::Stored(id) = position.point else {
             return;
         };
+        let head = core.kept_head();
         let receivers = self.retained.questions.receivers(number, subject);
         self.retained.questions.brought(number, id);
         let mut made: Vec<(Option<TopicName>, Option<Position>, Content, Arc<Frame>)> = Vec::new();
@@ -882,7 +883,8 @@ impl ChannelsGateway {
                 if !is_new || !value.body.is_for(content) {
                     continue;
                 }
-                let given = Some(position).filter(|_| replay.cut.lacks() == Lacks::Nothing);
+                let lacks = replay.cut.lacks() != Lacks::Nothing || replay.cursor.may_lack(head);
+                let given = Some(position).filter(|_| !lacks);
                 let pattern = name.pattern();
                 let is_it = |made: &&(Option<TopicName>, Option<Position>, Content, _)| {
                     made.0.as_ref() == pattern && (made.1, made.2) == (given, content)

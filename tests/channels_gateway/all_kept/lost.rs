@@ -1,7 +1,7 @@
 //! `"last":"all"` while this instance loses messages: the end says that some may be missing, whatever the bus says of the
 //! stream by then; and a question that is asked again lets the bus see what is gone.
 
-use weirgate_core::FeedNotice;
+use weirgate_core::{CopyPosition, FeedNotice};
 
 use super::*;
 
@@ -14,6 +14,21 @@ fn on_both() -> [(Bench, &'static str, &'static str); 2] {
 }
 
 impl Bench {
+    /// What came of names, as [`brought`](Self::brought), with the positions.
+    fn placed(&mut self, key: SessionKey) -> Vec<(String, Option<u64>)> {
+        let mut placed = Vec::new();
+        for message in self.got(key) {
+            let at = message["pos"].as_str().and_then(CopyPosition::parse);
+            let at = at.and_then(|at| match at.position.point {
+                Point::Stored(id) => Some(id.major),
+                Point::Counted { .. } => None,
+            });
+            placed.push((said(&message), at));
+        }
+        placed.retain(|(said, _)| said != "status" && !said.starts_with("subscribed"));
+        placed
+    }
+
     fn last(&mut self, key: SessionKey) -> Vec<String> {
         let mut came = self.brought(key);
         came.retain(|one| !one.starts_with("subscribed"));
@@ -45,13 +60,44 @@ fn a_loss_while_a_question_is_open_is_said_at_the_end() {
             }
             bench.finds(name, 20, "20");
             bench.ends(None);
-            let data = |n: u64| format!("{name} {n}");
-            let end = format!("last {name} 3 \"window\"");
-            assert_eq!(bench.last(key), [data(3), data(8), data(20), end]);
             bench.comes(name, 21);
-            assert_eq!(bench.last(key), [data(21)]);
+            // Nothing has told the client of the loss before the end.
+            let placed = bench.placed(key);
+            let end = format!("last {name} 3 \"window\"");
+            let none = None::<u64>;
+            assert_eq!(
+                placed,
+                [
+                    (format!("{name} 3"), Some(3)),
+                    (format!("{name} 8"), Some(8)),
+                    (format!("{name} 20"), none),
+                    (end, Some(20)),
+                    (format!("{name} 21"), Some(21)),
+                ]
+            );
             bench.world.hub.check_invariants();
         }
+    }
+}
+
+/// A connection that ends before the end would resume behind what it never got, as if nothing was missing.
+#[test]
+fn behind_what_the_bus_does_not_give_no_message_has_a_position_before_the_end() {
+    for (mut bench, name, _) in on_both() {
+        bench.comes(name, 8);
+        let key = bench.client();
+        bench.ask_all(key, &[name], None);
+        bench.finds(name, 3, "3");
+        bench.ends(Some(RetainedCut::Unreadable));
+        bench.world.advance(SECOND / 10);
+        bench.comes(name, 9);
+        let data = |n: u64, at| (format!("{name} {n}"), at);
+        let end = (format!("last {name} 2 \"unreadable\""), Some(8));
+        let placed = bench.placed(key);
+        assert_eq!(
+            placed,
+            [data(3, Some(3)), data(8, None), end, data(9, Some(9))]
+        );
     }
 }
 
