@@ -6,13 +6,15 @@
 //! In every third seed the bus is a stream, read by the real reader: it is trimmed, deleted and made anew,
 //! and loses its newest messages in failovers. Live clients have to hear of a loss before the messages behind
 //! it. What the bus itself lost in a failover comes only from an instance that has read it, and no longer once
-//! that instance knows of the loss.
+//! that instance knows of the loss. An instance of channels also leaves out messages that others have, and finds out later:
+//! until then no client may be given a position from behind them.
 
 mod world;
 
 mod simulation_resume {
     pub(super) mod client;
     pub(super) mod contract;
+    pub(super) mod doubts;
     pub(super) mod instance;
     pub(super) mod link;
     pub(super) mod redis;

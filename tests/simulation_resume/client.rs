@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weirgate_core::SessionKey;
+use weirgate_core::{CopyPosition, Point, SessionKey};
 
 use super::contract::{Contract, KeptEvent, Outcomes, What};
 use super::instance::Tag;
@@ -24,6 +24,8 @@ pub(crate) struct Track {
     floor: usize,
     /// Whether the name has a place in the feed on this instance.
     is_promised: bool,
+    /// Messages below have come, or were told lost, by the client's position: others come again after it.
+    placed: usize,
     /// What a stream has lost below may come, perhaps again: the position may have gone back to what is left
     /// of the stream, and another instance may not know of the loss.
     may_repeat: usize,
@@ -92,6 +94,7 @@ impl Client {
         });
         for track in self.tracks.values_mut() {
             (track.floor, track.is_promised) = (0, false);
+            track.from = track.placed;
         }
     }
 
@@ -117,6 +120,7 @@ impl Client {
         for name in names.iter().filter(|_| !has_since) {
             if let Some(track) = self.tracks.get_mut(name) {
                 track.from = track.from.min(tag.end);
+                track.placed = track.placed.min(tag.end);
                 track.excused = track.excused.max(tag.end);
             }
         }
@@ -175,8 +179,13 @@ impl Client {
             }
             What::Answer(outcomes) => {
                 let asked = at.asked.pop_front().expect("a question");
-                let end = if at.is_slow { asked.tag.end } else { end };
-                self.is_answered(&asked, outcomes, told.pos.is_some(), end);
+                // A request may wait for the word of the source, so the answer to a slow client was made some time between.
+                let (latest, end) = match at.is_slow {
+                    true => (end, asked.tag.end),
+                    false => (end, end),
+                };
+                let placed = told.pos.as_deref().map(|pos| reach_of(redis, pos, end));
+                self.is_answered(&asked, outcomes, placed, (end, latest));
                 if let Some(pos) = told.pos {
                     self.moves(redis, pos, end, tag);
                 }
@@ -223,12 +232,21 @@ impl Client {
         track.from = number + 1;
     }
 
-    /// The answer to a request, made when the hub had the messages before `end`.
-    fn is_answered(&mut self, asked: &Asked, outcomes: Outcomes, has_pos: bool, end: usize) {
+    /// The answer to a request, made when the hub had the messages before `end` and none behind `latest`. `placed`: its
+    /// position is before this message.
+    fn is_answered(
+        &mut self,
+        asked: &Asked,
+        outcomes: Outcomes,
+        placed: Option<usize>,
+        (end, latest): (usize, usize),
+    ) {
+        let has_pos = placed.is_some();
+        let placed = placed.unwrap_or(end).min(end);
         let each: BTreeMap<String, Option<String>> = match outcomes {
             Outcomes::Nothing => {
                 assert!(!asked.has_since, "a since is answered");
-                self.joins(&asked.names, has_pos, end);
+                self.joins(&asked.names, has_pos, placed, end);
                 return;
             }
             Outcomes::All(why) => {
@@ -259,10 +277,11 @@ impl Client {
                     *self.met.why.entry(why).or_default() += 1;
                     *track = Track {
                         from: track.from.min(end),
-                        excused: track.excused.max(end),
+                        excused: track.excused.max(latest),
                         floor: end,
                         replay: (end, end),
-                        may_repeat: track.excused.max(end),
+                        placed: track.from.min(placed),
+                        may_repeat: track.excused.max(latest),
                         ..*track
                     };
                 }
@@ -274,7 +293,7 @@ impl Client {
     }
 
     /// Names are live from here on.
-    fn joins(&mut self, names: &[String], has_pos: bool, end: usize) {
+    fn joins(&mut self, names: &[String], has_pos: bool, placed: usize, end: usize) {
         for name in names {
             let track = Track {
                 from: end,
@@ -282,6 +301,7 @@ impl Client {
                 replay: (end, end),
                 floor: end,
                 is_promised: true,
+                placed,
                 may_repeat: end,
             };
             self.tracks.insert(name.clone(), track);
@@ -299,18 +319,28 @@ impl Client {
 
     /// The position moves: everything before is here or was told lost.
     fn moves(&mut self, redis: &Redis, pos: String, end: usize, tag: Tag) {
+        let reach = reach_of(redis, &pos, end);
         self.pos = Some(pos);
         let at = self.at.as_mut().expect("a connection");
         let has_lost = std::mem::take(&mut at.has_lost);
         for (name, track) in &mut self.tracks {
+            let placed = track.placed.max(track.from.min(reach));
+            let before = std::mem::replace(&mut track.placed, placed);
             if has_lost {
                 track.excused = track.excused.max(end);
                 track.may_repeat = track.excused;
                 continue;
             }
+            let passed = redis.of_name(name, before.max(track.excused), reach).iter();
+            let mut skipped = passed.filter(|n| redis.items[**n].is_skipped(tag));
+            assert_eq!(
+                skipped.next(),
+                None,
+                "the position {reach} of {name} is behind a message that nobody said was lost: {track:?}"
+            );
             // Live, this instance leaves out what is too large for it, and what is history to it.
             let since = track.from.max(track.excused).max(track.replay.1);
-            let left_out = redis.of_name(name, since, end).iter().rev();
+            let left_out = redis.of_name(name, since, reach).iter().rev();
             let mut left_out = left_out
                 .filter(|n| redis.items[**n].comes_to(tag) && !redis.items[**n].is_live(tag));
             if let Some(number) = left_out.next() {
@@ -336,6 +366,15 @@ impl Client {
                 missing.map(|n| &redis.items[*n])
             );
         }
+    }
+}
+
+/// The number behind the message of a position; `end` where positions do not say that.
+fn reach_of(redis: &Redis, pos: &str, end: usize) -> usize {
+    let point = CopyPosition::parse(pos).map(|at| at.position.point);
+    match (point, &redis.stream) {
+        (Some(Point::Stored(id)), Some(stream)) => stream.number_of(id) + 1,
+        _ => end,
     }
 }
 

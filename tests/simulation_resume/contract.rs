@@ -79,6 +79,8 @@ pub(crate) trait Contract {
     const STREAM: &'static [&'static str];
     /// Marks channels: the usual, and one within the feed.
     const MARKS: &'static [&'static str];
+    /// Whether its stream may be one with doubts: a mirror of JetStream.
+    const HAS_DOUBTS: bool;
     const PATH: &'static str;
 
     fn gateway(setup: &Setup) -> Self::Gateway;
@@ -106,6 +108,7 @@ impl Contract for Trades {
     const KEPT: &'static [&'static [&'static str]] = &[&[TradesFeed::PATTERN]];
     const STREAM: &'static [&'static str] = &[TradesFeed::PATTERN];
     const MARKS: &'static [&'static str] = &["weirgate:mark", "channel:trade:MARK"];
+    const HAS_DOUBTS: bool = false;
     const PATH: &'static str = "/";
     const JUNK: &'static [u8] = b"{\"price\":";
 
@@ -192,6 +195,7 @@ impl Contract for Channels {
     ];
     const STREAM: &'static [&'static str] = &["*"];
     const MARKS: &'static [&'static str] = &["weirgate:mark", "m:mark"];
+    const HAS_DOUBTS: bool = true;
     const PATH: &'static str = "/ws";
     const JUNK: &'static [u8] = b"";
 

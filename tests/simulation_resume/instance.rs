@@ -61,7 +61,7 @@ impl<C: Contract> Instance<C> {
         world.now = now;
         let (bus, end) = match redis.stream {
             Some(_) => {
-                let link = stream_link(&setup, keep_us / 1_000, seed);
+                let link = stream_link(&setup, keep_us / 1_000, seed, C::HAS_DOUBTS);
                 (Bus::Stream(Box::new(link)), 0)
             }
             None => {
@@ -144,7 +144,7 @@ impl<C: Contract> Instance<C> {
             Bus::PubSub(link) => (link.hand_over(redis, now, count, random), link.next),
             Bus::Stream(link) => {
                 self.world.held = random.chance(50);
-                (link.hand_over(redis, now), link.end)
+                (link.hand_over(redis, now, random), link.end)
             }
         };
         for (end, event) in events {
@@ -241,7 +241,7 @@ impl<C: Contract> Instance<C> {
 }
 
 /// A link of a process that reads the stream.
-fn stream_link(setup: &Setup, history_ms: u64, process: u64) -> StreamLink {
+fn stream_link(setup: &Setup, history_ms: u64, process: u64, has_doubts: bool) -> StreamLink {
     let only = NamePatterns::new(NameSyntax::Redis, &setup.kept).expect("names");
     let settings = StreamSettings {
         name: KEY.to_owned(),
@@ -250,5 +250,5 @@ fn stream_link(setup: &Setup, history_ms: u64, process: u64) -> StreamLink {
         answer_bytes_max: 64 * 1024 * 1024,
         only: Some(only),
     };
-    StreamLink::new(settings, setup.bus_message_bytes_max, process)
+    StreamLink::new(settings, setup.bus_message_bytes_max, process, has_doubts)
 }

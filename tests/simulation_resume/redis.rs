@@ -36,6 +36,8 @@ pub(crate) struct Item {
     /// In a stream: the processes that began after it was stored. To them it is history: it comes to no client as live, also
     /// not to one that connected before the process had read it.
     pub(crate) history_of: Vec<u64>,
+    /// In a stream: the processes that have not read the message, but others after it.
+    pub(crate) skipped_by: Vec<u64>,
 }
 
 impl Item {
@@ -55,7 +57,14 @@ impl Item {
     /// Whether the message comes to clients of an instance as live.
     pub(crate) fn is_live(&self, tag: Tag) -> bool {
         let is_history = |process: u64| self.history_of.contains(&process);
-        !tag.process.is_some_and(is_history) && self.is_relayed(tag.bus_message_bytes_max)
+        let is_live = !tag.process.is_some_and(is_history) && !self.is_skipped(tag);
+        is_live && self.is_relayed(tag.bus_message_bytes_max)
+    }
+
+    /// Whether the instance has not read the message, but others after it.
+    pub(crate) fn is_skipped(&self, tag: Tag) -> bool {
+        let skips = |process: u64| self.skipped_by.contains(&process);
+        tag.process.is_some_and(skips)
     }
 
     /// Whether an instance with this limit relays the message.

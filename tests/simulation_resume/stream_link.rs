@@ -7,6 +7,7 @@ use weirgate_bus::{KeptEvent, StreamFeed, StreamSettings};
 use weirgate_core::BusEvent;
 use weirgate_wire::base::Now;
 
+use super::doubts::{Doubts, Next};
 use super::redis::Redis;
 use super::stream::KEY;
 use crate::world::Random;
@@ -22,6 +23,10 @@ pub(crate) struct StreamLink {
     /// Tells this process apart from all others that read the stream.
     process: u64,
     payload_bytes_max: usize,
+    /// Nothing was read since a loss.
+    is_after_loss: bool,
+    /// `None`: this instance reads everything.
+    doubts: Option<Doubts>,
     is_connected: bool,
     /// Answers on their way.
     answers: Option<Vec<Value>>,
@@ -33,7 +38,12 @@ pub(crate) struct StreamLink {
 }
 
 impl StreamLink {
-    pub(crate) fn new(settings: StreamSettings, payload_bytes_max: usize, process: u64) -> Self {
+    pub(crate) fn new(
+        settings: StreamSettings,
+        payload_bytes_max: usize,
+        process: u64,
+        has_doubts: bool,
+    ) -> Self {
         Self {
             reader: RedisStreamReader::new(
                 KEY,
@@ -44,6 +54,8 @@ impl StreamLink {
             feed: StreamFeed::of_redis(settings),
             process,
             payload_bytes_max,
+            is_after_loss: false,
+            doubts: has_doubts.then(Doubts::default),
             is_connected: false,
             answers: None,
             is_down_told: false,
@@ -93,7 +105,12 @@ impl StreamLink {
     }
 
     /// Takes an answer: events, each with the number behind the newest message so far.
-    pub(crate) fn hand_over(&mut self, redis: &mut Redis, now: Now) -> Vec<(usize, BusEvent)> {
+    pub(crate) fn hand_over(
+        &mut self,
+        redis: &mut Redis,
+        now: Now,
+        random: &mut Random,
+    ) -> Vec<(usize, BusEvent)> {
         let Some(answers) = self.answers.take() else {
             return Vec::new();
         };
@@ -118,6 +135,13 @@ impl StreamLink {
         }
         let mut events = Vec::new();
         for told in told {
+            if self.is_of_earlier_epoch(redis, &told) {
+                continue;
+            }
+            match self.doubt(redis, &told, random) {
+                Next::Skipped => continue,
+                Next::Read(event) => events.extend(event.map(|event| (self.end, event))),
+            }
             let number = self.note(redis, &told);
             if told == KeptEvent::CaughtUp {
                 (self.has_stood, self.is_down_told) = (true, false);
@@ -131,8 +155,47 @@ impl StreamLink {
             }
             events.extend(event.map(|event| (self.end, event)));
         }
+        for event in self.answer_doubts(redis, random) {
+            events.push((self.end, event));
+        }
         if is_behind {
             events.extend(self.lose().into_iter().map(|event| (self.end, event)));
+        }
+        events
+    }
+
+    /// Whether a message was published before others that were read. If a stream was made anew with lower ids, and has lost its
+    /// newest messages, the reader may come back to messages that it has reported as lost. The model knows one order only.
+    fn is_of_earlier_epoch(&self, redis: &Redis, told: &KeptEvent) -> bool {
+        let KeptEvent::Message { id, .. } = told else {
+            return false;
+        };
+        let number = redis.stream.as_ref().expect("a stream").number_of(*id);
+        self.is_after_loss && number < self.end
+    }
+
+    /// Whether a live message is left out, and what comes before it.
+    fn doubt(&mut self, redis: &mut Redis, told: &KeptEvent, random: &mut Random) -> Next {
+        let KeptEvent::Message { id, is_old, .. } = told else {
+            return Next::Read(None);
+        };
+        let is_live = self.has_stood && !is_old;
+        let Some(doubts) = self.doubts.as_mut().filter(|_| is_live) else {
+            return Next::Read(None);
+        };
+        let next = doubts.next(random);
+        if matches!(next, Next::Skipped) {
+            let number = redis.stream.as_ref().expect("a stream").number_of(*id);
+            redis.items[number].skipped_by.push(self.process);
+        }
+        next
+    }
+
+    fn answer_doubts(&mut self, redis: &mut Redis, random: &mut Random) -> Vec<BusEvent> {
+        let doubts = self.doubts.as_mut();
+        let events = doubts.map_or_else(Vec::new, |doubts| doubts.answer(random));
+        if events.len() > 1 {
+            redis.forget_gone(self.process);
         }
         events
     }
@@ -143,6 +206,7 @@ impl StreamLink {
             KeptEvent::Message { id, .. } | KeptEvent::Head(id) => *id,
             KeptEvent::Lost | KeptEvent::Hole => {
                 redis.forget_gone(self.process);
+                self.is_after_loss = true;
                 return None;
             }
             KeptEvent::Bad { .. }
@@ -156,6 +220,7 @@ impl StreamLink {
         if !is_head {
             assert!(number >= self.end, "{number} was read before {}", self.end);
             redis.items[number].read_by.push(self.process);
+            self.is_after_loss = false;
         }
         // Junk has no position, so nobody is told of a loss before. An empty payload has one: clients of binary
         // messages get it.

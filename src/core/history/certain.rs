@@ -81,3 +81,81 @@ impl Certain {
         is_certain.then_some(message.position)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoredId;
+
+    fn at(number: u64) -> Option<Position> {
+        let id = StoredId {
+            major: number,
+            minor: 10 * number,
+        };
+        Some(Position::stored(1, id))
+    }
+
+    /// The newest position that is given, and up to which number messages have theirs.
+    fn given(certain: &Certain, read: u64) -> (Option<Position>, u64) {
+        let has_its = |number: &u64| {
+            let message = KeptMessage {
+                number: *number,
+                kept_us: 0,
+                position: at(*number).expect("a position"),
+                body: None,
+                copies: Default::default(),
+            };
+            let unnumbered = KeptMessage {
+                number: 0,
+                copies: Default::default(),
+                body: None,
+                ..message
+            };
+            let has = certain.of(&message).is_some();
+            if certain.newest(at(read)).is_some() {
+                assert_eq!(certain.of(&unnumbered).is_some(), has, "{number}");
+            }
+            has
+        };
+        let until = (1..=read).take_while(has_its).count();
+        (certain.newest(at(read)), until as u64)
+    }
+
+    #[test]
+    fn a_position_is_given_once_its_messages_are_known_to_be_all() {
+        let mut certain = Certain::default();
+        assert_eq!(given(&certain, 3), (at(3), 3));
+        // Each word with what was read, and what is certain then.
+        for (is_in_doubt, read, until) in [
+            (true, 3, 3),
+            // The answer to an earlier question.
+            (true, 5, 3),
+            (true, 8, 5),
+            (true, 8, 8),
+            (false, 9, 9),
+            (true, 9, 9),
+        ] {
+            certain.note(is_in_doubt, (read, at(read)));
+            assert_eq!(given(&certain, read), (at(until), until), "{read}");
+        }
+        assert_eq!(given(&certain, 12), (at(9), 9));
+        assert!(certain.is_in_doubt());
+    }
+
+    #[test]
+    fn after_a_loss_there_is_none_until_the_next_doubt_is_over() {
+        let mut certain = Certain::default();
+        certain.note(true, (3, at(3)));
+        certain.lose(6);
+        assert_eq!(certain.newest(None), None);
+        assert_eq!(given(&certain, 8), (None, 6));
+        certain.note(true, (8, at(8)));
+        assert_eq!(given(&certain, 9), (None, 6));
+        certain.note(true, (9, at(9)));
+        assert_eq!(given(&certain, 9), (at(8), 8));
+        certain.note(false, (9, at(9)));
+        assert_eq!(given(&certain, 9), (at(9), 9));
+        certain.lose(10);
+        assert_eq!(certain.newest(at(11)), at(11));
+    }
+}
