@@ -194,6 +194,44 @@ impl Name {
     }
 }
 
+/// The copies of a message that clients got so far.
+#[derive(Debug, Default)]
+struct MadeCopies(Vec<MadeCopy>);
+
+#[derive(Debug)]
+struct MadeCopy {
+    pattern: Option<TopicName>,
+    content: Content,
+    position: Option<Position>,
+    frame: Arc<Frame>,
+}
+
+impl MadeCopies {
+    fn find_or_make(
+        &mut self,
+        core: &Core,
+        value: &Publication,
+        pattern: Option<&TopicName>,
+        content: Content,
+        position: Option<Position>,
+    ) -> Arc<Frame> {
+        let is_it = |copy: &&MadeCopy| {
+            copy.pattern.as_ref() == pattern && (copy.content, copy.position) == (content, position)
+        };
+        if let Some(copy) = self.0.iter().find(is_it) {
+            return Arc::clone(&copy.frame);
+        }
+        let frame = core.render(value, pattern, content, position);
+        self.0.push(MadeCopy {
+            pattern: pattern.cloned(),
+            content,
+            position,
+            frame: Arc::clone(&frame),
+        });
+        frame
+    }
+}
+
 /// How a replay goes on after a look at the history.
 enum AfterLook {
     /// It waits: the history has no more now.
@@ -856,7 +894,7 @@ impl ChannelsGateway {
         let head = core.kept_head();
         let receivers = self.retained.questions.receivers(number, subject);
         self.retained.questions.brought(number, id);
-        let mut made: Vec<(Option<TopicName>, Option<Position>, Content, Arc<Frame>)> = Vec::new();
+        let mut copies = MadeCopies::default();
         for (key, replay_key) in receivers {
             let content = core.content(key);
             let waiter = self.retained.clients.get_mut(&key);
@@ -885,18 +923,7 @@ impl ChannelsGateway {
                 }
                 let lacks = replay.cut.lacks() != Lacks::Nothing || replay.cursor.may_lack(head);
                 let given = Some(position).filter(|_| !lacks);
-                let pattern = name.pattern();
-                let is_it = |made: &&(Option<TopicName>, Option<Position>, Content, _)| {
-                    made.0.as_ref() == pattern && (made.1, made.2) == (given, content)
-                };
-                let frame = match made.iter().find(is_it) {
-                    Some((.., frame)) => Arc::clone(frame),
-                    None => {
-                        let frame = core.render(value, pattern, content, given);
-                        made.push((pattern.cloned(), given, content, Arc::clone(&frame)));
-                        frame
-                    }
-                };
+                let frame = copies.find_or_make(core, value, name.pattern(), content, given);
                 waiter.take_room_in_page(frame.queue_bytes());
                 core.replay(key, &value.topic, &frame);
                 name.count += 1;
