@@ -107,3 +107,34 @@ async def test_metrics_tell_of_candles_and_of_trades_that_candles_lack(start_wei
         await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["B"], "interval": "1s"}))
         assert json.loads(await client.recv())["message"] == "Cannot subscribe: too many symbols have candles."
     assert scrape(weirgate).sum("weirgate_subscriptions_limited_total", limit="candle_pairs") == 1
+
+
+async def test_candles_of_a_busy_stream_that_was_read_in_time_are_whole(start_weirgate, redis_server):
+    """Each burst fills an answer of Redis, so that the reader of the stream is behind it for some milliseconds."""
+    stream = ("--stream", "trades", "--history-ms", "20000")
+    weirgate = start_weirgate("trades", "--candles", *stream, redis=redis_server).wait_ready()
+    published, closed = 0, []
+    async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/") as client:
+        await client.send(json.dumps({"action": "subscribe_candles", "symbols": ["A"], "interval": "1s"}))
+
+        async def publish():
+            nonlocal published
+            with redis_server.client() as redis:
+                for _ in range(800):
+                    pipe = redis.pipeline()
+                    for _ in range(20):
+                        trade = {"price": 1, "timestamp": now_ms()}
+                        pipe.xadd("trades", {"channel": "channel:trade:A", "data": json.dumps(trade)})
+                    await asyncio.to_thread(pipe.execute)
+                    published += 20
+                    await asyncio.sleep(0.01)
+        publishing = asyncio.create_task(publish())
+        async with asyncio.timeout(60):
+            while not publishing.done() or sum(candle["trades"] for candle in closed) < published:
+                message = json.loads(await client.recv())
+                if message["type"] == "candle":
+                    closed += [message["data"]] * message["data"]["closed"]
+        await publishing
+    # The first candle began before weirgate read the stream.
+    assert [candle for candle in closed[1:] if "partial" in candle] == []
+    assert scrape(weirgate).sum("weirgate_candle_trades_dropped_total") == 0

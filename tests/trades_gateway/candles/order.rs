@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use weirgate_core::ReadTo;
+
 use super::*;
 use crate::world::Random;
 
@@ -79,6 +81,20 @@ fn the_first_candle_waits_for_late_trades_of_the_interval_before_it() {
     assert_eq!(bench.dropped("late"), 0);
 }
 
+/// What the bus says now and then: it goes away and comes back, and its stream is read to the end or not.
+fn random_notice(random: &mut Random, now_ms: i64) -> BusEvent {
+    match random.below(12) {
+        0 => BusEvent::Down(String::new()),
+        1..3 => BusEvent::Up,
+        3..7 => BusEvent::ReadTo(ReadTo::End),
+        7 => BusEvent::ReadTo(ReadTo::Unknown),
+        _ => {
+            let behind_ms = [10, 1_000, 20_000][random.below(3) as usize];
+            BusEvent::ReadTo(ReadTo::StoredMs(now_ms - random.below(behind_ms) as i64))
+        }
+    }
+}
+
 /// Random trades, late and early, with clients that come, leave, come back at the ends of intervals and read slowly.
 #[test]
 fn no_candle_comes_after_one_of_a_later_interval() {
@@ -104,6 +120,10 @@ fn no_candle_comes_after_one_of_a_later_interval() {
             _ => 0,
         };
         bench.trade(symbol, at_ms, "1");
+        if random.chance(20) {
+            let notice = random_notice(&mut random, bench.world.now.unix_ms());
+            bench.bus(notice);
+        }
         let client = random.below(clients.len() as u64) as usize;
         let (key, chart) = &mut clients[client];
         let interval = INTERVALS[random.below(3) as usize];

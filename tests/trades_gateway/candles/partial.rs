@@ -173,26 +173,84 @@ fn a_symbol_that_had_no_room_has_a_partial_candle() {
     assert_eq!(bench.closed(key, 300), [(3.0, 1, true, false)]);
 }
 
+impl Bench {
+    fn read_to(&mut self, read_to: impl FnOnce(i64) -> ReadTo) {
+        let read_to = read_to(self.world.now.unix_ms());
+        self.bus(BusEvent::ReadTo(read_to));
+    }
+}
+
 /// After an outage or a start, `Up` comes with the first trade, and much may have to be read yet.
 #[test]
 fn a_candle_that_closes_before_the_stream_is_read_is_partial() {
     let mut bench = Bench::usual();
     let key = bench.client();
     bench.watch(key, r#"["A"]"#, "1s");
-    let now_ms = |bench: &Bench| bench.world.now.unix_ms();
-    let mut closed = |read_to: &dyn Fn(i64) -> ReadTo| {
-        let read_to = read_to(now_ms(&bench));
-        bench.bus(BusEvent::ReadTo(read_to));
+    let states: [(&dyn Fn(i64) -> ReadTo, bool); 6] = [
+        (&|_| ReadTo::End, false),
+        (&|now_ms| ReadTo::StoredMs(now_ms + 1_500), false),
+        (&|_| ReadTo::Unknown, true),
+        (&|now_ms| ReadTo::StoredMs(now_ms - 3_000), true),
+        (&|now_ms| ReadTo::StoredMs(now_ms + 1_400), true),
+        // Ids that are no times say nothing.
+        (&|now_ms| ReadTo::StoredMs(now_ms * 1_000), true),
+    ];
+    for (read_to, is_partial) in states {
+        bench.read_to(|_| ReadTo::End);
+        bench.read_to(read_to);
         bench.trade("A", 0, "1");
-        let got = bench.closed(key, 2);
-        assert_eq!(got.len(), 1, "{read_to:?}");
-        got[0].3
-    };
-    assert!(!closed(&|_| ReadTo::End));
-    assert!(closed(&|_| ReadTo::Unknown));
-    assert!(closed(&|now_ms| ReadTo::StoredMs(now_ms + 1_400)));
-    assert!(!closed(&|now_ms| ReadTo::StoredMs(now_ms + 1_500)));
-    // Ids that are no times say nothing.
-    assert!(closed(&|now_ms| ReadTo::StoredMs(now_ms * 1_000)));
-    assert!(!closed(&|_| ReadTo::End));
+        // It waits for what is missing, for ten seconds after it was to be closed.
+        let early = bench.closed(key, 11);
+        assert_eq!(early.len(), usize::from(!is_partial));
+        let all = [early, bench.closed(key, 1)].concat();
+        assert_eq!(all, [(1.0, 1, true, is_partial)]);
+    }
+}
+
+/// While bursts come, the reader is behind the end of the stream most of the time, by what was stored during a question.
+#[test]
+fn the_candles_of_a_busy_stream_that_is_read_in_time_are_whole() {
+    for reaches_end in [false, true] {
+        let mut bench = Bench::usual();
+        let key = bench.client();
+        bench.watch(key, r#"["A"]"#, "1s");
+        let mut got = Vec::new();
+        for n in 0..1_000 {
+            bench.read_to(|now_ms| match n % 3 {
+                0 if reaches_end => ReadTo::End,
+                _ => ReadTo::StoredMs(now_ms - 3),
+            });
+            bench.trade("A", -3, "1");
+            bench.run(7_000);
+            got.extend(bench.candles(key));
+        }
+        assert_eq!(bench.dropped("late"), 0);
+        let partial = got.iter().filter(|candle| candle.get("partial").is_some());
+        assert_eq!(partial.count(), 0, "{reaches_end}");
+        assert_eq!(marked(&got).iter().filter(|candle| candle.2).count(), 7);
+    }
+}
+
+/// A candle that was to be closed comes with what was stored by then, once that is read.
+#[test]
+fn a_candle_waits_for_trades_that_were_stored_in_time() {
+    let mut bench = Bench::usual();
+    let key = bench.client();
+    bench.watch(key, r#"["A"]"#, "1s");
+    bench.trade("A", 0, "1");
+    bench.run(SECOND);
+    bench.read_to(|now_ms| ReadTo::StoredMs(now_ms - 500));
+    assert_eq!(bench.closed(key, 3), []);
+    bench.trade("A", -3_100, "2");
+    bench.trade("A", -2_900, "3");
+    bench.read_to(|now_ms| ReadTo::StoredMs(now_ms - 2_510));
+    assert_eq!(bench.closed(key, 1), []);
+    bench.read_to(|now_ms| ReadTo::StoredMs(now_ms - 3_490));
+    bench.run(0);
+    let candles = marked(&bench.candles(key));
+    // The next one begins where this one ends, and may lack what was stored in the last seconds.
+    assert_eq!(candles, [(2.0, 2, true, false), (3.0, 1, false, true)]);
+    bench.read_to(|_| ReadTo::End);
+    assert_eq!(bench.closed(key, 0), [(3.0, 1, true, false)]);
+    assert_eq!(bench.dropped("late"), 0);
 }

@@ -827,9 +827,15 @@ impl RedisStreamReader {
         let counted = self.counted.filter(|counted| counted.id == self.after);
         let both = state.counters.zip(counted);
         self.says_end = false;
+        // The first entries of an empty stream follow none.
+        let has_before = self.after != StoredId::default();
         out.push(KeptEvent::Lag {
             messages: both.map(|(counters, counted)| counters.added.saturating_sub(counted.added)),
-            ms: newest_ms.saturating_sub(self.after.major),
+            ms: if has_before {
+                newest_ms.saturating_sub(self.after.major)
+            } else {
+                0
+            },
         });
     }
 

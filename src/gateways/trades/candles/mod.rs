@@ -9,10 +9,13 @@
 //! Charts take the candles of a pair in the order of time only. So a candle is shown when the interval before it takes no
 //! more trades, though its own trades may come up to the grace time earlier.
 //!
+//! While a stream is not read to its end, candles end by the time up to which it is read (`coverage`), and all deadlines
+//! wait for it: a candle that is closed has what was stored by then.
+//!
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | all symbols, watches, deadlines |
-//! | `coverage` | since when no trade was missed |
+//! | `coverage` | since when no trade was missed, and up to when all were read |
 //! | `interval` | intervals, and the topics of candles |
 //! | `series` | the open candles of a symbol and an interval; late trades |
 //! | `trade` | reading a trade |
@@ -316,7 +319,7 @@ impl Candles {
     /// The time at which [`Self::follow_clock`] and [`Self::handle_next`] are due, on the monotonic clock.
     pub(super) fn poll_timeout(&self) -> Option<u64> {
         let (due_us, _) = self.due.first()?;
-        Some(self.clock_due_us.min(*due_us))
+        Some(self.clock_due_us.min(self.coverage.reached_us(*due_us)))
     }
 
     /// Computes all deadlines anew if the clock was set, or the machine was suspended, since they were computed: they are
@@ -344,7 +347,8 @@ impl Candles {
     /// after each pair whether there is time.
     pub(super) fn handle_next(&mut self, now: Now, out: &mut Vec<Update>) -> bool {
         let due = self.due.first().copied();
-        let Some((_, pair)) = due.filter(|(due_us, _)| *due_us <= now.mono_us) else {
+        let clock_us = self.coverage.clock_us(now);
+        let Some((_, pair)) = due.filter(|(due_us, _)| *due_us <= clock_us) else {
             return false;
         };
         self.due.pop_first();
@@ -384,9 +388,10 @@ impl Candles {
         }
     }
 
-    /// The clock less the grace time, Unix milliseconds: intervals that ended by then take no more trades.
+    /// The time by which candles end less the grace time, Unix milliseconds: intervals that ended by then take no more
+    /// trades.
     fn horizon_ms(&self, now: Now) -> i64 {
-        now.unix_ms() - i64::from(self.settings.grace_ms)
+        now.unix_ms_at(self.coverage.clock_us(now)) - i64::from(self.settings.grace_ms)
     }
 
     fn watch_of(&mut self, pair: Pair) -> Option<&mut PairWatch> {
@@ -438,7 +443,7 @@ impl Candles {
             watch.is_changed = !series.is_empty();
             let until_ms = candle.start_ms + pair.interval.ms() + grace_ms;
             let taken = (candle.start_ms, until_ms);
-            let partial = self.coverage.partial(taken, symbol.full_until_ms);
+            let partial = self.coverage.partial(now, taken, symbol.full_until_ms);
             out.push(Update {
                 topic: watch.topic.clone(),
                 state: CandleState::Closed,
@@ -469,11 +474,13 @@ impl Candles {
     /// The running candle as a message; `None` if there is none, or no watcher. From then on no earlier candle may start.
     fn update(&mut self, now: Now, pair: Pair) -> Option<Update> {
         let horizon_ms = self.horizon_ms(now);
+        let grace_ms = i64::from(self.settings.grace_ms);
         let symbol = &mut self.symbols[pair.slot];
         let candle = symbol.series[pair.interval as usize].show_running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
-        let taken = (candle.start_ms, now.unix_ms());
-        let partial = self.coverage.partial(taken, symbol.full_until_ms);
+        // As a closed candle, it says nothing of what was stored in the last moments: this may come yet.
+        let taken = (candle.start_ms, now.unix_ms() - grace_ms);
+        let partial = self.coverage.partial(now, taken, symbol.full_until_ms);
         Some(Update {
             topic: watch.topic.clone(),
             state: CandleState::Running,
@@ -485,14 +492,15 @@ impl Candles {
     /// Sets the deadline of a watched pair.
     fn arm(&mut self, now: Now, pair: Pair) {
         let grace_ms = i64::from(self.settings.grace_ms);
+        let clock_us = self.coverage.clock_us(now);
         let symbol = &mut self.symbols[pair.slot];
         let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
             return;
         };
         let series = &symbol.series[pair.interval as usize];
         let graced_us = |at_ms: i64| {
-            let wait_ms = (at_ms + grace_ms - now.unix_ms()).max(0);
-            now.mono_us + 1_000 * wait_ms.unsigned_abs()
+            let wait_us = 1_000 * (at_ms + grace_ms - now.unix_ms());
+            now.mono_us.saturating_add_signed(wait_us)
         };
         let shown_us = watch.is_changed.then(|| {
             // 0: at once. A candle that was never sent has no message before it. Without a next start, it runs already.
@@ -503,7 +511,7 @@ impl Candles {
         let Some(due_us) = shown_us.into_iter().chain(closed_us).min() else {
             return;
         };
-        let due_us = (due_us.max(now.mono_us + 1)).next_multiple_of(GRID_US);
+        let due_us = (due_us.max(clock_us + 1)).next_multiple_of(GRID_US);
         if watch.due_us.is_some_and(|armed_us| armed_us <= due_us) {
             return;
         }

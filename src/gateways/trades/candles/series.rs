@@ -1,7 +1,7 @@
 //! The open candles of a symbol and an interval: adding trades, messages, late trades.
 //!
-//! Times are Unix milliseconds. The *horizon* is the clock less the grace time: a trade of an interval that ended at the
-//! horizon or before comes too late.
+//! Times are Unix milliseconds. The *horizon* is the time by which candles end less the grace time: a trade of an interval
+//! that ended at the horizon or before comes too late.
 
 use rust_decimal::Decimal;
 
@@ -27,8 +27,8 @@ pub(super) struct Late;
 #[derive(Debug)]
 pub(super) struct Series {
     interval: Interval,
-    /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the time
-    /// that a trade may be ahead of the clock are bounded.
+    /// Oldest first. There are few, because an interval lasts at least a second, and the grace time, the wait for a stream
+    /// that is not read to its end, and the time that a trade may be ahead of the clock are bounded.
     candles: Vec<Candle>,
     /// End of the newest closed candle, or start of the newest candle that was shown, whichever is later. No candle starts
     /// before this, even if the clock is set back.

@@ -1105,6 +1105,19 @@ fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
 }
 
 #[test]
+fn the_first_entries_of_an_empty_stream_make_the_reader_late_by_no_years() {
+    let (mut server, mut reader) = seen_empty(true, false);
+    server.step(&ModelStep::Add(40));
+    let mut log = Log::default();
+    log.take_all(&mut reader, &mut server);
+    let ms = log.events.iter().filter_map(|events| match events {
+        KeptEvent::Lag { ms, .. } => Some(*ms),
+        _ => None,
+    });
+    assert!(ms.clone().count() > 1 && ms.max() < Some(60_000));
+}
+
+#[test]
 fn a_clock_that_is_behind_hides_no_old_entry() {
     let mut server = StreamServer::new();
     server.last.major -= 3_600_000;
