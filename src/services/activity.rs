@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// When the last byte moved in either direction, and whether any byte arrived since the request began.
+/// When the last byte moved in either direction, and whether any byte of an answer arrived since the request began.
 #[derive(Clone, Debug)]
 pub(crate) struct Activity(Arc<ActivityTimes>);
 
@@ -44,7 +44,7 @@ impl Activity {
         self.0.has_received.store(false, Relaxed);
     }
 
-    /// Returns true if any byte arrived since the request began.
+    /// Returns true if any byte of an answer arrived since the request began.
     pub(crate) fn has_received(&self) -> bool {
         self.0.has_received.load(Relaxed)
     }
@@ -80,7 +80,7 @@ impl Activity {
         self.0.start + Duration::from_micros(us.load(Relaxed))
     }
 
-    /// Records that a byte arrived.
+    /// Records that a byte of an answer arrived.
     pub(super) fn note_received(&self) {
         self.note_moved();
         self.0.has_received.store(true, Relaxed);

@@ -1,4 +1,6 @@
-//! Connects to a service. The stream notes its [`Activity`], and tells a reset from another end of the connection.
+//! Connects to a service. Two streams are around the bytes of HTTP: below TLS, [`ActivityStream`] notes when bytes move;
+//! above it, [`AnswerStream`] notes whether an answer has begun, and tells a reset from another end of the connection.
+//! Below TLS, the record that ends a connection would count as an answer.
 
 use std::error::Error;
 use std::io::{self, ErrorKind, IoSlice};
@@ -13,6 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::client::TlsStream;
 
 use super::activity::Activity;
 use super::open::Charge;
@@ -55,13 +58,11 @@ pub(super) struct Opening {
     pub writing: Writing,
 }
 
-/// A stream that records its activity.
+/// A socket that records its activity.
 struct ActivityStream {
     stream: TcpStream,
     activity: Activity,
     writing: Writing,
-    /// Runs after the connection has ended without an answer: a reset may still follow.
-    end: Option<Pin<Box<Sleep>>>,
     /// The error of the first failed write. It is reported only after everything that the service has sent is read,
     /// because a service may answer and close before it has read the request.
     failed: Option<io::Error>,
@@ -98,29 +99,13 @@ impl AsyncRead for ActivityStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.end.is_none() {
-            let before = buffer.filled().len();
-            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
-            if read.is_err() || buffer.filled().len() == before {
-                self.activity.note_end();
-            }
-            read?;
-            if buffer.filled().len() > before {
-                self.activity.note_received();
-            }
-            // After the begin of an answer, a reset says nothing about the request.
-            if self.activity.has_received() {
-                return Poll::Ready(Ok(()));
-            }
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        match buffer.filled().len() > before {
+            true => self.activity.note_moved(),
+            false => self.activity.note_end(),
         }
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
-        }
-        let end = self
-            .end
-            .get_or_insert_with(|| Box::pin(sleep(RESET_FOLLOWS)));
-        ready!(end.as_mut().poll(cx));
-        Poll::Ready(self.stream.take_error()?.map_or(Ok(()), Err))
+        Poll::Ready(read)
     }
 }
 
@@ -152,6 +137,122 @@ impl AsyncWrite for ActivityStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The bytes of HTTP above a socket.
+trait Above: Bytes {
+    fn socket(&mut self) -> &mut ActivityStream;
+}
+
+impl Above for ActivityStream {
+    fn socket(&mut self) -> &mut ActivityStream {
+        self
+    }
+}
+
+impl Above for TlsStream<ActivityStream> {
+    fn socket(&mut self) -> &mut ActivityStream {
+        self.get_mut().0
+    }
+}
+
+/// The bytes of HTTP. Records that an answer has begun; at an end without one, waits for a reset.
+struct AnswerStream<S> {
+    stream: S,
+    activity: Activity,
+    end: Option<SilentEnd>,
+}
+
+/// The end of a connection without an answer.
+struct SilentEnd {
+    /// A reset may still follow.
+    reset_follows: Pin<Box<Sleep>>,
+    /// How TLS calls an end that it does not announce.
+    error: Option<io::Error>,
+}
+
+impl<S: Above> AsyncRead for AnswerStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.end.is_none() {
+            let before = buffer.filled().len();
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+            if buffer.filled().len() > before {
+                self.activity.note_received();
+            } else {
+                // TLS may end before the connection does.
+                self.activity.note_end();
+            }
+            let error = match read {
+                // After the begin of an answer, a reset says nothing about the request.
+                read if self.activity.has_received() => return Poll::Ready(read),
+                Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Err(error));
+                }
+                ended => ended.err(),
+            };
+            self.end = Some(SilentEnd {
+                reset_follows: Box::pin(sleep(RESET_FOLLOWS)),
+                error,
+            });
+        }
+        let this = &mut *self;
+        if let Some(failed) = this.stream.socket().failed.take() {
+            return Poll::Ready(Err(failed));
+        }
+        let Some(end) = &mut this.end else {
+            return Poll::Ready(Ok(()));
+        };
+        ready!(end.reset_follows.as_mut().poll(cx));
+        let reset = this.stream.socket().stream.take_error()?;
+        Poll::Ready(reset.or(end.error.take()).map_or(Ok(()), Err))
+    }
+}
+
+impl<S: Above> AsyncWrite for AnswerStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: Above> AnswerStream<S> {
+    fn boxed(stream: S, activity: &Activity) -> Box<dyn Bytes>
+    where
+        S: 'static,
+    {
+        Box::new(Self {
+            stream,
+            activity: activity.clone(),
+            end: None,
+        })
     }
 }
 
@@ -205,17 +306,16 @@ async fn connect_to(
         stream,
         activity: opening.activity.clone(),
         writing: opening.writing,
-        end: None,
         failed: None,
         _charge: Arc::clone(&opening.charge),
     };
-    let bytes: Box<dyn Bytes> = match &service.tls {
+    let bytes = match &service.tls {
         Some(tls) => {
             let name = ServerName::try_from(upstream.host.clone());
             let name = name.map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
-            Box::new(tls.connect(name, stream).await?)
+            AnswerStream::boxed(tls.connect(name, stream).await?, &opening.activity)
         }
-        None => Box::new(stream),
+        None => AnswerStream::boxed(stream, &opening.activity),
     };
     Ok(TokioIo::new(bytes))
 }

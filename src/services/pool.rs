@@ -39,7 +39,7 @@ pub(crate) struct Ended {
     pub is_unsent: bool,
     /// The service reset the connection, so it had closed before it read the whole request.
     pub is_reset: bool,
-    /// Bytes arrived from the service since the request began.
+    /// Bytes of an answer arrived since the request began.
     pub has_received: bool,
     /// The time from the beginning of the request to the first sign of the connection's end.
     pub after: Duration,

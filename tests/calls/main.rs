@@ -2,27 +2,21 @@
 
 mod rig;
 
-use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rig::{
     Asked, Outcome, PATIENCE, ReadWrite, SILENCE, Script, World, body, hang, limits, ok, patient,
-    say, serve,
+    say,
 };
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use weirgate::gateways::events::EventsService;
 use weirgate::gateways::events::call::CallFailure;
 use weirgate::gateways::events::http_calls::CallLimits;
-use weirgate_runtime::tls_roots;
 use weirgate_wire::admission::Quota;
 
 #[test]
@@ -287,26 +281,42 @@ fn a_kept_connection_that_turns_out_closed_is_replaced() {
         thread::sleep(Duration::from_millis(10));
         stream.reset()
     };
-    for script in [resets, ends_then_resets] {
+    // TLS says its own end before that of the connection.
+    for (script, over_tls) in [
+        (resets, false),
+        (ends_then_resets, false),
+        (resets, true),
+        (ends_then_resets, true),
+    ] {
         // On a busy machine a reset may come too late to be taken for a crossing.
         let are_replaced = |_| {
-            let world = World::with(script, "/", patient());
+            let world = kept_world(script, over_tls);
             let answers = (0..3).map(|_| world.call());
             let bodies: Vec<_> = answers.map_while(Result::ok).map(|one| one.body).collect();
             bodies == [b"0", b"1", b"2"] && world.requests() == 5
         };
         assert!(
             (0..50).any(are_replaced),
-            "one each, and two that met the end"
+            "one each, and two that met the end, over TLS: {over_tls}"
         );
     }
     let ends: Script = |stream, asked| {
         ok(stream, &asked.connection.to_string());
+        stream.end();
         false
     };
-    let world = World::new(ends);
-    for connection in 0..20 {
-        assert_eq!(body(world.call()), connection.to_string());
+    for over_tls in [false, true] {
+        let world = kept_world(ends, over_tls);
+        for connection in 0..20 {
+            assert_eq!(body(world.call()), connection.to_string());
+        }
+    }
+}
+
+fn kept_world(script: Script, over_tls: bool) -> World {
+    match over_tls {
+        true => World::over_tls(script, "localhost"),
+        false => World::with(script, "/", patient()),
     }
 }
 
@@ -390,8 +400,23 @@ fn what_a_service_took_is_not_asked_again() {
         thread::sleep(Duration::from_millis(25));
         stream.reset()
     };
-    for script in [cuts, dies] {
-        let world = World::with(script, "/", patient());
+    let ends: Script = |stream, asked| {
+        asked.of_connection == 0 && ok(stream, "") || {
+            stream.end();
+            false
+        }
+    };
+    // A part of an answer, and then a reset.
+    let begins: Script = |stream, asked| {
+        asked.of_connection == 0 && ok(stream, "") || {
+            say(stream, "HTTP/1.1 200 ");
+            thread::sleep(Duration::from_millis(5));
+            stream.reset()
+        }
+    };
+    let scripts = [cuts, dies, ends, begins].into_iter();
+    for (script, over_tls) in scripts.flat_map(|one| [(one, false), (one, true)]) {
+        let world = kept_world(script, over_tls);
         assert_eq!(body(world.call()), "");
         assert_eq!(world.call(), Err(CallFailure::Unreachable));
         assert_eq!(world.requests(), 2);
@@ -492,38 +517,11 @@ fn calls_go_on_while_large_answers_are_read_two_at_a_time() {
 
 #[test]
 fn a_service_at_https_has_to_be_who_it_should_be() {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let folder = tempfile::tempdir().expect("a folder");
-    let ca_file = folder.path().join("ca.pem");
-    fs::write(&ca_file, cert.pem()).expect("written");
-    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| {
-            let chain = vec![cert.der().clone()];
-            builder.with_no_client_auth().with_single_cert(chain, key)
-        });
-    let config = Arc::new(config.expect("a configuration"));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let stream: TcpStream = stream.expect("accepted");
-            let tls = ServerConnection::new(Arc::clone(&config)).expect("a server");
-            let mut stream = StreamOwned::new(tls, stream);
-            let script: Script = |stream, _| ok(stream, "secret");
-            thread::spawn(move || serve(&mut stream, 0, script, &AtomicUsize::new(0)));
-        }
-    });
     for (host, outcome) in [
         ("localhost", Ok("secret".to_owned())),
         ("127.0.0.1", Err(CallFailure::Unreachable)),
     ] {
-        let tls = Some(tls_roots::client(Some(&ca_file), None).expect("somebody to trust"));
-        let url = format!("https://{host}:{port}");
-        let world = World::at(&url, Arc::default(), tls, patient());
+        let world = World::over_tls(|stream, _| ok(stream, "secret"), host);
         let text = world
             .call()
             .map(|answer| String::from_utf8(answer.body).expect("text"));

@@ -1,5 +1,6 @@
 //! A service whose answers are the test's to say, and a caller of it.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -8,14 +9,16 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::{ClientConfig, ServerConnection, StreamOwned};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 use weirgate::gateways::events::EventsService;
 use weirgate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use weirgate::gateways::events::http_calls::{CallLimits, Calls};
 use weirgate::services::{Service, Upstream};
 use weirgate_core::{Frame, FrameBytes};
-use weirgate_runtime::Clock;
+use weirgate_runtime::{Clock, tls_roots};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::Trace;
 use weirgate_wire::admission::Quota;
@@ -33,7 +36,7 @@ pub(crate) trait ReadWrite: Read + Write {
     fn socket(&self) -> &TcpStream;
 
     /// Says that no more will come.
-    fn end(&self) {
+    fn end(&mut self) {
         self.socket().shutdown(Shutdown::Write).expect("connected");
     }
 
@@ -56,6 +59,31 @@ impl ReadWrite for StreamOwned<ServerConnection, TcpStream> {
     fn socket(&self) -> &TcpStream {
         self.get_ref()
     }
+
+    fn end(&mut self) {
+        self.conn.send_close_notify();
+        self.flush().expect("connected");
+        self.socket().shutdown(Shutdown::Write).expect("connected");
+    }
+}
+
+/// A certificate for `localhost`: what a server at `https://` needs, and what its clients trust.
+pub(crate) fn certified() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca_file = folder.path().join("ca.pem");
+    fs::write(&ca_file, cert.pem()).expect("written");
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| {
+            let chain = vec![cert.der().clone()];
+            builder.with_no_client_auth().with_single_cert(chain, key)
+        });
+    let client = tls_roots::client(Some(&ca_file), None).expect("somebody to trust");
+    (Arc::new(config.expect("a configuration")), client)
 }
 
 /// A request, and its number among those of the service and of its connection, both from 0.
@@ -116,6 +144,25 @@ impl World {
             }
         });
         Self::at(&url, requests, None, limits)
+    }
+
+    /// A service at `https://HOST`, whose certificate is for `localhost`.
+    pub(crate) fn over_tls(script: Script, host: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        let (config, client) = certified();
+        thread::spawn(move || {
+            for (connection, stream) in listener.incoming().enumerate() {
+                let (stream, counted) = (stream.expect("accepted"), Arc::clone(&counted));
+                let tls = ServerConnection::new(Arc::clone(&config)).expect("a server");
+                let mut stream = StreamOwned::new(tls, stream);
+                thread::spawn(move || serve(&mut stream, connection, script, &counted));
+            }
+        });
+        let url = format!("https://{host}:{port}");
+        Self::at(&url, requests, Some(client), patient())
     }
 
     pub(crate) fn at(
