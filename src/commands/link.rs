@@ -221,12 +221,20 @@ pub(super) struct TimedSocket {
     socket: Socket,
     /// `None`: each read and each write has the timeout of the socket.
     until: Option<Instant>,
+    /// From then on, no read waits for more.
+    turn_until: Option<Instant>,
+    /// Bytes that have arrived.
+    received: u64,
 }
 
 impl TimedSocket {
     pub(super) const fn new(socket: Socket, until: Instant) -> Self {
-        let until = Some(until);
-        Self { socket, until }
+        Self {
+            socket,
+            until: Some(until),
+            turn_until: None,
+            received: 0,
+        }
     }
 
     /// The address of this end.
@@ -240,7 +248,12 @@ impl Read for TimedSocket {
         if let Some(until) = self.until {
             self.socket.set_read_timeout(Some(left(until)?))?;
         }
-        self.socket.read(buffer)
+        if let Some(until) = self.turn_until {
+            left(until)?;
+        }
+        let bytes = self.socket.read(buffer)?;
+        self.received += bytes as u64;
+        Ok(bytes)
     }
 }
 
@@ -267,13 +280,28 @@ pub(super) enum Stream {
 impl Stream {
     /// Ends the deadline of the opening: from now on, each read and each write has its own timeout.
     pub(super) fn set_timeouts(&mut self, read: Duration, write: Duration) -> io::Result<()> {
-        let timed = match self {
-            Self::Plain(timed) => timed,
-            Self::Tls(tls) => tls.get_mut(),
-        };
+        let timed = self.timed();
         timed.until = None;
         timed.socket.set_read_timeout(Some(read))?;
         timed.socket.set_write_timeout(Some(write))
+    }
+
+    /// Begins a turn: reads that begin after `turn` time out. A large message that arrives slowly, but without a pause as long
+    /// as a read waits, takes several turns.
+    pub(super) fn begin_turn(&mut self, turn: Duration) {
+        self.timed().turn_until = Some(Instant::now() + turn);
+    }
+
+    /// Bytes that have arrived, also of what is not whole yet.
+    pub(super) fn received(&mut self) -> u64 {
+        self.timed().received
+    }
+
+    fn timed(&mut self) -> &mut TimedSocket {
+        match self {
+            Self::Plain(timed) => timed,
+            Self::Tls(tls) => tls.get_mut(),
+        }
     }
 
     /// Sends a request. Reads until `is_whole` says that the response is complete, until it has `bytes_max` bytes, or

@@ -17,6 +17,7 @@ from terminal import Terminal
 from tokens import fresh_token
 from waiting import until
 from websockets.asyncio.server import serve
+from websockets.utils import accept_key
 
 SECRET = "0123456789abcdef0123456789abcdef"
 TOKEN = "a-token-of-the-tests"
@@ -422,6 +423,55 @@ async def test_wss_needs_a_certificate_that_is_trusted(tmp_path, authority, loca
         assert (status, out) == (1, "") and f"error: no TLS with {url}" in told and "--ca-file" in told, told
         status, _, told = await tail(url, "--ca-file", tmp_path / "missing.pem")
         assert status == 1 and "missing.pem" in told, told
+
+
+def frame_of(text):
+    """The bytes of a WebSocket message of over 64 KiB."""
+    return b"\x81\x7f" + len(text).to_bytes(8) + text
+
+
+@contextlib.asynccontextmanager
+async def server_of_bytes(bytes_of):
+    """The URL of a WebSocket server that sends these parts, as (seconds to wait, bytes), and then waits."""
+    async def handler(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = next(line.split(": ")[1] for line in head.split("\r\n") if line.lower().startswith("sec-websocket-key"))
+        writer.write(f"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                     f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
+        with contextlib.suppress(OSError):
+            for seconds, part in bytes_of:
+                await asyncio.sleep(seconds)
+                writer.write(part)
+                await writer.drain()
+            await reader.read()
+        writer.close()
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pause", [0.02, 1.5])
+async def test_a_large_message_that_arrives_for_longer_than_a_silence_is_whole(start_tail, pause):
+    frame = frame_of(b"x" * 100_000)
+    # For 27 s, with pauses that are shorter and longer than a read waits.
+    part = len(frame) * pause / 27
+    parts = [(pause, frame[int(n * part):int((n + 1) * part)]) for n in range(int(27 / pause) + 1)]
+    async with server_of_bytes(parts) as url:
+        tail = start_tail(url, "--count", "1", "--rate")
+        assert await asyncio.to_thread(tail.wait, 60) == 0, tail.log_tail()
+        assert tail.out.read_bytes() == b"x" * 100_000 + b"\n"
+    assert tail.log().count("messages/s") > 10, "time passes while it arrives"
+
+
+async def test_the_time_is_over_and_a_signal_ends_it_while_a_message_arrives(start_tail):
+    trickle = [(0.02, b"x")] * 5_000
+    async with server_of_bytes([(0, frame_of(b"x" * 100_000)[:10]), *trickle]) as url:
+        assert (await tail(url, "--timeout-s", "1"))[0] == 0
+        stopped = start_tail(url)
+        await stopped.says("connected to")
+        stopped.child.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(stopped.wait, 5) == 0
 
 
 @pytest.mark.long

@@ -151,6 +151,7 @@ impl TailCommand {
                 dialect: self.dialect,
                 greeting_until: None,
                 silent_ticks: 0,
+                received: 0,
                 closed: None,
                 bus_is_away: false,
                 asked: VecDeque::new(),
@@ -210,6 +211,8 @@ struct Session<'a> {
     greeting_until: Option<Instant>,
     /// Ticks without a byte from the server. Time in which standard output blocks does not count.
     silent_ticks: u32,
+    /// Bytes from the server, as of the last tick.
+    received: u64,
     /// The server's close frame; `None` before it has come, or if it has no code.
     closed: Option<CloseFrame>,
     /// Whether the last status said that the bus is away.
@@ -315,11 +318,8 @@ impl Session<'_> {
 
     /// Handles the next message, if one comes within a tick.
     fn take(&mut self, link: &mut Link) -> Result<Next, TailError> {
-        let read = link.read();
-        if read.is_ok() {
-            self.silent_ticks = 0;
-        }
-        match read {
+        link.get_mut().begin_turn(TICK);
+        match link.read() {
             Ok(Message::Text(text)) => self.handle_message(link, Payload::Text(text.as_bytes())),
             Ok(Message::Binary(bytes)) => self.handle_message(link, Payload::Binary(&bytes)),
             Ok(Message::Close(frame)) => {
@@ -338,8 +338,13 @@ impl Session<'_> {
         }
     }
 
-    /// Handles a tick without a message: pings the server, or gives it up.
+    /// Handles a tick without a whole message: without a byte, pings the server, or gives it up.
     fn silence(&mut self, link: &mut Link) -> Result<Next, TailError> {
+        let received = link.get_mut().received();
+        if std::mem::replace(&mut self.received, received) != received {
+            self.silent_ticks = 0;
+            return Ok(Next::GoOn);
+        }
         self.silent_ticks += 1;
         if self.silent_ticks == SILENT_TICKS_TO_PING {
             link.send(Message::Ping(Vec::new().into()))
