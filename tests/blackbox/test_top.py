@@ -1,6 +1,7 @@
 """`weirgate top` as a program: live in a terminal, once in a pipe, with real gateways and with what is none."""
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -234,6 +236,32 @@ async def test_a_reader_that_has_seen_enough_ends_it_quietly(start_weirgate):
     child.stdout.close()
     assert await asyncio.to_thread(child.wait, 20) == 0
     assert child.stderr.read() == ""
+
+
+async def test_a_reader_that_pauses_gets_new_lines_afterwards_and_a_signal_ends_it_meanwhile(start_weirgate):
+    _, admin = await gateway(start_weirgate, "demo")
+    child = subprocess.Popen([weirgate_binary(), "top", "--json", "--interval-ms", "250", f"127.0.0.1:{admin}"],
+                             env={**os.environ, **ENV}, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    page_bytes = fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, 4_096)
+    read = lambda: asyncio.to_thread(child.stdout.readline)
+    try:
+        first = json.loads(await read())
+        await asyncio.sleep(6)
+        resumed_ms = time.time() * 1_000
+        # Those in the pipe and the one that was being written are of the pause; there are few of them.
+        stale = 0
+        while (state := json.loads(await read())["state"])["now_unix_ms"] < resumed_ms - 1_000:
+            stale += 1
+        assert stale <= page_bytes / len(json.dumps(first)) + 4, stale
+        times = [state["now_unix_ms"]] + [json.loads(await read())["state"]["now_unix_ms"] for _ in range(4)]
+        assert times == sorted(set(times)), "no sample comes twice"
+        await asyncio.sleep(3)
+        child.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(child.wait, 5) == 0
+        assert child.stderr.read() == ""
+    finally:
+        child.kill()
+        child.wait(10)
 
 
 async def test_without_an_address_or_an_answer_it_says_what_to_do(start_weirgate):

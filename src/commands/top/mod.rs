@@ -1,12 +1,13 @@
 //! `weirgate top`: running gateways in a terminal, from `/operator/state` of their admin addresses; and single clients,
 //! from `/operator/clients`.
 //!
-//! In a process of its own; no gateway uses this module. Called by `commands`. `page` makes the text.
+//! In a process of its own; no gateway uses this module. Called by `commands`. `page` makes the text, and `printer` writes it.
 
 mod page;
+mod printer;
 mod rows;
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -16,6 +17,7 @@ use sonic_rs::{JsonValueTrait, Value};
 use url::form_urlencoded;
 
 use self::page::Process;
+use self::printer::Printer;
 use super::admin::{self, AdminAddresses, detail, refused};
 use super::args::{For, switch, value};
 use super::link::Target;
@@ -190,7 +192,9 @@ impl TopCommand {
         let until = Instant::now() + ONCE_PATIENCE;
         while !processes.iter().all(Process::is_complete)
             && Instant::now() < until
-            && take_readings(stop, processes, readings, Instant::now() + TICK)
+            && take_readings(processes, readings, Instant::now() + TICK, || {
+                stop.is_asked()
+            })
         {}
         show(self.text(processes, usize::MAX).trim_end());
         let missing: Vec<_> = processes.iter().filter_map(Process::missing).collect();
@@ -200,26 +204,27 @@ impl TopCommand {
         }
     }
 
-    /// Shows the readings at each interval until the user stops: draws a page in place of the last one, or prints JSON.
+    /// Shows the readings at each interval until the user stops: draws a page in place of the last one, or prints JSON. If
+    /// the reader pauses, what it gets afterwards is new.
     fn show_live(
         &self,
         stop: &Stop,
         processes: &mut [Process],
         readings: &Receiver<StateReading>,
     ) -> io::Result<()> {
-        let mut stdout = io::stdout();
+        let printer = Printer::start(io::stdout())?;
+        let ends = || stop.is_asked() || printer.has_failed();
         // The first readings need less time than an interval.
         let mut due = Instant::now() + SOON / 2;
-        while take_readings(stop, processes, readings, due) {
-            due += self.interval;
-            let text = match self.is_json {
+        while take_readings(processes, readings, due, ends) {
+            // After a stop of the process (Ctrl-Z), what was due meanwhile is not shown.
+            due = (due + self.interval).max(Instant::now());
+            printer.print(match self.is_json {
                 true => self.text(processes, usize::MAX),
                 false => self.screen(processes),
-            };
-            stdout.write_all(text.as_bytes())?;
-            stdout.flush()?;
+            });
         }
-        Ok(())
+        printer.end(TICK)
     }
 
     /// The page, cut to the size of the terminal, after the sequence that clears the screen.
@@ -245,24 +250,27 @@ impl TopCommand {
     }
 }
 
-/// Updates the processes with the readings that arrive until `until`. Returns false if the user stops before.
+/// Updates the processes with the readings that arrive until `until`. Returns false if it `ends` before.
 fn take_readings(
-    stop: &Stop,
     processes: &mut [Process],
     readings: &Receiver<StateReading>,
     until: Instant,
+    ends: impl Fn() -> bool,
 ) -> bool {
-    loop {
+    while !ends() {
         let left = until.saturating_duration_since(Instant::now());
-        if stop.is_asked() || left.is_zero() {
-            return !stop.is_asked();
-        }
-        if let Ok((n, read)) = readings.recv_timeout(left.min(TICK))
-            && let Some(process) = processes.get_mut(n)
-        {
-            process.take(read);
+        match readings.recv_timeout(left.min(TICK)) {
+            Ok((n, read)) => {
+                if let Some(process) = processes.get_mut(n) {
+                    process.take(read);
+                }
+            }
+            // All that have arrived were taken.
+            Err(_) if left.is_zero() => return true,
+            Err(_) => {}
         }
     }
+    false
 }
 
 /// Reads the state of a process.
