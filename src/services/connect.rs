@@ -209,7 +209,7 @@ impl<S: Above> AsyncRead for AnswerStream<S> {
         };
         ready!(end.reset_follows.as_mut().poll(cx));
         let reset = this.stream.socket().stream.take_error()?;
-        Poll::Ready(reset.or(end.error.take()).map_or(Ok(()), Err))
+        Poll::Ready(reset.or_else(|| end.error.take()).map_or(Ok(()), Err))
     }
 }
 
