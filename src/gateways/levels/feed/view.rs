@@ -29,13 +29,13 @@ pub(super) struct View {
     pending: Option<Now>,
     /// The time at which the last quiet frame was made.
     quiet_at_us: Option<u64>,
-    /// The number of frames delivered to the members, if payloads are numbered.
-    delivered: Option<u64>,
+    /// The number of the newest frame, if payloads are numbered.
+    seq: Option<u64>,
 }
 
 impl View {
     /// Creates a view without a frame. `parts` are in the order of the payload. If `is_numbered`, each payload has the
-    /// number of its broadcast.
+    /// number of its frame, so a number never means two states.
     pub(super) fn new(topic: TopicName, parts: Vec<usize>, is_numbered: bool) -> Self {
         Self {
             topic,
@@ -44,7 +44,7 @@ impl View {
             is_quiet: false,
             pending: None,
             quiet_at_us: None,
-            delivered: is_numbered.then_some(0),
+            seq: is_numbered.then_some(0),
         }
     }
 
@@ -55,14 +55,15 @@ impl View {
 
     /// Broadcasts after a good message for a part of the view.
     pub(super) fn changed(&mut self, received: Now, cache: &Cache, out: &mut Vec<Publication>) {
-        let frame = cache.frame(&self.parts, self.next_seq(), received);
+        let frame = self.make_frame(received, cache);
         self.deliver(frame, cache, out);
     }
 
-    /// The number of the next broadcast. A quiet frame has the same number: either the quiet frame is delivered next,
-    /// or another frame replaces it.
-    fn next_seq(&self) -> Option<u64> {
-        self.delivered.map(|delivered| delivered + 1)
+    /// Makes the frame of this state. Quiet frames have their own numbers, too: new clients get them, and members skip these
+    /// states.
+    fn make_frame(&mut self, received: Now, cache: &Cache) -> Arc<Frame> {
+        self.seq = self.seq.map(|seq| seq + 1);
+        cache.frame(&self.parts, self.seq, received)
     }
 
     /// Notes a quiet message for a part of the view: no broadcast of its own.
@@ -104,7 +105,6 @@ impl View {
 
     fn deliver(&mut self, frame: Arc<Frame>, cache: &Cache, out: &mut Vec<Publication>) {
         self.is_quiet = false;
-        self.delivered = self.next_seq();
         out.push(self.publication(frame, cache));
     }
 
@@ -126,17 +126,14 @@ impl View {
     /// already.
     fn take_pending(&mut self, cache: &Cache) -> Option<Arc<Frame>> {
         let received = self.pending.take()?;
-        let next = self.next_seq();
-        // The number of the published frame: a quiet one has the number of the next broadcast.
-        let seq = if self.is_quiet { next } else { self.delivered };
         let is_known = match &self.frame {
             Some(published) => {
                 // With the number and the time of the published frame, so that only the states are compared.
-                let again = cache.frame(&self.parts, seq, published.received());
+                let again = cache.frame(&self.parts, self.seq, published.received());
                 published.body() == again.body()
             }
             None => cache.is_empty(&self.parts),
         };
-        (!is_known).then(|| cache.frame(&self.parts, next, received))
+        (!is_known).then(|| self.make_frame(received, cache))
     }
 }
