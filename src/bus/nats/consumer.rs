@@ -12,7 +12,7 @@ use super::api::{ApiError, ApiRequest, messages_of_consumer};
 use super::consumer_limits::ConsumerLimits;
 use super::needs::Action;
 use super::protocol;
-use super::stream_info::{StreamInfo, read_answer, rfc_3339, unix_ns};
+use super::stream_info::{StreamInfo, read_answer, rfc_3339};
 
 /// The interval of the heartbeats of a consumer without messages.
 pub(super) const HEARTBEAT_MS: u64 = 500;
@@ -173,8 +173,6 @@ pub(super) struct Made {
     pub(super) begins: u64,
     /// The number of messages that it has to deliver as soon as somebody listens.
     pub(super) waiting: u64,
-    /// When it was made, by the clock of its server, Unix nanoseconds; `None` if the answer does not have it.
-    pub(super) created_ns: Option<u64>,
     /// The most messages of a request to it ([`Consumer::pull`]); `None`: any number.
     batch_max: Option<u64>,
 }
@@ -192,7 +190,6 @@ impl Made {
             server: answer.text(&["cluster", "leader"]),
             begins: before.map_or(NOT_SAID, |before| before.saturating_add(1)),
             waiting: messages_of_consumer(answer),
-            created_ns: answer.text(&["created"]).and_then(|at| unix_ns(&at)),
             batch_max: answer
                 .number(&["config", "max_request_batch"])
                 .filter(|max| *max > 0),

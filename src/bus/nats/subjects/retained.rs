@@ -25,6 +25,7 @@
 //! | `stream_config` | what a stream stores, by its settings |
 //! | `reading` | how far a question has read |
 //! | `values_read` | the same of a question for last values |
+//! | `listed` | whether all values have come that a consumer has listed |
 //! | `all_read` | the same of a question for all messages |
 //! | `removals` | whether messages were removed before such a question has read them |
 //! | `live` | messages that were delivered shortly before a question |
@@ -57,6 +58,7 @@ mod consuming;
 mod ending;
 mod events;
 mod last_message;
+mod listed;
 mod listening;
 mod live;
 mod making;

@@ -82,7 +82,7 @@ impl Retained {
         out: &mut Vec<u8>,
     ) {
         self.note_message(number, delivery);
-        let Some(pending) = self.pending.get(&number) else {
+        let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
         let answer = match read_json(delivery) {
@@ -90,13 +90,14 @@ impl Retained {
             Err(cut) => return self.end(number, Some(cut), out),
         };
         match (&pending.step, refusal(answer)) {
+            (QuestionStep::Values { .. } | QuestionStep::NextPage(_), _) => {
+                pending.reading.take_end(answer);
+            }
             // These steps wait for no answer of their own: it is a late one.
             (
                 QuestionStep::Pause { .. }
-                | QuestionStep::Values { .. }
                 | QuestionStep::InLine(_)
                 | QuestionStep::Create { .. }
-                | QuestionStep::NextPage(_)
                 | QuestionStep::AllStreams,
                 _,
             ) => {}

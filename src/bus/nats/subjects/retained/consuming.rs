@@ -10,8 +10,8 @@
 //! # The order of values
 //! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects
 //! when it was made, then all later ones. A stream is read once the consumer has brought as many messages as waited
-//! when it was made: what was replaced since then has come as a later message. The server's count of what still waits
-//! can be wrong after deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the
+//! when it was made: what was replaced since then has come as a later message, unless an older one can come back
+//! ([`listed`](super::listed)). The server's count of what still waits can be wrong after deletions, so it alone ends nothing. The consumer is deleted at the end; if the deletion fails, the
 //! server deletes the consumer after [`LIMITS`](super::LIMITS), or sooner if the stream permits less.
 
 use std::mem;
@@ -205,7 +205,7 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        pending.reading.begin(&part, made.waiting, made.created_ns);
+        pending.reading.begin(&part, made.waiting);
         pending.patience.note_step(now);
         consumer.listen(None, out);
         pending.step = QuestionStep::Values { consumer, left: 0 };
@@ -215,6 +215,7 @@ impl Retained {
             true => self.handle_full_page(number, out),
             false => self.pull(number, out),
         }
+        self.ask_for_end(number, out);
     }
 
     /// Leaves out a stream that refuses a consumer for the pattern, and may have values of it.

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use super::all_read::AllRead;
 use super::events::NatsCut;
-use super::streams::{StreamPart, parts_taken_by_streams};
+use super::listed::ListedValues;
+use super::streams::{StreamPart, last_number, parts_taken_by_streams};
 use super::values_read::{ShortParts, ValuesRead};
 use crate::nats::api::ApiError;
 use crate::nats::consumer::Start;
@@ -31,7 +32,9 @@ pub(super) struct QuestionReading {
     /// Streams not asked yet.
     pub(super) parts_left: VecDeque<StreamPart>,
     /// What may still come of the messages that waited when the consumer was made.
-    waiting: u64,
+    pub(super) waiting: u64,
+    /// Whether the server has always counted as many.
+    is_counted: bool,
     sizes: MessageSizes,
     page: PageProgress,
     /// All streams were read once.
@@ -148,6 +151,7 @@ impl QuestionReading {
         Self {
             parts_left: VecDeque::new(),
             waiting: 0,
+            is_counted: true,
             sizes: MessageSizes::default(),
             page: PageProgress::default(),
             has_read_all: false,
@@ -250,18 +254,43 @@ impl QuestionReading {
         }
     }
 
-    /// Begins to read a part with a consumer that was made at this time, and for which so many messages wait.
-    pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64, created_ns: Option<u64>) {
-        self.waiting = waiting;
+    /// Begins to read a part with a consumer for which so many messages wait.
+    pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64) {
+        (self.waiting, self.is_counted) = (waiting, true);
         if let MessagesRead::LastValues(values) = &mut self.read {
-            values.begin(part, created_ns);
+            values.begin(part, waiting);
+        }
+    }
+
+    /// Whether the number of the stream's last message is needed.
+    pub(super) fn needs_end(&self) -> bool {
+        self.listed().is_some()
+    }
+
+    /// What has come of the messages that the consumer has listed, if each of them has to come.
+    fn listed(&self) -> Option<&ListedValues> {
+        match &self.read {
+            MessagesRead::All(_) => None,
+            MessagesRead::LastValues(values) => values.listed(),
+        }
+    }
+
+    /// Takes the answer about the stream that is read, from after its consumer was made.
+    pub(super) fn take_end(&mut self, answer: Json<'_>) {
+        let MessagesRead::LastValues(values) = &mut self.read else {
+            return;
+        };
+        let stream = values.current_stream();
+        let last = stream.and_then(|stream| last_number(stream, answer));
+        if let (Some(last), Some(listed)) = (last, values.listed_mut()) {
+            listed.end_at(last);
         }
     }
 
     /// Notes that a consumer has brought what it had.
     pub(super) fn end_part(&mut self) {
         if let MessagesRead::LastValues(values) = &mut self.read {
-            values.end_part(self.waiting);
+            values.end_part();
         }
     }
 
@@ -329,31 +358,31 @@ impl QuestionReading {
         self.page.bytes > PAGE_BYTES_LIMIT
     }
 
-    /// Whether all has come that waited when the consumer was made; `ack` is that of the last message.
+    /// Whether all has come that waited when the consumer was made, and was not removed since; `ack` is that of the last
+    /// message. While messages are stored, nats-server 2.9 may have counted too few: if the counts differ, all that was stored
+    /// before the consumer was asked for has to come.
     pub(super) fn has_all_of_part(&self, ack: AckSubject) -> bool {
-        self.waiting == 0 || self.is_behind_listed(ack)
-    }
-
-    /// As [`ValuesRead::is_behind_listed`].
-    fn is_behind_listed(&self, ack: AckSubject) -> bool {
-        match &self.read {
-            MessagesRead::All(_) => false,
-            MessagesRead::LastValues(values) => values.is_behind_listed(ack),
-        }
+        let MessagesRead::LastValues(values) = &self.read else {
+            return self.waiting == 0;
+        };
+        let has_come = values
+            .listed()
+            .map_or(self.waiting == 0, ListedValues::has_come);
+        let has_more = !self.is_counted && values.is_within(ack);
+        has_come && !has_more || values.listed().is_some_and(ListedValues::is_over)
     }
 
     /// Counts a message; `live`: its number among those that were delivered to clients shortly before. Returns false if it
     /// was read before.
     pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, live: Option<u64>) -> bool {
-        if !self.is_behind_listed(ack) {
-            self.waiting = self.waiting.saturating_sub(1);
-        }
+        self.waiting = self.waiting.saturating_sub(1);
+        self.is_counted &= ack.pending == self.waiting;
         self.sizes.count += 1;
         // With what was cut off here: so much waited at the server.
         let whole = delivery.size() + delivery.subject.len();
         self.sizes.largest = self.sizes.largest.max(whole);
         let is_new = match &mut self.read {
-            MessagesRead::LastValues(values) => values.take(ack, live),
+            MessagesRead::LastValues(values) => values.take(delivery, ack, live),
             MessagesRead::All(all) => all.take(StoredId {
                 major: ack.stream_sequence,
                 minor: ack.stored_unix_ns,

@@ -66,13 +66,7 @@ impl Retained {
     fn request(&self, pending: &PendingQuestion) -> Option<ApiRequest> {
         let name = &*pending.question.subscription.name;
         Some(match &pending.step {
-            QuestionStep::Streams if pending.question.is_of_stream() => {
-                ApiRequest::of(self.stream_subject()?)
-            }
-            QuestionStep::Streams => ApiRequest {
-                subject: Action::StreamList.subject_without_stream(),
-                body: sonic_rs::json!({ "subject": name }).to_string(),
-            },
+            QuestionStep::Streams => self.streams_request(pending)?,
             QuestionStep::Check(_) => self.check_request(pending.reading.all()?)?,
             QuestionStep::AllStreams => self.list_request(),
             QuestionStep::Message(streams) => last_message_request(streams.front()?, name),
@@ -85,6 +79,28 @@ impl Retained {
             | QuestionStep::InLine(_)
             | QuestionStep::NextPage(_)
             | QuestionStep::Pause { .. } => return None,
+        })
+    }
+
+    /// Asks for the number of the last message of the stream that a question reads, if it is needed.
+    pub(super) fn ask_for_end(&self, number: ReplyNumber, out: &mut Vec<u8>) {
+        let pending = self.pending.get(&number);
+        let pending = pending.filter(|pending| pending.reading.needs_end());
+        if let Some(ApiRequest { subject, body }) = pending.and_then(|it| self.streams_request(it))
+        {
+            protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        }
+    }
+
+    /// The request for the streams that hold the name, with their state.
+    fn streams_request(&self, pending: &PendingQuestion) -> Option<ApiRequest> {
+        if pending.question.is_of_stream() {
+            return Some(ApiRequest::of(self.stream_subject()?));
+        }
+        let name = &*pending.question.subscription.name;
+        Some(ApiRequest {
+            subject: Action::StreamList.subject_without_stream(),
+            body: sonic_rs::json!({ "subject": name }).to_string(),
         })
     }
 

@@ -4,6 +4,7 @@
 use weirgate_wire::auth::{MovedSubjects, StreamSubjects, Subject};
 use weirgate_wire::json::Json;
 
+use crate::nats::account::limit;
 use crate::nats::consumer_limits::PermittedLimits;
 use crate::nats::stream_info::Retention;
 
@@ -89,6 +90,11 @@ impl StreamConfig {
     /// by a time of its own. What a limit or a purge removes of a subject is older than what it leaves.
     pub(super) const fn uncovers_older(&self) -> bool {
         self.max_msgs_per_subject != 1 && (self.allow_msg_ttl || !self.deny_delete)
+    }
+
+    /// How many messages of a subject the stream keeps at most; `None`: any number.
+    pub(super) fn kept_max(&self) -> Option<u64> {
+        limit(self.max_msgs_per_subject)
     }
 
     /// The subjects of publishers whose messages the stream stores.

@@ -26,6 +26,8 @@ pub(super) struct StreamPart {
     pub(super) last: Option<u64>,
     /// As [`StreamConfig::uncovers_older`].
     pub(super) uncovers_older: bool,
+    /// How many messages of a subject the stream keeps at most; `None`: any number.
+    pub(super) kept_max: Option<u64>,
     /// Whether messages behind the first one are missing.
     pub(super) has_holes: bool,
     /// The limits of a consumer of the part.
@@ -41,6 +43,7 @@ impl Default for StreamPart {
             made: String::new(),
             last: None,
             uncovers_older: false,
+            kept_max: None,
             has_holes: false,
             limits: LIMITS,
         }
@@ -117,6 +120,7 @@ pub(super) struct HoldingStream {
     pub(super) made: String,
     last: Option<u64>,
     uncovers_older: bool,
+    kept_max: Option<u64>,
     has_holes: bool,
     permitted: PermittedLimits,
     subjects: Vec<Subject>,
@@ -133,6 +137,7 @@ impl HoldingStream {
             made: stream.created.clone(),
             last: Some(stream.state.last_seq),
             uncovers_older: stream.config.uncovers_older(),
+            kept_max: stream.config.kept_max(),
             has_holes: stream.state.has_holes(),
             permitted: stream.config.consumer_limits.unwrap_or_default(),
             subjects,
@@ -153,6 +158,7 @@ impl HoldingStream {
             made: answer.text(&["created"]).unwrap_or_default(),
             last: answer.number(&["state", "last_seq"]),
             uncovers_older: config.uncovers_older(),
+            kept_max: config.kept_max(),
             has_holes: state.is_some_and(|state: StreamNumbers| state.has_holes()),
             permitted: config.consumer_limits.unwrap_or_default(),
             subjects: (subjects.stored().iter())
@@ -176,6 +182,7 @@ impl HoldingStream {
             made: self.made.clone(),
             last: self.last,
             uncovers_older: self.uncovers_older,
+            kept_max: self.kept_max,
             has_holes: self.has_holes,
             limits: LIMITS.within(self.permitted),
         }
@@ -193,6 +200,19 @@ pub(super) fn parts_in_stream(name: &str, answer: Json<'_>) -> Vec<StreamPart> {
         return Vec::new();
     };
     HoldingStream::answered(answer).parts_of(&name).collect()
+}
+
+/// The number of the last message of a stream in an answer about it, or with a list of streams.
+pub(super) fn last_number(stream: &str, answer: Json<'_>) -> Option<u64> {
+    if answer
+        .text(&["config", "name"])
+        .is_some_and(|name| name == stream)
+    {
+        return answer.number(&["state", "last_seq"]);
+    }
+    let listed = listed_streams(&answer).into_iter();
+    let mut found = listed.filter(|listed| listed.config.name == stream);
+    found.next().map(|listed| listed.state.last_seq)
 }
 
 /// The parts of a name in streams that take them from publishers.

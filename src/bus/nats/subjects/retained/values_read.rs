@@ -3,19 +3,18 @@
 //!
 //! In a stream that keeps older messages of a subject, the removal of the last one *uncovers* the one before, which has a
 //! lower number ([`StreamPart::uncovers_older`]). A consumer that has listed the last messages brings neither of the two.
-//! So each listed message has to come; otherwise the part is [`PartState::Short`], and is read again.
+//! So each listed message has to come ([`ListedValues`]); otherwise the part is [`PartState::Short`], and is read again.
 
 use std::collections::HashSet;
 
+use super::listed::ListedValues;
 use super::streams::StreamPart;
 use crate::nats::consumer::Start;
-use crate::nats::protocol::AckSubject;
-use weirgate_core::{PageCursor, ReadPart, StoredId};
+use crate::nats::protocol::{AckSubject, Delivery};
+use weirgate_core::{PageCursor, ReadPart};
 
 /// How often a question reads last values again because some were removed before they came.
 pub(super) const REREADS_MAX: u32 = 2;
-/// A server makes the list of the last messages at most so long after its time of the consumer, nanoseconds.
-pub(super) const LISTED_WITHIN_NS: u64 = 2_000_000_000;
 
 /// How far last values were read.
 #[derive(Debug)]
@@ -51,22 +50,14 @@ enum PartState {
 }
 
 /// The part that a consumer reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct CurrentPart {
     /// Its index.
     at: usize,
+    /// The number of the last message of the stream before the consumer was asked for; 0 if unknown.
+    last: u64,
     /// The messages that the consumer has listed, if each of them has to come.
     listed: Option<ListedValues>,
-}
-
-/// The last messages of all subjects, in a stream in which a removed one uncovers an older one.
-#[derive(Clone, Copy, Debug)]
-struct ListedValues {
-    /// None of them is behind this one, by its number and its time.
-    until: StoredId,
-    /// Whether an earlier consumer has read the beginning of the part: a value that was uncovered since, and has a lower number
-    /// than what was read, does not come.
-    is_resumed: bool,
 }
 
 /// What follows when all parts were read.
@@ -109,9 +100,9 @@ impl ValuesRead {
         self.parts.iter().position(is_it)
     }
 
-    /// Begins to read a part with a consumer that was made at this time. What was read of a stream that was made anew, or that
-    /// has lost messages since, counts no more.
-    pub(super) fn begin(&mut self, part: &StreamPart, created_ns: Option<u64>) {
+    /// Begins to read a part with a consumer for which so many messages wait. What was read of a stream that was made anew, or
+    /// that has lost messages since, counts no more.
+    pub(super) fn begin(&mut self, part: &StreamPart, waiting: u64) {
         let has_listed = self.consumer_start(part) == Start::LastPerSubject;
         let at = self.index_of(part).unwrap_or_else(|| {
             self.parts.push(PartRead::unread(part));
@@ -125,24 +116,40 @@ impl ValuesRead {
             known.read.made.clone_from(&part.made);
             known.read.sequence = 0;
         }
-        let listed = ListedValues {
-            until: StoredId {
-                major: part.last.unwrap_or(u64::MAX),
-                minor: created_ns
-                    .unwrap_or(u64::MAX)
-                    .saturating_add(LISTED_WITHIN_NS),
-            },
-            is_resumed: known.read.sequence > 0 && part.has_holes,
-        };
-        let listed = Some(listed).filter(|_| has_listed && part.uncovers_older);
-        self.current = Some(CurrentPart { at, listed });
+        let is_resumed = known.read.sequence > 0;
+        let listed = (has_listed && part.uncovers_older)
+            .then(|| ListedValues::new(part, waiting, is_resumed));
+        let last = part.last.unwrap_or_default();
+        self.current = Some(CurrentPart { at, last, listed });
     }
 
-    /// Notes that the consumer of a part has brought what it had; so many of the messages that waited have not come.
-    pub(super) fn end_part(&mut self, waiting: u64) {
-        if let Some(CurrentPart { at, listed }) = self.current {
-            let is_short = listed.is_some_and(|listed| waiting > 0 || listed.is_resumed);
-            self.parts[at].state = match is_short {
+    /// What has come of the messages that the consumer has listed, if each of them has to come.
+    pub(super) fn listed(&self) -> Option<&ListedValues> {
+        self.current.as_ref()?.listed.as_ref()
+    }
+
+    /// As [`Self::listed`].
+    pub(super) fn listed_mut(&mut self) -> Option<&mut ListedValues> {
+        self.current.as_mut()?.listed.as_mut()
+    }
+
+    /// Whether a message was stored before the consumer was asked for, so that others that were may follow.
+    pub(super) fn is_within(&self, ack: AckSubject) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| ack.stream_sequence < current.last)
+    }
+
+    /// The stream of the part that is read.
+    pub(super) fn current_stream(&self) -> Option<&str> {
+        let current = self.current.as_ref()?;
+        Some(&self.parts[current.at].read.stream)
+    }
+
+    /// Notes that the consumer of a part has brought what it had.
+    pub(super) fn end_part(&mut self) {
+        if let Some(CurrentPart { at, listed, .. }) = &self.current {
+            let is_short = listed.as_ref().is_some_and(ListedValues::is_short);
+            self.parts[*at].state = match is_short {
                 true => PartState::Short,
                 false => PartState::Whole,
             };
@@ -178,20 +185,11 @@ impl ValuesRead {
         }
     }
 
-    /// Whether a message is none of those that waited when the consumer was made, so that all of these have come that are left. The
-    /// time alone is not enough: the clock of the server may have gone back.
-    pub(super) fn is_behind_listed(&self, ack: AckSubject) -> bool {
-        let listed = self.current.and_then(|current| current.listed);
-        listed.is_some_and(|ListedValues { until, .. }| {
-            ack.stream_sequence > until.major && ack.stored_unix_ns > until.minor
-        })
-    }
-
     /// Counts a message; `live`: its number among those that were delivered to clients shortly before. Returns false if it
     /// was read before.
-    pub(super) fn take(&mut self, ack: AckSubject, live: Option<u64>) -> bool {
+    pub(super) fn take(&mut self, delivery: &Delivery, ack: AckSubject, live: Option<u64>) -> bool {
         self.came.extend(live);
-        let Some(current) = self.current else {
+        let Some(current) = &mut self.current else {
             return true;
         };
         let read = &mut self.parts[current.at].read;
@@ -199,6 +197,9 @@ impl ValuesRead {
         let is_new = ack.stream_sequence > read.sequence;
         if is_new {
             read.sequence = ack.stream_sequence;
+        }
+        if let Some(listed) = &mut current.listed {
+            listed.take(delivery, ack, is_new);
         }
         is_new
     }

@@ -320,29 +320,39 @@ impl Bench {
     }
 
     /// The same of a message that was stored at this time.
-    pub(super) fn brings_at(&mut self, sequence: u64, stored_ns: u64, bytes: usize) {
+    pub(super) fn brings_at(&mut self, major: u64, minor: u64, bytes: usize) {
         let payload = vec![b'1'; bytes];
-        self.deliver(
-            &format!("a.{sequence}"),
-            id_at(sequence, stored_ns),
-            payload,
-        );
+        let id = StoredId { major, minor };
+        self.deliver(&format!("a.{major}"), id, self.pending(), payload);
+    }
+
+    /// What the server counts for the consumer of the first question behind the next message.
+    fn pending(&self) -> u64 {
+        let pending = self.retained.pending.get(&ReplyNumber(1));
+        pending.map_or(0, |asked| asked.reading.waiting.saturating_sub(1))
+    }
+
+    /// The consumer brings the message of this number and subject, and has so many more.
+    pub(super) fn brings_as(&mut self, sequence: u64, subject: &str, pending: u64) {
+        self.deliver(subject, id(sequence), pending, b"1".to_vec());
     }
 
     /// The consumer brings a message of this subject.
     pub(super) fn brings_value(&mut self, subject: &str, payload: &str) {
         self.out.clear();
-        self.deliver(subject, id(9), payload.into());
+        self.deliver(subject, id(9), self.pending(), payload.into());
     }
 
-    fn deliver(&mut self, subject: &str, id: StoredId, payload: Vec<u8>) {
+    fn deliver(&mut self, subject: &str, id: StoredId, pending: u64, payload: Vec<u8>) {
         self.delivered += 1;
         let StoredId { major, minor } = id;
         let delivered = self.delivered;
         self.take(Delivery {
             subject: subject.into(),
             sid: self.retained.last_sid,
-            reply: Some(format!("$JS.ACK.S.c.1.{major}.{delivered}.{minor}.5")),
+            reply: Some(format!(
+                "$JS.ACK.S.c.1.{major}.{delivered}.{minor}.{pending}"
+            )),
             payload,
             ..Delivery::default()
         });
@@ -423,11 +433,13 @@ impl Bench {
         self.events().into_iter().map(text).collect()
     }
 
+    /// Whether the question reads with a consumer.
+    pub(super) fn has_consumer(&self) -> bool {
+        let pending = self.retained.pending.get(&ReplyNumber(1));
+        pending.is_some_and(|asked| matches!(asked.step, QuestionStep::Values { .. }))
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.retained.asked() == 0
     }
-}
-
-const fn id_at(major: u64, minor: u64) -> StoredId {
-    StoredId { major, minor }
 }

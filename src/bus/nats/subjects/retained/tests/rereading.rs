@@ -1,7 +1,8 @@
 //! Last values that are removed before they come, so that an older message of the subject is the last one again.
 
 use super::super::consuming::PULL_TIMEOUT;
-use super::super::values_read::{LISTED_WITHIN_NS, REREADS_MAX};
+use super::super::listed::SUBJECTS_MAX;
+use super::super::values_read::REREADS_MAX;
 use super::bench::*;
 use weirgate_core::PageCursor;
 
@@ -48,18 +49,83 @@ fn a_value_that_the_removal_of_a_newer_one_uncovers_comes() {
     assert_eq!(bench.came(), whole(5));
 }
 
-/// A message that was stored after the consumer was made says so, too. The time alone does not: the clock of the server may
-/// have gone back.
+/// What the stream has behind its last message at that time was not listed.
 #[test]
 fn a_later_message_tells_that_no_more_of_the_listed_ones_come() {
     let mut bench = reads(WITH_HOLES);
-    bench.brings(7, 10);
-    bench.brings_at(9, 3 * LISTED_WITHIN_NS, 10);
-    assert!(bench.sent().contains("MSG.NEXT") && bench.retained.pending.len() == 1);
-    bench.brings_at(90_001, 3 * LISTED_WITHIN_NS, 10);
+    bench.brings_all([7, 9]);
+    bench.answer(WITH_HOLES);
+    bench.brings_as(90_001, "a.9", 1);
+    assert!(bench.has_consumer());
+    bench.brings_as(90_002, "a.new", 0);
     go_on(&mut bench, WITH_HOLES, 3);
     bench.brings_all([2, 7, 9]);
-    assert_eq!(bench.came(), whole(6));
+    assert_eq!(bench.came(), whole(7));
+}
+
+/// In place of a removed message nats-server 2.9 brings the next one: a listed one, which then comes again, or an older one of
+/// another subject.
+#[test]
+fn what_comes_in_place_of_a_removed_message_does_not_count_for_it() {
+    for in_place in [7, 6] {
+        let mut bench = reads(WITH_HOLES);
+        bench.brings_as(in_place, "a.7", 2);
+        bench.brings_as(7, "a.7", 1);
+        bench.brings_as(9, "a.9", 0);
+        assert!(bench.has_consumer(), "{in_place}");
+        bring_no_more(&mut bench);
+        go_on(&mut bench, WITH_HOLES, 3);
+        bench.brings_all([2, 7, 9]);
+        assert!(bench.has_ended(), "{in_place}");
+    }
+}
+
+/// The stream keeps five messages of a subject, and has got five newer ones: clients have them, and nothing is missing. A subject
+/// with fewer may have been made since.
+#[test]
+fn a_value_that_newer_ones_have_replaced_is_not_missing() {
+    for (newer, is_whole) in [(5, true), (4, false)] {
+        let mut bench = reads(WITH_HOLES);
+        bench.answer(WITH_HOLES);
+        bench.brings_all([7, 9]);
+        for n in 1..=newer {
+            assert!(bench.has_consumer(), "{newer} {n}");
+            bench.brings_as(90_000 + n, "a.2", newer - n);
+        }
+        assert_eq!(bench.has_ended(), is_whole, "{newer}");
+        assert!(!bench.has_consumer());
+    }
+}
+
+/// While messages are stored, nats-server 2.9 may say for a moment that fewer wait.
+#[test]
+fn values_that_the_server_has_not_counted_come() {
+    for list in [WITH_HOLES, WITHOUT_HOLES] {
+        let mut bench = Bench::reads(list, PageCursor::default(), 1);
+        bench.brings_as(7, "a.7", 2);
+        bench.brings_as(9, "a.9", 0);
+        assert!(bench.has_consumer());
+        bench.brings_as(90_000, "a.8", 1);
+        assert_eq!(bench.came(), whole(3));
+    }
+}
+
+/// More subjects than are told apart count by their messages.
+#[test]
+fn subjects_are_told_apart_up_to_a_number() {
+    let most = SUBJECTS_MAX as u64;
+    let mut bench = Bench::reads(WITH_HOLES, PageCursor::default(), most + 3);
+    for n in 1..=most + 1 {
+        bench.brings(n, 1);
+        if bench.retained.paused() > 0 {
+            bench.wants_more();
+        }
+    }
+    bench.brings_as(most + 2, "a.1", 0);
+    bench.brings_as(most + 2, "a.1", 0);
+    assert!(bench.has_consumer());
+    bench.brings(most + 3, 1);
+    assert!(bench.has_ended());
 }
 
 /// What a second consumer lists may be older than what the first one has brought.
