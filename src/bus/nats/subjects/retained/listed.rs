@@ -10,6 +10,9 @@
 //!
 //! A listed message whose subject got as many newer ones as the stream keeps is removed, too, and clients have the newer
 //! ones. Where such subjects are, no value is missing, so they count once all those newer messages have come.
+//!
+//! One fault is left: if the listed messages of two subjects were removed, an older message of the second may come in place of
+//! the first, and counts. If the first subject is then written to, the second one's value is missing, and nothing says it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
