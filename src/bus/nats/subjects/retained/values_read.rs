@@ -57,7 +57,7 @@ struct CurrentPart {
     /// The number of the last message of the stream before the consumer was asked for; 0 if unknown.
     last: u64,
     /// The messages that the consumer has listed, if each of them has to come.
-    listed: Option<ListedValues>,
+    listed: Option<Box<ListedValues>>,
 }
 
 /// What follows when all parts were read.
@@ -118,19 +118,19 @@ impl ValuesRead {
         }
         let is_resumed = known.read.sequence > 0;
         let listed = (has_listed && part.uncovers_older)
-            .then(|| ListedValues::new(part, waiting, is_resumed));
+            .then(|| Box::new(ListedValues::new(part, waiting, is_resumed)));
         let last = part.last.unwrap_or_default();
         self.current = Some(CurrentPart { at, last, listed });
     }
 
     /// What has come of the messages that the consumer has listed, if each of them has to come.
     pub(super) fn listed(&self) -> Option<&ListedValues> {
-        self.current.as_ref()?.listed.as_ref()
+        self.current.as_ref()?.listed.as_deref()
     }
 
     /// As [`Self::listed`].
     pub(super) fn listed_mut(&mut self) -> Option<&mut ListedValues> {
-        self.current.as_mut()?.listed.as_mut()
+        self.current.as_mut()?.listed.as_deref_mut()
     }
 
     /// Whether a message was stored before the consumer was asked for, so that others that were may follow.
@@ -148,7 +148,7 @@ impl ValuesRead {
     /// Notes that the consumer of a part has brought what it had.
     pub(super) fn end_part(&mut self) {
         if let Some(CurrentPart { at, listed, .. }) = &self.current {
-            let is_short = listed.as_ref().is_some_and(ListedValues::is_short);
+            let is_short = listed.as_ref().is_some_and(|listed| listed.is_short());
             self.parts[*at].state = match is_short {
                 true => PartState::Short,
                 false => PartState::Whole,
