@@ -2,6 +2,7 @@
 
 mod access;
 mod behind;
+mod failovers;
 mod outages;
 mod relaying;
 mod sentinels;

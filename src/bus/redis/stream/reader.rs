@@ -45,7 +45,7 @@ use self::answers::{
 };
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 pub(super) use self::known::EntryPrints;
-use self::known::{EntryPrint, KnownEntries};
+use self::known::{EntryPrint, KnownEntries, Noted};
 use super::super::resp::Value;
 use super::ENTRY_FIELDS;
 use super::range::{ENTRIES_MAX, RangeSize};
@@ -593,6 +593,8 @@ impl RedisStreamReader {
     ) {
         if is_other {
             self.counted = None;
+            let newest = newest.filter(|_| self.has_begun);
+            self.known.found_other(newest.map(|newest| newest.id));
         }
         (self.server, self.is_same_server) = (server, true);
         if !self.has_begun {
@@ -685,7 +687,8 @@ impl RedisStreamReader {
         out.push(KeptEvent::Lost);
         self.before = self.last_read.take().or(self.before);
         self.counted = None;
-        if let Some(newest) = newest.filter(|_| self.empty_ms.is_none()) {
+        // That another server had no entry does not say that those of this one are new.
+        if let Some(newest) = newest.filter(|_| self.empty_ms.is_none() || is_other) {
             // 0: only the counters say how many entries there are.
             return self.begin_again(newest, (state.counters, 0), is_other, out);
         }
@@ -707,6 +710,7 @@ impl RedisStreamReader {
         out: &mut Vec<KeptEvent>,
     ) {
         let last = self.before.map_or(self.after, |before| before.id);
+        self.known.lost_until(newest.id);
         let is_above = newest.id > last;
         let was_empty = self.empty_ms.is_some();
         // A stream that was empty or missing counts as another one, and so does one that lacks the last entry and has
@@ -724,7 +728,6 @@ impl RedisStreamReader {
         let is_new_life = is_anew && !is_other;
         if let Some(after) = self.reread_start(newest, last, held, is_new_life) {
             self.known.pass_over_after(after);
-            self.known.begin_after(after);
             self.after = after;
         } else {
             // The stream is at an earlier state, and may get back what it lacks.
@@ -732,6 +735,10 @@ impl RedisStreamReader {
             (self.after, self.last_read) = (newest.id, Some(newest));
             self.reached = Some(newest.id);
             out.push(KeptEvent::Head(self.after));
+        }
+        match is_new_life {
+            true => self.known.begin_new_life(self.after),
+            false => self.known.begin_after(self.after),
         }
         self.empty_ms = None;
     }
@@ -971,8 +978,13 @@ impl RedisStreamReader {
         {
             (counted.id, counted.added) = (id, counted.added + 1);
         }
-        if self.known.note(print) {
-            return Ok(());
+        match self.known.note(print) {
+            Noted::New => {}
+            Noted::PassedOver => return Ok(()),
+            Noted::PassedOverUnsaid => {
+                out.push(KeptEvent::Lost);
+                return Ok(());
+            }
         }
         let is_old = self.old_until.is_some_and(|until| id <= until);
         if !is_old {
