@@ -157,6 +157,7 @@ impl<E: Error> Relay<E> {
     /// The loop is gone.
     pub(super) fn report_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
+        self.lag.forget();
         let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.may_lose_messages();
         let cannot = B::cannot(error);
         match self.outages.note_failure(error, Instant::now()) {
@@ -197,6 +198,7 @@ impl<E: Error> Relay<E> {
     /// Reports that the server is silent, if all subscriptions were confirmed before.
     pub(super) fn report_silence(&mut self, fault: String) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
+        self.lag.forget();
         if self.is_up_now() {
             self.is_silent = true;
             self.link.send(BusEvent::Down(fault))?;
@@ -333,6 +335,26 @@ mod tests {
         use ToyConnection::{Lost, Silent};
         let (events, _) = reported::<true>(&[Silent, Lost]);
         assert_eq!(events, ["up", "down", "gap", "up", "gap", "down"]);
+    }
+
+    #[test]
+    fn how_far_a_stream_is_behind_is_not_known_while_the_bus_is_away() {
+        let (link, _events) = link(64);
+        let toy = toy::<false>(&[]);
+        let mut relay = Relay::new(link, &toy);
+        relay.report_up().expect("a loop");
+        relay.lag.note_distance(&toy.status, Some(0), 0);
+        assert_eq!(toy.status.stream_behind(), Some((Some(0), 0)));
+        let away = relay.report_away::<Toy<false>>(&ToyFault::Lost);
+        away.expect("a loop");
+        assert_eq!(toy.status.stream_behind(), None);
+        // The first answer on the next connection, which does not say yet what there is to read.
+        relay
+            .lag
+            .answer_comes_for(&toy.status, Duration::from_secs(1));
+        assert_eq!(toy.status.stream_behind(), None);
+        relay.lag.note_distance(&toy.status, Some(7), 2_000);
+        assert_eq!(toy.status.stream_behind(), Some((Some(7), 2_000)));
     }
 
     #[test]

@@ -18,7 +18,8 @@ const LOGGED_UNTIL_MS: u64 = 1_000;
 /// minutes, and all its messages were stored before it began.
 #[derive(Debug)]
 pub(super) struct StreamLag {
-    /// The last reported distance: messages, if known, and milliseconds. `None` before the first report.
+    /// The last reported distance: messages, if known, and milliseconds. `None` before the first report since the bus was
+    /// away.
     reported: Option<(Option<u64>, u64)>,
     logged: Logged,
     /// The start of this process, until the reader has caught up for the first time. The loop accepts no client before
@@ -60,6 +61,11 @@ impl StreamLag {
         if let Some((_, ms)) = self.reported {
             self.show(status, ms.max(answer_ms));
         }
+    }
+
+    /// Records that the bus is away: the distance is not known until the reader reports it on the next connection.
+    pub(super) fn forget(&mut self) {
+        self.reported = None;
     }
 
     /// Records that the reader has the newest message.

@@ -50,6 +50,13 @@ impl Default for ReaderLag {
     }
 }
 
+impl ReaderLag {
+    fn forget(&self) {
+        self.ms.store(-1, Relaxed);
+        self.messages.store(-1, Relaxed);
+    }
+}
+
 /// The state of a consumer (one subscription).
 #[derive(Debug, Default)]
 pub struct ConsumerStatus {
@@ -246,7 +253,7 @@ impl BusStatus {
     }
 
     /// Returns how far the reader of a stream is behind the newest message: messages, if known, and milliseconds.
-    /// `None` if no stream is read, or nothing was read so far.
+    /// `None` if no stream is read, or nothing was read since the bus was last away.
     pub fn stream_behind(&self) -> Option<(Option<u64>, u64)> {
         let known = |value: &AtomicI64| u64::try_from(value.load(Relaxed)).ok();
         let ms = known(&self.stream_behind.ms)?;
@@ -369,6 +376,8 @@ impl BusStatus {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
         self.lock_streams().retain(|_, state| state.explains_outage);
+        // Nobody knows how much is added meanwhile.
+        self.stream_behind.forget();
         self.away.begin(now_us);
     }
 

@@ -10,6 +10,20 @@ use super::*;
 
 const MANY: usize = 10_000;
 
+/// On a stream. Nobody knows how much is added while Redis is away.
+#[test]
+fn how_far_it_is_behind_is_unknown_during_an_outage() {
+    let mut server = RedisServer::start();
+    let (_events, status) = stream::read(settings(&server.url()));
+    let at_the_end = Some((Some(0), 0));
+    eventually("it reads", || status.stream_behind() == at_the_end);
+    server.kill();
+    eventually("it is away", || !status.connected());
+    eventually("unknown", || status.stream_behind().is_none());
+    server.restart();
+    eventually("it reads again", || status.stream_behind() == at_the_end);
+}
+
 #[test]
 fn ten_thousand_channels_stand_again_after_a_kill() {
     let mut server = RedisServer::start();

@@ -330,13 +330,13 @@ metric_names! { |at|
         "1 while a client can resume on another instance too: with --stream, or while the marks that instances publish on --history-channel arrive."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
-        "Messages of --stream that weirgate has not read; absent if the server does not say."
+        "Messages of --stream that weirgate has not read; absent if the server does not say, and while the bus is away."
         // Messages; the other number is milliseconds.
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
         "How far weirgate is behind --stream: the difference between the times at which the stream stored its newest \
          message and the last one that weirgate has read, or the time for which unread messages have waited, if that \
-         is longer."
+         is longer; absent while the bus is away."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     [pub] RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values (--retained) that wait in send queues or are requested from JetStream.";

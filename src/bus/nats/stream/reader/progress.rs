@@ -52,7 +52,7 @@ pub(super) struct Progress {
     old_until: Option<u64>,
     /// Messages up to this number were stored before the newest loss that was reported to clients.
     reported_until: u64,
-    /// The number of messages in the last [`KeptEvent::Lag`].
+    /// The number of messages in the last [`KeptEvent::Lag`] since the bus was away, after which nobody remembers it.
     behind: Option<u64>,
     /// Until the message is read: the newest message of the stream when the reader was first seen to be behind.
     ahead: Option<Ahead>,
@@ -185,6 +185,7 @@ impl Progress {
     /// Handles a new connection, on which the reader has to catch up again.
     pub(super) fn connected(&mut self) {
         self.is_caught_up = false;
+        self.behind = None;
         self.is_by_number = false;
         // Without a connection, nobody watched.
         self.watch.seen = None;
@@ -212,6 +213,7 @@ impl Progress {
     /// caught up again.
     pub(super) fn cannot_read(&mut self) {
         self.is_caught_up = false;
+        self.behind = None;
     }
 
     /// Whether the reader has caught up on this connection, and since the stream could not be read.
