@@ -323,10 +323,31 @@ int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints
 """
 
 
-def test_a_name_lookup_that_hangs_ends_with_the_time_limit_of_the_command(tmp_path, started):
+@pytest.fixture
+def hanging_lookups(tmp_path):
+    """The environment of programs whose lookups of the name `hangs.test` take a minute."""
     (tmp_path / "hangs.c").write_text(HANGS)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "hangs.so", tmp_path / "hangs.c", "-ldl"], check=True)
-    env = {**os.environ, "LD_PRELOAD": str(tmp_path / "hangs.so")}
+    return {**os.environ, "LD_PRELOAD": str(tmp_path / "hangs.so")}
+
+
+def test_a_check_names_the_host_whose_lookup_hangs(hanging_lookups, redis_server, sentinel, started):
+    nats = {"NATS_URL": "nats://hangs.test:1"}
+    sentinels = {"REDIS_SENTINELS": f"hangs.test:1,127.0.0.1:{sentinel}", "REDIS_SENTINEL_MASTER": "main"}
+    too_long = "the lookup of the name took too long"
+    for gateway, env, status, words in (
+        ("levels", nats, 1, ("hangs.test", too_long)),
+        ("trades", sentinels, 0, ("the sentinel at hangs.test:1", too_long, "main is at 127.0.0.1")),
+    ):
+        argv = [weirgate_binary(), gateway, "--check", "--connect"]
+        process = Process(argv, env={**hanging_lookups, "PORT": "0", **env})
+        started.append(process)
+        assert process.wait(20) == status
+        process.logs(*words)
+
+
+def test_a_name_lookup_that_hangs_ends_with_the_time_limit_of_the_command(hanging_lookups, started):
+    env = hanging_lookups
     publish = {scheme: ["publish", f"{scheme}://hangs.test:1", "name", "text"] for scheme in ("nats", "redis")}
     commands = {
         ("no answer within 5 s",): (["top", "--once", "hangs.test:1"], ["disconnect", "--user", "ann", "http://hangs.test:1"]),

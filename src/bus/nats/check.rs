@@ -15,11 +15,14 @@ use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use super::stream_info::Retention;
 use super::streams::{FoundStream, find_stream, presence_of};
 use super::subscription::Subscription;
+use weirgate_runtime::Lookup;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::Json;
 
 /// The longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the lookup of a server's name may take: enough for a second name server.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl NatsSettings {
     /// Connects to every server of these settings. Asks the first reachable server about the streams and durable consumers
@@ -52,6 +55,10 @@ pub(super) fn on_a_server(
     settings: &NatsSettings,
     further: impl FnOnce(&mut Requester, &mut Vec<Finding>) -> Result<(), NatsError>,
 ) -> Vec<Finding> {
+    let settings = &NatsSettings {
+        lookup: Lookup::within(LOOKUP_TIMEOUT),
+        ..settings.clone()
+    };
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
         let begin = Instant::now();

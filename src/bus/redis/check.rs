@@ -15,6 +15,7 @@ use super::stream::{STATE, StreamProof, read_limits};
 use crate::socket::Waiter;
 use crate::{Answers, names_to_check};
 use weirgate_core::Subscription;
+use weirgate_runtime::Lookup;
 use weirgate_wire::base::Finding;
 
 /// What Redis answers to `XINFO STREAM` if there is no stream and the user may use the command.
@@ -71,7 +72,12 @@ fn check_all(
     needs: &RedisNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), RedisError> {
-    let mut servers = RedisServers::new(settings.clone())?.with_patience(patience);
+    // A name server that says nothing about one name leaves time for the others: the findings say which name it is.
+    let names = u32::try_from(settings.sentinels.len() + 1).unwrap_or(u32::MAX);
+    let mut settings = settings.clone();
+    settings.lookup = Lookup::within(patience / names);
+    let payload_bytes_max = settings.payload_bytes_max;
+    let mut servers = RedisServers::new(settings)?.with_patience(patience);
     // Nobody wakes this thread.
     let (mut waiter, _) = waiter("a question to Redis")?;
     if servers.has_sentinels() {
@@ -99,7 +105,7 @@ fn check_all(
         Finding::Warning(format!("{text}; {effect}"))
     })?;
     if let Some(key) = &needs.stream {
-        let limits = read_limits(settings.payload_bytes_max);
+        let limits = read_limits(payload_bytes_max);
         server.connection.reader.set_limits(limits);
         check_stream(&mut server, key, found)?;
     }
@@ -132,8 +138,10 @@ fn ask_sentinels(
             }
         }
     }
+    let lookup = &servers.settings.lookup;
+    let is_same = |first: &_, one: &_| name_same_server(first, one, lookup);
     if let Some((first, more)) = masters.split_first()
-        && !more.iter().all(|one| name_same_server(first, one))
+        && !more.iter().all(|one| is_same(first, one))
     {
         let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
         let text = format!(

@@ -65,8 +65,10 @@ impl RedisServers {
                     continue;
                 }
             };
-            let is_tried =
-                |(tried, _): &(NamedMaster, _)| name_same_server(&tried.server, &named.server);
+            let lookup = &self.settings.lookup;
+            let is_tried = |(tried, _): &(NamedMaster, _)| {
+                name_same_server(&tried.server, &named.server, lookup)
+            };
             if wrong.iter().any(is_tried) {
                 continue;
             }
@@ -193,7 +195,8 @@ impl Watch {
         };
         // After the last one, `in_turn` begins anew.
         self.next_sentinel = named.sentinel + 1;
-        if name_same_server(&named.server, &self.named.server) {
+        let lookup = &servers.settings.lookup;
+        if name_same_server(&named.server, &self.named.server, lookup) {
             self.named.config_epoch = self.named.config_epoch.max(named.config_epoch);
             return false;
         }
@@ -207,7 +210,9 @@ impl Watch {
                 true
             }
             Err(error) => {
-                let is_known = |refuted: &RedisEndpoint| name_same_server(refuted, &named.server);
+                let lookup = &servers.settings.lookup;
+                let is_known =
+                    |refuted: &RedisEndpoint| name_same_server(refuted, &named.server, lookup);
                 if !self.refuted.as_ref().is_some_and(is_known) {
                     servers.warn_of(&named, &error);
                 }
@@ -219,8 +224,12 @@ impl Watch {
 }
 
 /// Whether two sentinels name the same master. One may name it by a host name and the other by an address, and the text
-/// of an address is not unique. The name lookup can take long.
-pub(super) fn name_same_server(one: &RedisEndpoint, other: &RedisEndpoint) -> bool {
+/// of an address is not unique. The lookup of each name can take as long as `lookup` lets it.
+pub(super) fn name_same_server(
+    one: &RedisEndpoint,
+    other: &RedisEndpoint,
+    lookup: &Lookup,
+) -> bool {
     if one.port != other.port {
         return false;
     }
@@ -229,7 +238,7 @@ pub(super) fn name_same_server(one: &RedisEndpoint, other: &RedisEndpoint) -> bo
         return true;
     }
     // A name without an address is no other server than itself.
-    let of = |endpoint| addresses(endpoint, &Lookup::default()).unwrap_or_default();
+    let of = |endpoint| addresses(endpoint, lookup).unwrap_or_default();
     let [ours, theirs] = [one, other].map(of);
     let mut ours = ours.iter().map(|address| address.ip().to_canonical());
     ours.any(|ip| theirs.iter().any(|their| their.ip().to_canonical() == ip))
@@ -292,13 +301,14 @@ mod tests {
 
     #[test]
     fn one_server_has_many_names() {
+        let lookup = Lookup::default();
         let same = |[one, other]: [(&str, u16); 2]| {
             let [one, other] = [one, other].map(|(host, port)| RedisEndpoint::new(host, port));
             assert_eq!(
-                name_same_server(&one, &other),
-                name_same_server(&other, &one)
+                name_same_server(&one, &other, &lookup),
+                name_same_server(&other, &one, &lookup)
             );
-            name_same_server(&one, &other)
+            name_same_server(&one, &other, &lookup)
         };
         for hosts in [
             ["127.0.0.1", "127.0.0.1"],
