@@ -314,6 +314,22 @@ fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still
     assert_eq!(behind(&mut bench), [(2, 9_000)]);
 }
 
+/// While NATS is away, the distance is forgotten.
+#[test]
+fn that_nothing_is_left_is_said_again_on_each_connection() {
+    let mut bench = ReaderRig::new(3);
+    for _ in 0..2 {
+        bench.settle();
+        let events = std::mem::take(&mut bench.events);
+        let at_the_end = KeptEvent::Lag {
+            messages: Some(0),
+            ms: 0,
+        };
+        assert!(events.contains(&at_the_end), "{events:?}");
+        bench.connect();
+    }
+}
+
 #[test]
 fn an_empty_stream_is_not_behind() {
     let mut bench = ReaderRig::new(0);
