@@ -227,7 +227,7 @@ impl Group {
             GroupStep::FailOver(lacks) => {
                 master.step(&ModelStep::FailOver(*lacks, false));
                 let newest = master.entries.back();
-                master.last = newest.map_or(StoredId::default(), |(id, _)| *id);
+                master.last = newest.map_or_else(StoredId::default, |(id, _)| *id);
                 self.former = own;
             }
             GroupStep::FailBack => {
