@@ -492,6 +492,11 @@ async def test_a_roll_starts_a_new_program_and_gives_a_broken_one_up(start_weirg
     await asyncio.to_thread(several.supervisor.logs, "the old ones stay")
     await until(lambda: several.processes().keys() == {1, 2, 3}, 10, "the old processes alone")
     assert client.open and several.ready()["ready"]
+    before = several.processes()
+    os.kill(before[1], signal.SIGKILL)
+    await until(lambda: several.processes().get(1, before[1]) != before[1], 10, "another process instead of the killed one")
+    await until(lambda: several.ready()["processes_ready"] == COUNT, 10, "it runs the program of the others")
+    assert pathlib.Path(f"/proc/{several.processes()[1]}/comm").read_text() == "weirgate\n"
     install(f'echo "the new program"; exec {real} "$@"')
     await until(lambda: several.processes().keys() == {4, 5, 6}, 30, "the new processes")
     await asyncio.wait_for(client.ended, 60)

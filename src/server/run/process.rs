@@ -7,6 +7,7 @@ use super::log_filter_file::log_filter;
 use super::{RunError, files};
 use crate::http::Admin;
 use crate::settings::{Checked, Env, ProcessSettings};
+use crate::supervisor::take_name;
 use crate::telemetry::{HitLimit, LimitOf, LogFormat, memory_limit_bytes};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
@@ -39,6 +40,7 @@ const ROOM_WARNED_OF: usize = 1_000;
 /// The system refuses a handler of a signal.
 pub fn first_steps() -> io::Result<Env> {
     fit_address_space();
+    take_name();
     take_early_signals()?;
     let cores = available_parallelism().map_or(1, usize::from);
     let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());

@@ -1,18 +1,20 @@
 //! The processes of the supervisor: how one is started, signalled and waited for, and the ports that all of them share.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt, parent_id};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::path::Path;
+use std::process::{Child, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::set_name;
 use socket2::Socket;
 
 use super::channel::Channel;
-use super::core::{Ended, Listens, Number};
+use super::core::{Ended, Listens, Number, Program};
+use super::program::Programs;
 use crate::listening::ListenAddr;
 use crate::run::RunError;
 use crate::settings::{Checked, ListenSettings};
@@ -84,8 +86,7 @@ impl Ports {
 
 /// The program to start, and the processes that are there.
 pub(super) struct Children {
-    /// The path by which this program was started: a new program at this path is what a roll starts.
-    program: PathBuf,
+    pub(super) programs: Programs,
     args: Vec<OsString>,
     count: u32,
     ports: Ports,
@@ -95,7 +96,7 @@ pub(super) struct Children {
 impl Children {
     pub(super) fn new(count: u32, ports: Ports) -> io::Result<Self> {
         Ok(Self {
-            program: own_path()?,
+            programs: Programs::own()?,
             args: std::env::args_os().skip(1).collect(),
             count,
             ports,
@@ -103,14 +104,19 @@ impl Children {
         })
     }
 
-    /// Starts a process: this program, with flags that override those of the supervisor. It is in a group of its own, so
+    /// Starts a process of a program, with flags that override those of the supervisor. It is in a group of its own, so
     /// that Ctrl-C reaches the supervisor alone. Returns its pid, and the channel to it.
     ///
     /// # Errors
-    /// The system refuses a process, or the program is gone.
-    pub(super) fn spawn(&mut self, number: Number, listens: Listens) -> io::Result<(u32, Channel)> {
+    /// The system refuses a process, or there is no new program.
+    pub(super) fn spawn(
+        &mut self,
+        number: Number,
+        listens: Listens,
+        program: Program,
+    ) -> io::Result<(u32, Channel)> {
         let (channel, end) = Channel::new()?;
-        let mut command = Command::new(&self.program);
+        let mut command = self.programs.command(program)?;
         command
             .args(&self.args)
             .arg(format!("--processes={number}/{}", self.count))
@@ -185,32 +191,21 @@ impl Children {
     }
 }
 
-/// The path by which this program was started, with its symbolic links: they may lead to another file later. If that path
-/// is unknown, the path of the file itself.
-fn own_path() -> io::Result<PathBuf> {
-    let file = std::env::current_exe()?;
-    let is_own = |path: &PathBuf| {
-        let ids = [path, &file].map(|path| fs::metadata(path).map(|of| (of.dev(), of.ino())));
-        matches!(ids, [Ok(one), Ok(other)] if one == other)
-    };
-    let name = PathBuf::from(std::env::args_os().next().unwrap_or_default());
-    // Without a slash, the shell has looked in PATH.
-    let found = match name.components().count() {
-        1 => {
-            let folders = std::env::var_os("PATH").unwrap_or_default();
-            let mut paths = std::env::split_paths(&folders).map(|folder| folder.join(&name));
-            paths.find(is_own)
-        }
-        _ => Some(name),
-    };
-    let found = found.and_then(|path| std::path::absolute(path).ok());
-    Ok(found.filter(is_own).unwrap_or(file))
-}
-
 /// Whether the supervisor that has started this process has ended: the system has given the process another parent.
 /// Always false for a process that a person or another program has started.
 pub(crate) fn supervisor_is_gone() -> bool {
     supervisor().is_some_and(|pid| pid != parent_id())
+}
+
+/// Gives a process of a supervisor the name of its program in lists of processes: if the supervisor has started a file that
+/// is no longer at its path, the system names the process by a number.
+pub(crate) fn take_name() {
+    let program = std::env::args_os().next().filter(|_| has_supervisor());
+    let name = program.as_deref().map(Path::new).and_then(Path::file_name);
+    if let Some(name) = name.and_then(|name| CString::new(name.as_bytes()).ok()) {
+        // Nothing depends on it.
+        let _ = set_name(&name);
+    }
 }
 
 /// Whether this process listens only when its supervisor asks for it.

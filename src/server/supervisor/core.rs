@@ -102,6 +102,15 @@ pub(super) enum Listens {
     WhenAsked,
 }
 
+/// The program of a new process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// The one that the other processes run. Nobody has tried what is at its path by now.
+    InForce,
+    /// The one of the roll under way: what was at the path when the roll started its first process.
+    New,
+}
+
 /// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlotState {
@@ -186,7 +195,11 @@ enum RollPhase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Start the process of this slot.
-    Spawn(Number, Listens),
+    Spawn(Number, Listens, Program),
+    /// From here on the new program is the one in force.
+    AdoptNew,
+    /// Forget the new program: the next roll looks again.
+    DropNew,
     /// Ask it to listen for clients.
     Listen(Number),
     /// Ask it to stop (SIGTERM).
@@ -696,6 +709,7 @@ impl Supervisor {
             self.terminate(number, now);
         }
         self.half = self.half.other();
+        self.actions.push_back(Action::AdoptNew);
         self.advance(now);
     }
 
@@ -706,6 +720,7 @@ impl Supervisor {
         self.phase = RollPhase::Running;
         // The same would happen again.
         self.roll_again = false;
+        self.actions.push_back(Action::DropNew);
         for number in self.numbers_of(self.half.other()) {
             self.terminate(number, now);
         }
@@ -721,10 +736,10 @@ impl Supervisor {
     /// asked.
     fn spawn(&mut self, number: Number, now: Us) {
         let stop_us = self.stop_us;
-        // During a roll, clients wait at the old processes, even if these are not ready.
-        let has_other = match self.is_new(number) {
-            true => self.has_listener(SlotState::stays),
-            false => self.has_listener(SlotState::is_ready),
+        let (program, has_other) = match self.is_new(number) {
+            // During a roll, clients wait at the old processes, even if these are not ready.
+            true => (Program::New, self.has_listener(SlotState::stays)),
+            false => (Program::InForce, self.has_listener(SlotState::is_ready)),
         };
         let listens = match has_other {
             true => Listens::WhenAsked,
@@ -736,7 +751,8 @@ impl Supervisor {
             (slot.silent, slot.unanswered) = (Silence::since(now), Silence::since(now));
         }
         self.set(number, SlotState::Starting { since: now });
-        self.actions.push_back(Action::Spawn(number, listens));
+        self.actions
+            .push_back(Action::Spawn(number, listens, program));
     }
 
     /// Ends the process of a slot, or if it waits for its restart, the wait. One that is stopping already is left

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `core` | the states of the processes, and what is to be done at each event; pure |
 //! | `children` | starting, signalling and waiting for processes; the ports |
+//! | `program` | the file of the program that the processes run, and of the one that a roll tries |
 //! | `channel` | signs of life of a process, and the connections to it |
 //! | `ask` | requests to the processes |
 //! | `listen` | the request to listen for clients |
@@ -28,6 +29,7 @@ mod joins;
 mod level;
 mod listen;
 mod merge;
+mod program;
 mod ready;
 mod refusals;
 #[cfg(test)]
@@ -59,8 +61,10 @@ use self::ask::AdminRequest;
 pub(crate) use self::channel::ToSupervisor;
 use self::channel::{Channel, Heard};
 use self::children::{Children, Ports};
-pub(crate) use self::children::{listens_when_asked, supervisor_is_gone};
-use self::core::{Action, Ended, Event, Listens, Number, Readiness, SlotState, Supervisor};
+pub(crate) use self::children::{listens_when_asked, supervisor_is_gone, take_name};
+use self::core::{
+    Action, Ended, Event, Listens, Number, Program, Readiness, SlotState, Supervisor,
+};
 use self::listen::ask_to_listen;
 pub(crate) use self::listen::listen_route;
 pub(crate) use self::refusals::take_refusals;
@@ -323,7 +327,9 @@ impl Shell {
     fn act(&mut self) -> Option<u8> {
         while let Some(action) = self.supervisor.next_action() {
             match action {
-                Action::Spawn(number, listens) => self.spawn(number, listens),
+                Action::Spawn(number, listens, program) => self.spawn(number, listens, program),
+                Action::AdoptNew => self.children.programs.adopt_new(),
+                Action::DropNew => self.children.programs.drop_new(),
                 Action::Listen(number) => self.ask_to_listen(number),
                 Action::Terminate(number) => self.children.signal(number, Signal::TERM),
                 Action::HangUp(number) => self.children.signal(number, Signal::HUP),
@@ -351,8 +357,8 @@ impl Shell {
     }
 
     /// Starts a process, and listens to what it says.
-    fn spawn(&mut self, number: Number, listens: Listens) {
-        match self.children.spawn(number, listens) {
+    fn spawn(&mut self, number: Number, listens: Listens, program: Program) {
+        match self.children.spawn(number, listens, program) {
             Ok((pid, channel)) => {
                 spawn_local(hear(channel, number, pid, self.sender.clone()));
             }

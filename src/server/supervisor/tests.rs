@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use weirgate_core::{Connected, Cut, Revoked};
 use weirgate_wire::auth::TokenMarks;
 
-use super::core::{Action, Ended, Event, Listens, Number, Readiness, SlotState, Supervisor};
+use super::core::{
+    Action, Ended, Event, Listens, Number, Program, Readiness, SlotState, Supervisor,
+};
 use super::refusals::{Refusals, read_refusals};
 
 const SECOND: u64 = 1_000_000;
@@ -29,6 +31,13 @@ enum Life {
 struct World {
     supervisor: Supervisor,
     alive: BTreeMap<Number, Life>,
+    /// The version of the program that is at the path.
+    installed: u32,
+    in_force: u32,
+    /// The version of a roll under way.
+    new: Option<u32>,
+    /// The version that each process runs.
+    versions: BTreeMap<Number, u32>,
     /// Those that get clients.
     listening: BTreeSet<Number>,
     /// The processes that were asked to read files again.
@@ -43,6 +52,10 @@ impl World {
         let mut world = Self {
             supervisor: Supervisor::new(count, STOP_US, 0),
             alive: BTreeMap::new(),
+            installed: 1,
+            in_force: 1,
+            new: None,
+            versions: BTreeMap::new(),
             listening: BTreeSet::new(),
             hung_up: Vec::new(),
             now: 0,
@@ -57,7 +70,12 @@ impl World {
     fn act(&mut self) {
         while let Some(action) = self.supervisor.next_action() {
             match action {
-                Action::Spawn(number, listens) => {
+                Action::Spawn(number, listens, program) => {
+                    let version = match program {
+                        Program::InForce => self.in_force,
+                        Program::New => *self.new.get_or_insert(self.installed),
+                    };
+                    self.versions.insert(number, version);
                     self.listening.remove(&number);
                     if listens == Listens::AtOnce {
                         self.listen(number);
@@ -70,6 +88,8 @@ impl World {
                     assert_eq!(before, None, "the slot was free");
                     assert_eq!(self.status, None);
                 }
+                Action::AdoptNew => self.in_force = self.new.take().unwrap(),
+                Action::DropNew => self.new = None,
                 Action::Listen(number) => {
                     self.listen(number);
                     self.supervisor.listens(number, self.now);
@@ -157,6 +177,12 @@ impl World {
 
     fn seconds(&mut self, seconds: u64) {
         (0..seconds).for_each(|_| self.second());
+    }
+
+    /// The versions that the living run.
+    fn running(&self) -> Vec<u32> {
+        let alive = self.alive.keys();
+        alive.map(|number| self.versions[number]).collect()
     }
 
     fn serving(&self) -> Vec<Number> {
@@ -380,6 +406,35 @@ fn a_roll_to_a_program_that_cannot_start_is_given_up_and_a_later_one_works() {
     world.act();
     world.seconds(7);
     assert_eq!(world.serving(), [3, 4]);
+}
+
+/// Nobody has tried what is at the path but the processes of a roll: so a program that is broken there harms only these.
+#[test]
+fn a_process_that_has_ended_runs_the_program_of_the_others_again() {
+    let mut world = World::new(2);
+    world.second();
+    world.installed = 2;
+    world.end(1, Ended::Signal(9));
+    world.seconds(3);
+    assert_eq!(world.running(), [1, 1], "nobody asked for a roll");
+    world.supervisor.roll(world.now);
+    world.act();
+    assert_eq!(world.running(), [1, 1, 2, 2]);
+    world.end(2, Ended::Signal(9));
+    world.installed = 3;
+    world.end(3, Ended::Status(1));
+    world.seconds(3);
+    assert_eq!(world.running(), [1, 1], "the roll was given up");
+    world.supervisor.roll(world.now);
+    world.act();
+    world.seconds(2);
+    world.installed = 4;
+    world.end(1, Ended::Signal(9));
+    world.seconds(3);
+    assert_eq!(world.running(), [3, 3], "the roll is done");
+    world.end(4, Ended::Signal(9));
+    world.seconds(3);
+    assert_eq!(world.running(), [3, 3]);
 }
 
 #[test]
