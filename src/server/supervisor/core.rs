@@ -718,12 +718,12 @@ impl Supervisor {
     fn give_up_roll(&mut self, number: Option<Number>, now: Us) {
         self.say(Event::RollGivenUp { number });
         self.phase = RollPhase::Running;
-        // The same would happen again.
-        self.roll_again = false;
         self.actions.push_back(Action::DropNew);
         for number in self.numbers_of(self.half.other()) {
             self.terminate(number, now);
         }
+        // Whoever has asked meanwhile may have put the program right. Each request is one more try.
+        self.roll_if_asked(now);
     }
 
     fn roll_if_asked(&mut self, now: Us) {

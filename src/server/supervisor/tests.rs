@@ -408,6 +408,39 @@ fn a_roll_to_a_program_that_cannot_start_is_given_up_and_a_later_one_works() {
     assert_eq!(world.serving(), [3, 4]);
 }
 
+/// Whoever asks again may have put the program right meanwhile.
+#[test]
+fn a_roll_that_was_asked_for_during_another_follows_also_if_that_one_is_given_up() {
+    let begun = |world: &World| {
+        let events = world.events.iter();
+        events.filter(|event| **event == Event::RollBegins).count()
+    };
+    for is_late in [false, true] {
+        let mut world = World::new(2);
+        world.second();
+        world.supervisor.roll(world.now);
+        world.act();
+        world.installed = 2;
+        world.supervisor.roll(world.now);
+        world.supervisor.roll(world.now);
+        match is_late {
+            true => {
+                world.alive.extend([(3, Life::IsBusy), (4, Life::IsBusy)]);
+                world.now += 120 * SECOND;
+                world.supervisor.tick(world.now);
+                world.act();
+            }
+            false => world.end(3, Ended::Status(1)),
+        }
+        assert_eq!(begun(&world), 2);
+        world.seconds(7);
+        assert_eq!(world.serving(), [3, 4]);
+        assert_eq!(world.running(), [2, 2], "what is at the path by then");
+        world.seconds(60);
+        assert_eq!(begun(&world), 2, "one more, however often it was asked for");
+    }
+}
+
 /// Nobody has tried what is at the path but the processes of a roll: so a program that is broken there harms only these.
 #[test]
 fn a_process_that_has_ended_runs_the_program_of_the_others_again() {
