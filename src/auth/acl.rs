@@ -1,5 +1,6 @@
 //! The permissions of roles: a table from role to names and patterns.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -163,6 +164,7 @@ impl Acl {
             // Only plain names and wildcards, so adding cannot fail.
             let _ = acl.add(role.to_owned(), names);
         }
+        acl.sort_covers();
         acl
     }
 
@@ -180,10 +182,12 @@ impl Acl {
                 Err(_) => return Err(AclError::NoList { role }),
             }
         }
+        acl.sort_covers();
         Ok(acl)
     }
 
-    /// Adds a role with its names: plain names and patterns, and names with placeholders.
+    /// Adds a role with its names: plain names and patterns, and names with placeholders. The covers are sorted
+    /// [afterwards](Self::sort_covers).
     fn add(&mut self, role: String, names: Vec<String>) -> Result<(), AclError> {
         if self.roles.contains_key(&role) {
             return Err(AclError::Twice { role });
@@ -220,9 +224,7 @@ impl Acl {
             let cover =
                 NamePatterns::new(self.syntax, std::slice::from_ref(name)).map_err(wrong)?;
             cover.prepare_contain();
-            let longer = |(other, _): &(String, _)| other.len() > name.len();
-            let at = self.covers.partition_point(longer);
-            self.covers.insert(at, (name.clone(), cover));
+            self.covers.push((name.clone(), cover));
         }
         let set = NamePatterns::new(self.syntax, &plain).map_err(wrong)?;
         // Here a thread reads a file. Later, the loop would make this for the first pattern of a client.
@@ -238,6 +240,13 @@ impl Acl {
         };
         self.roles.insert(role, table);
         Ok(())
+    }
+
+    /// Brings the covers into their order, once for the whole table: with the place of each one searched as it comes, a file
+    /// of many patterns takes seconds.
+    fn sort_covers(&mut self) {
+        self.covers
+            .sort_by_key(|(pattern, _)| Reverse(pattern.len()));
     }
 
     /// The roles in the order of the table.
