@@ -132,7 +132,7 @@ fn roles(
     let (acl, role) = (&settings.acl, &settings.default_role);
     let path = own.acl.as_deref();
     let file = path.map(|path| AclFile::new(path, acl, role, tokens));
-    warn_of(&auth, &settings.authenticator);
+    warn_of(&settings.authenticator);
     check_table(acl, role, tokens);
     warn_of_ignored_tokens(&settings.authenticator, role);
     file

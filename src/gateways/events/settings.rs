@@ -207,7 +207,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Token that /internal/broadcast requires in the header X-Internal-Token",
     )
     .more("If it is empty, nobody can push.")
-    .original_env_only(&["INTERNAL_AUTH_TOKEN"]),
+    .original_env_only(&["INTERNAL_AUTH_TOKEN"])
+    .guessable(),
     Setting::new(
         "http-timeout-s",
         Kind::decimal(Unit::Seconds, (1, 86_400_000)),

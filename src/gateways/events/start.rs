@@ -21,7 +21,7 @@ use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, Input,
     ServiceRow, Services, internal,
 };
-use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
+use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of};
 use crate::gateways::shared::no_feed::NoFeed;
 use crate::services;
 use crate::services::{CALL_CONNECTION_BYTES, ServicesAway, Upstream};
@@ -187,13 +187,12 @@ fn channel_to_loop(clock: Clock) -> (ToLoop, Inputs<Input>) {
     )
 }
 
-/// Who may push events, and how large their bodies may be. Warns if nobody may, or if the token is short.
+/// Who may push events, and how large their bodies may be. Warns if nobody may.
 fn internal_access(own: &EventsSettings) -> InternalAccess {
     let token = own.internal_auth_token.as_ref();
     if token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
     }
-    warn_of_short("INTERNAL_AUTH_TOKEN", token);
     InternalAccess {
         token: token.map(|token| token.secret().clone()),
         body_bytes_max: own.broadcast_bytes_max,
@@ -340,7 +339,7 @@ fn tokens(
 ) -> Result<(ProxyTokens, KeyUpdates), RunError> {
     let auth = checked.auth();
     let (authenticator, keys) = authenticator(&auth, clock)?;
-    warn_of(&auth, &authenticator);
+    warn_of(&authenticator);
     if !authenticator.required && authenticator.has_keys() {
         tracing::warn!(
             "there are keys for tokens and REQUIRE_AUTH is off: a device without a good token still names itself"

@@ -12,12 +12,9 @@ use crate::keys::{
 use weirgate_core::{BusEvent, Feed, Gateway};
 use weirgate_runtime::Clock;
 use weirgate_server::run::{Parts, Reload, Reloaded, RunError, StartQuestion};
-use weirgate_server::settings::{AuthSettings, SecretText};
+use weirgate_server::settings::AuthSettings;
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::base::Finding;
-
-/// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
-const SECRET_BYTES_MIN: usize = 32;
 
 /// The updates of the keys of tokens.
 pub(in crate::gateways) struct KeyUpdates {
@@ -112,24 +109,10 @@ pub(in crate::gateways) fn authenticator(
 }
 
 /// Logs settings that are allowed and probably a mistake.
-pub(in crate::gateways) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
+pub(in crate::gateways) fn warn_of(authenticator: &Authenticator) {
     if authenticator.admits_nobody() {
         tracing::error!("REQUIRE_AUTH is on and there is no key: nobody can connect");
     }
-    warn_of_short("JWT_SECRET", settings.jwt_secret.as_ref());
-    warn_of_short("JWT_SECRET_BEFORE", settings.jwt_secret_before.as_ref());
-    warn_of_short("GATEWAY_API_KEY", settings.api_key.as_ref());
-}
-
-/// Warns of a secret that can be guessed. With each connection an attacker can try one value.
-pub(in crate::gateways) fn warn_of_short(name: &str, secret: Option<&SecretText>) {
-    if is_short(secret) {
-        tracing::warn!("{name} has less than {SECRET_BYTES_MIN} bytes and can be guessed");
-    }
-}
-
-fn is_short(secret: Option<&SecretText>) -> bool {
-    secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN)
 }
 
 /// Warns that keys have no effect, because tokens are ignored.
@@ -177,45 +160,5 @@ impl Reload for Keys {
         } = changed;
         tracing::info!(keys, before, ?files, "the keys of tokens have changed");
         Ok(Reloaded::Changed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_short_secret_is_warned_of_by_its_name() {
-        let lines = tempfile::NamedTempFile::new().expect("a file");
-        let writer = Arc::new(lines.reopen().expect("the file"));
-        let subscriber = tracing_subscriber::fmt().with_writer(writer).finish();
-        let short = SecretText::new("0123456789abcdef0123456789abcde");
-        let long = SecretText::new("0123456789abcdef0123456789abcdef");
-        let mut settings = AuthSettings {
-            api_key: Some(short.clone()),
-            jwt_secret: Some(short.clone()),
-            jwt_secret_before: Some(short.clone()),
-            ..AuthSettings::default()
-        };
-        tracing::subscriber::with_default(subscriber, || {
-            warn_of(&settings, &Authenticator::default());
-            settings.api_key = Some(long.clone());
-            settings.jwt_secret = None;
-            settings.jwt_secret_before = None;
-            warn_of(&settings, &Authenticator::default());
-            warn_of_short("INTERNAL_AUTH_TOKEN", Some(&short));
-            warn_of_short("INTERNAL_AUTH_TOKEN", Some(&long));
-        });
-        let log = std::fs::read_to_string(lines.path()).expect("text");
-        for name in [
-            "JWT_SECRET",
-            "JWT_SECRET_BEFORE",
-            "GATEWAY_API_KEY",
-            "INTERNAL_AUTH_TOKEN",
-        ] {
-            let line = format!("{name} has less than 32 bytes and can be guessed");
-            assert_eq!(log.matches(&line).count(), 1, "{log}");
-        }
-        assert!(!log.contains("0123456789"), "{log}");
     }
 }

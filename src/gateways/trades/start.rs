@@ -88,7 +88,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         ..checked.get()
     };
     let environment = own.environment;
-    warn_of(&auth, &gateway_settings.authenticator);
+    warn_of(&gateway_settings.authenticator);
 
     let open_bus = open(bus, reading, clock)?;
     let stats = Arc::new(TradesStats::default());

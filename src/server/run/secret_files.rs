@@ -44,12 +44,17 @@ impl Reload for SecretFiles {
             return Ok(Reloaded::Unchanged);
         };
         let both = self.files.iter().zip(&texts);
-        let changed = both.filter(|(file, text)| file.secret.replace(text));
-        let settings: Vec<&str> = changed.map(|(file, _)| file.name.as_str()).collect();
-        if settings.is_empty() {
+        let changed: Vec<_> = both
+            .filter(|(file, text)| file.secret.replace(text))
+            .collect();
+        if changed.is_empty() {
             return Ok(Reloaded::Unchanged);
         }
+        let settings: Vec<&str> = changed.iter().map(|(file, _)| file.name.as_str()).collect();
         tracing::info!(?settings, "secrets have changed");
+        for weakness in (changed.iter()).filter_map(|(file, text)| file.setting.weakness(text)) {
+            tracing::warn!("{weakness}");
+        }
         Ok(Reloaded::Changed)
     }
 }
@@ -59,37 +64,69 @@ fn read(file: &SecretFile, attempt: &mut Attempt) -> Result<String, String> {
     let wrong = |error: &str| format!("{} {}: {error}", file.name, file.path.display());
     let text = attempt.file(files::read_again(&file.path));
     let text = secret_text(text).map_err(|error| wrong(&error))?;
-    let value = file.kind.parse(&text);
+    let value = file.setting.kind.parse(&text);
     let secret = value.as_ref().and_then(|value| value.secret());
     match secret {
         Some(secret) => Ok(secret.expose().to_string()),
-        None => Err(wrong(&format!("allowed: {}", file.kind.allowed()))),
+        None => Err(wrong(&format!("allowed: {}", file.setting.kind.allowed()))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::settings::Kind;
+    use crate::settings::{Rows, TablePart};
     use weirgate_wire::base::Secret;
+
+    /// A file with the value of a row of the table.
+    fn file(folder: &Path, flag: &str, name: &str, text: &str) -> SecretFile {
+        let rows = Rows::gateway(&[TablePart::Tokens, TablePart::JetStream]);
+        let mut rows = rows.settings().into_iter();
+        let path = folder.join(name);
+        fs::write(&path, text).expect("written");
+        SecretFile {
+            name: name.to_owned(),
+            path,
+            setting: rows.find(|row| row.flag == flag).expect("a row"),
+            secret: Secret::new(text),
+        }
+    }
+
+    /// A reload warns as a start does: a secret that can be guessed counts from then on.
+    #[test]
+    fn a_changed_secret_that_can_be_guessed_is_warned_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (short, long) = (
+            "0123456789abcdef0123456789abcde",
+            "0123456789abcdef0123456789abcdef",
+        );
+        let secret = file(folder.path(), "jwt-secret", "JWT_SECRET_FILE", long);
+        let mut files = SecretFiles::new(vec![secret.clone()]).expect("files");
+        let mut log_of = |text: &str| {
+            fs::write(&secret.path, text).expect("written");
+            let lines = tempfile::NamedTempFile::new().expect("a file");
+            let writer = Arc::new(lines.reopen().expect("the file"));
+            let subscriber = tracing_subscriber::fmt().with_writer(writer).finish();
+            let reload = || files.reload().expect("good files");
+            tracing::subscriber::with_default(subscriber, reload);
+            fs::read_to_string(lines.path()).expect("text")
+        };
+        let warning = "JWT_SECRET has less than 32 bytes and can be guessed";
+        let log = log_of(short);
+        assert!(log.contains(warning) && !log.contains(short), "{log}");
+        assert_eq!(log_of(short), "", "it is the same");
+        assert!(!log_of(long).contains(warning));
+    }
 
     #[test]
     fn changed_files_count_together_and_broken_ones_change_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = |name: &str, kind, text: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, text).expect("written");
-            SecretFile {
-                name: name.to_owned(),
-                path,
-                kind,
-                secret: Secret::new(text),
-            }
-        };
-        let token = file("TOKEN_FILE", Kind::Secret, "one");
-        let url = file("URL_FILE", Kind::Urls(&["nats"]), "nats://u:one@h");
+        let token = file(folder.path(), "jwt-secret", "TOKEN_FILE", "one");
+        let url = file(folder.path(), "nats-url", "URL_FILE", "nats://u:one@h");
         let mut files = SecretFiles::new(vec![token.clone(), url.clone()]).expect("files");
         assert_eq!(files.reload(), Ok(Reloaded::Unchanged));
         let texts = || [&token, &url].map(|file| file.secret.expose().to_string());

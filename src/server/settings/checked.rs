@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::env::{Env, file_env};
 use super::error::SettingsError;
 use super::field::{Group, Groups};
-use super::kind::{Kind, RefusedValue, Value};
+use super::kind::{RefusedValue, Value};
 use super::memory_share::share;
 use super::processes;
 use super::setting::Setting;
@@ -29,8 +29,8 @@ pub struct SecretFile {
     pub name: String,
     /// The file.
     pub path: PathBuf,
-    /// The allowed values.
-    pub kind: Kind,
+    /// The row of the table: which values are allowed, and which can be guessed.
+    pub setting: Setting,
     /// The secret, shared by everybody who uses the setting.
     pub secret: Secret,
 }
@@ -169,6 +169,7 @@ impl Checked {
             return Err(errors);
         }
         checked.warnings.extend(checked.listen_warnings());
+        checked.warnings.extend(checked.weak_secrets());
         Ok(checked)
     }
 
@@ -254,11 +255,20 @@ impl Checked {
             Some(SecretFile {
                 name: name.clone(),
                 path: path.clone(),
-                kind: value.setting.kind,
+                setting: value.setting,
                 secret: value.value.secret()?.clone(),
             })
         });
         files.collect()
+    }
+
+    /// Warns of secrets that can be guessed.
+    fn weak_secrets(&self) -> Vec<String> {
+        let weak = self.values.iter().filter_map(|value| {
+            let secret = value.value.secret()?;
+            value.setting.weakness(&secret.expose())
+        });
+        weak.collect()
     }
 
     /// Whether the gateway has this setting.
@@ -328,6 +338,29 @@ mod tests {
         let env = [("WEIRGATE_EPHEMERAL", "1"), ("NATS_URL", " nats://a ")];
         let nats: NatsAccess = checked(&[("ephemeral", "false")], &env).get();
         assert_eq!((nats.ephemeral, &*nats.urls.expose()), (false, "nats://a"));
+    }
+
+    #[test]
+    fn each_secret_that_can_be_guessed_is_warned_of_by_its_name() {
+        let rows = Rows::gateway(&[TablePart::Tokens, TablePart::Nats]);
+        let of = |secret: &str| {
+            let names = [
+                "JWT_SECRET",
+                "JWT_SECRET_BEFORE",
+                "GATEWAY_API_KEY",
+                // Only the server knows it, and can tell who tries it.
+                "NATS_TOKEN",
+            ];
+            let env: Vec<_> = names.iter().map(|name| (*name, secret)).collect();
+            let checked = Checked::of(rows, &[], &env).expect("good settings");
+            let warnings = checked.warnings().iter();
+            let weak = warnings.filter(|line| line.contains("can be guessed"));
+            weak.map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let told = of("0123456789abcdef0123456789abcde");
+        assert_eq!(told, ["GATEWAY_API_KEY", "JWT_SECRET", "JWT_SECRET_BEFORE"]);
+        assert_eq!(of("0123456789abcdef0123456789abcdef"), [""; 0]);
     }
 
     #[test]

@@ -156,6 +156,10 @@ pub enum Counts {
     Address,
 }
 
+/// The fewest bytes of a secret with which a client can log in or sign: a shorter one can be guessed faster than a signature
+/// (RFC 7518 §3.2), with one try for each connection.
+const SECRET_BYTES_MIN: usize = 32;
+
 /// Where a setting can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
@@ -193,6 +197,8 @@ pub struct Setting {
     pub(super) defaults: Defaults,
     /// The allowed values, and whether they are secret.
     pub kind: Kind,
+    /// Whether clients can try values of the secret, so that a short one is a mistake.
+    pub(super) is_guessable: bool,
     /// The group in `--help`.
     pub heading: Heading,
     /// One line, at most 80 characters.
@@ -232,6 +238,7 @@ impl Setting {
             field,
             defaults: Defaults(|_| {}),
             kind,
+            is_guessable: false,
             heading: Heading(""),
             help,
             more: "",
@@ -295,6 +302,20 @@ impl Setting {
     pub const fn more(mut self, more: &'static str) -> Self {
         self.more = more;
         self
+    }
+
+    /// Makes a short secret a mistake that is [told](Self::weakness): clients can try its values.
+    pub const fn guessable(mut self) -> Self {
+        self.is_guessable = true;
+        self
+    }
+
+    /// What an operator should know of a secret that is allowed and can be guessed, at the start and when its file has
+    /// changed.
+    pub(crate) fn weakness(&self, secret: &str) -> Option<String> {
+        let is_weak = self.is_guessable && (1..SECRET_BYTES_MIN).contains(&secret.len());
+        let name = self.original_env.first().copied().unwrap_or(self.flag);
+        is_weak.then(|| format!("{name} has less than {SECRET_BYTES_MIN} bytes and can be guessed"))
     }
 
     /// Adds the setting to the dozen that `-h` shows. The line with the default must fit into 100 columns.

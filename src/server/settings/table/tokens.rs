@@ -25,7 +25,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, api_key),
         "API key; a client with this key as token is an admin",
     )
-    .original_env_only(&["GATEWAY_API_KEY"]),
+    .original_env_only(&["GATEWAY_API_KEY"])
+    .guessable(),
     Setting::new(
         "token-cookie",
         Kind::Text,
@@ -39,7 +40,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         field!(AuthSettings, jwt_secret),
         "Secret of HS256 tokens; 32 bytes or more",
     )
-    .original_env_only(&["JWT_SECRET"]),
+    .original_env_only(&["JWT_SECRET"])
+    .guessable(),
     Setting::new(
         "jwt-secret-before",
         Kind::Secret,
@@ -47,7 +49,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(TablePart::Token
         "The previous JWT_SECRET; tokens signed with either are valid",
     )
     .more("Set it while clients still have tokens of the previous secret.")
-    .original_env_only(&["JWT_SECRET_BEFORE"]),
+    .original_env_only(&["JWT_SECRET_BEFORE"])
+    .guessable(),
     Setting::new(
         "jwt-public-key-files",
         Kind::Paths,
