@@ -13,6 +13,7 @@
 //! | `top`, `disconnect`, `admin`, `admin_http` | the commands for operators; their addresses, and requests to them |
 //! | `tail`, `publish` | a client of a gateway in the terminal; a command that publishes on the bus |
 //! | `link` | connections to gateways |
+//! | `standard` | standard output and standard error, whose readers may pause |
 
 mod admin;
 mod admin_http;
@@ -25,6 +26,7 @@ mod link;
 mod pages;
 mod program;
 mod publish;
+mod standard;
 mod tail;
 mod token;
 mod top;

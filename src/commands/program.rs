@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 
@@ -11,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use url::{Host, Url};
 
 use super::args::texts;
+use super::standard::{write_err_styled, write_out_styled};
 use crate::commands::{GatewayKind, TokenUse};
 use weirgate_server::build_info::BuildInfo;
 use weirgate_server::settings::{
@@ -69,12 +70,12 @@ pub(super) fn show(text: &str) {
 /// A closed reader (`weirgate token inspect | head -1`) is no error. Otherwise a text that cannot be written, as on a full
 /// disk, ends the process with status 1: half a file of settings must not pass for a whole one.
 pub(super) fn show_styled(text: &str) {
-    match writeln!(anstream::stdout(), "{text}") {
+    match write_out_styled(&format!("{text}\n")) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain_styled(&format!("error: cannot write to standard output: {error}"));
             process::exit(1);
         }
-        Ok(()) | Err(_) => {}
+        Ok(_) | Err(_) => {}
     }
 }
 
@@ -85,14 +86,13 @@ pub(super) fn complain(text: &str) {
 
 /// As [`complain`], but keeps control characters: for texts made from this program and its arguments.
 pub(super) fn complain_styled(text: &str) {
-    let mut err = anstream::stderr();
-    for line in text.lines() {
+    let lines = text.lines().map(|line| match line.strip_prefix("error:") {
         // Formatted like the errors of clap.
-        let _ = match line.strip_prefix("error:") {
-            Some(rest) => writeln!(err, "\x1b[1m\x1b[31merror:\x1b[0m{rest}"),
-            None => writeln!(err, "{line}"),
-        };
-    }
+        Some(rest) => format!("\x1b[1m\x1b[31merror:\x1b[0m{rest}\n"),
+        None => format!("{line}\n"),
+    });
+    // There is nowhere left to say that it failed.
+    let _ = write_err_styled(&lines.collect::<String>());
 }
 
 fn has_flag(kind: &GatewayKind, flag: &str) -> bool {

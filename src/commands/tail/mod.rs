@@ -38,6 +38,7 @@ use self::output::{Next, Output, Payload};
 pub(super) use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
+use super::standard::write_until;
 use crate::commands::{BusWord, Dialect};
 use weirgate_server::run::stop_signals_are_taken;
 use weirgate_server::settings::{Rows, SecretText};
@@ -138,8 +139,9 @@ impl TailCommand {
         hide_secret("--token", Rows::TAIL, self.token.as_ref());
         let begun = Instant::now();
         let stop = Stop::at_signals().map_err(|error| TailError::system(&error))?;
-        let mut output = Output::new(self.style, self.rate, self.count, begun);
         let deadline = self.timeout.map(|timeout| begun + timeout);
+        write_until(&stop, deadline);
+        let mut output = Output::new(self.style, self.rate, self.count, begun);
         let mut delay = RECONNECT_DELAY_MIN;
         loop {
             let connected = Instant::now();

@@ -1,9 +1,10 @@
 //! The output of `weirgate tail`: messages on standard output, with counts and the rate.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use super::super::program::complain;
+use super::super::standard::{Written, write_out};
 use weirgate_wire::base::escaped_bytes;
 use weirgate_wire::json::Json;
 
@@ -84,7 +85,7 @@ impl Output {
         self.messages
     }
 
-    /// Prints a message and flushes, so that a reader gets it at once.
+    /// Prints a message, which the reader gets at once.
     pub(super) fn print(&mut self, message: Payload<'_>) -> io::Result<Next> {
         self.line.clear();
         match message {
@@ -96,9 +97,10 @@ impl Output {
         if self.is_terminal {
             self.line = escaped_bytes(&self.line, &['\n', '\t']).into_bytes();
         }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&self.line)?;
-        stdout.flush()?;
+        // Whoever gives the write up finds the end of the command next.
+        if write_out(&self.line)? == Written::GivenUp {
+            return Ok(Next::GoOn);
+        }
         self.messages += 1;
         if let Some(rate) = &mut self.rate {
             rate.messages += 1;
