@@ -252,6 +252,38 @@ def test_wrong_use_ends_with_2(args, words):
     assert (status, out) == (2, "") and words in told and "secret" not in told, told
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "--timeout-s"])
+async def test_it_ends_while_its_reader_pauses(how):
+    """As `weirgate tail … | less`, or a log shipper that waits for its server."""
+    async def much(client):
+        while True:
+            await client.send(json.dumps({"text": "x" * 10_000}))
+    reader, writer = os.pipe()
+    async with server_of(much) as url:
+        flags = ["--timeout-s", "3"] if how == "--timeout-s" else []
+        one = subprocess.Popen([weirgate_binary(), "tail", url, *flags], stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        await asyncio.sleep(2)
+        assert one.poll() is None
+        if not flags:
+            one.send_signal(how)
+        assert await asyncio.to_thread(one.wait, 5) == 0, one.stderr.read()
+    one.stderr.close()
+    os.close(reader)
+
+
+async def test_a_wait_that_the_server_asks_for_is_kept():
+    opened = []
+
+    async def later(client):
+        opened.append(asyncio.get_running_loop().time())
+        await client.close(1013, "Token is not valid yet retry_after_ms=3000")
+    async with server_of(later) as url:
+        status, _, told = await tail(url, "--reconnect", "--timeout-s", "5")
+    assert status == 0 and "the token counts only later (its nbf); connect again later" in told and "; again in 3.0 s" in told
+    assert len(opened) == 2 and opened[1] - opened[0] >= 3, opened
+
+
 async def test_a_close_is_told_with_its_code_and_what_to_do():
     for code, reason, words in [
         (1012, "", "code 1012: the server stops or is replaced; connect again, or use --reconnect"),

@@ -1,6 +1,7 @@
 //! Why a connection of `weirgate tail` ended, in words, with advice for the user.
 
 use std::io;
+use std::time::Duration;
 
 use tungstenite::Error;
 use tungstenite::http::Response;
@@ -14,6 +15,10 @@ use weirgate_wire::base::escaped;
 const WORDS_MAX: usize = 200;
 /// The advice after the end of a connection if another attempt may succeed.
 pub(super) const RECONNECT: &str = "connect again, or use --reconnect";
+/// The same if only a later attempt may succeed.
+const LATER: &str = "connect again later, or use --reconnect";
+/// The longest wait that a server can ask for, as in the other clients.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// The end of `weirgate tail` before the user's stop.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,8 @@ pub(crate) struct TailError {
     text: String,
     /// Whether another attempt may succeed.
     pub(super) may_pass: bool,
+    /// The least time before another attempt, if the server asks for one.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl TailError {
@@ -30,6 +37,7 @@ impl TailError {
         Self {
             text: text.into(),
             may_pass: false,
+            retry_after: None,
         }
     }
 
@@ -38,6 +46,7 @@ impl TailError {
         Self {
             text: text.into(),
             may_pass: true,
+            retry_after: None,
         }
     }
 
@@ -67,6 +76,7 @@ impl TailError {
         Self {
             text: format!("{target} refused the WebSocket with status {status}{words}; {advice}"),
             may_pass: matches!(status, 429 | 500..),
+            retry_after: None,
         }
     }
 
@@ -82,6 +92,7 @@ impl TailError {
             ),
             // With these codes the server objects to this client or to what it sends (RFC 6455 §7.4.1).
             may_pass: !matches!(code, 1002 | 1003 | 1007..=1010),
+            retry_after: retry_after(reason),
         }
     }
 }
@@ -125,10 +136,23 @@ fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
         1009 => ("a message of this client is too large", "shorten --send"),
         1011 if reason.contains("ping timeout") => ("this client sent no pong in time", RECONNECT),
         1011 => ("the server has failed", "look at its log"),
-        1013 => ("the server is full", RECONNECT),
+        1013 if reason.starts_with("Token is not valid yet") => {
+            ("the token counts only later (its nbf)", LATER)
+        }
+        1013 if reason.starts_with("Keys of tokens are due") => {
+            ("the gateway fetches the key of the token", LATER)
+        }
+        1013 => ("the server takes this client only later", LATER),
         1005 => ("the server gave no code", RECONNECT),
         _ => ("see the documents of the server for this code", RECONNECT),
     }
+}
+
+/// The wait that the reason of a close asks for: `retry_after_ms=N` at its end.
+fn retry_after(reason: &str) -> Option<Duration> {
+    let last = reason.split(' ').next_back()?;
+    let ms = last.strip_prefix("retry_after_ms=")?.parse().ok()?;
+    Some(Duration::from_millis(ms).min(RETRY_AFTER_MAX))
 }
 
 /// A server's text in brackets, to show after a number: one line of limited length.
@@ -171,6 +195,33 @@ mod tests {
                 .to_string()
                 .contains("pong")
         );
+    }
+
+    #[test]
+    fn a_wait_that_the_server_asks_for_is_kept_and_its_reason_told() {
+        for (code, reason, wait_ms, says) in [
+            (
+                1013,
+                "Token is not valid yet retry_after_ms=54394",
+                Some(54_394),
+                "nbf",
+            ),
+            (
+                1013,
+                "Keys of tokens are due retry_after_ms=2000",
+                Some(2_000),
+                "fetches the key",
+            ),
+            (1013, "", None, "only later"),
+            (1012, "retry_after_ms=2500", Some(2_500), "is replaced"),
+            (1012, "retry_after_ms=9999999", Some(300_000), "--reconnect"),
+            (1012, "retry_after_ms=", None, "--reconnect"),
+        ] {
+            let error = closed(code, reason);
+            let wait = wait_ms.map(Duration::from_millis);
+            assert!(error.may_pass && error.retry_after == wait, "{error:?}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
     }
 
     #[test]

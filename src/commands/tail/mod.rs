@@ -173,8 +173,9 @@ impl TailCommand {
             if let Some(end) = self.end_of_time(deadline, &output) {
                 return end;
             }
-            complain(&format!("{error}; again in {:.1} s", delay.as_secs_f64()));
-            let until = Instant::now() + delay;
+            let wait = error.retry_after.map_or(delay, |asked| asked.max(delay));
+            complain(&format!("{error}; again in {:.1} s", wait.as_secs_f64()));
+            let until = Instant::now() + wait;
             if !stop.sleep_until(deadline.map_or(until, |end| end.min(until))) {
                 return Ok(());
             }
