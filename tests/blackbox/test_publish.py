@@ -332,6 +332,39 @@ async def test_what_nats_refuses_ends_with_1(start_nats):
         status, out, told = await publish(*args, stdin="x" * 1_048_577)
         assert (status, out) == (1, "") and words in told and "secret" not in told, told
         assert told.startswith("error: ") and told.count("\n") == 1, told
+    status, out, told = await publish(good, "forbidden", "-", stdin="x\n" * 5_000)
+    assert (status, out, told.count("\n")) == (1, "", 1) and "publish to forbidden" in told, told
+
+
+@pytest.mark.parametrize("flags", [[], ["--jetstream"]])
+async def test_an_error_says_how_many_were_published_before(nats, flags):
+    """Who pipes a file has to know where to go on."""
+    connection = await nats_client.connect(nats.url)
+    await connection.jetstream().add_stream(name="BEFORE", subjects=["before"])
+    lines = "1\n2\n3\n" + "x" * 2_000_000 + "\nlast\n"
+    status, out, told = await publish(nats.url, "before", "-", *flags, stdin=lines)
+    error, published = told.splitlines()
+    assert (status, out) == (1, "") and error.startswith("error: NATS") and "has 2000000 bytes" in error
+    stored = ": stored in stream BEFORE, up to sequence 3" if flags else ""
+    assert published == "published 3 messages on before" + stored
+    await connection.jetstream().delete_stream("BEFORE")
+    await connection.close()
+
+
+def test_a_signal_ends_it_while_nobody_reads_what_it_says(redis_server):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"x" * 4096):
+            pass
+    os.set_blocking(writer, True)
+    command = [weirgate_binary(), "publish", redis_server.url, "nobody", "hi", "--rate", "100"]
+    publisher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer)
+    time.sleep(1)
+    publisher.terminate()
+    assert publisher.wait(5) == 0
+    os.close(reader)
+    os.close(writer)
 
 
 def test_what_redis_refuses_ends_with_1(started):

@@ -52,10 +52,13 @@ impl NatsSender {
         self.check_bytes(message)?;
         self.requester.send(subject, message, CONFIRMED_WITHIN)?;
         self.unconfirmed += 1;
-        if self.unconfirmed >= UNCONFIRMED_MAX {
-            self.wait_until_taken(subject)?;
+        if self.unconfirmed < UNCONFIRMED_MAX {
+            return Ok(());
         }
-        Ok(())
+        self.wait_until_taken(subject).inspect_err(|_| {
+            // The caller learns of this message by the error.
+            self.unconfirmed -= 1;
+        })
     }
 
     /// Returns an error if the message is larger than the server accepts (`max_payload`).
@@ -91,9 +94,12 @@ impl NatsSender {
     /// The connection is lost, or this user may not publish on the subject.
     pub fn wait_until_taken(&mut self, subject: &str) -> Result<(), NatsError> {
         let confirmed = (self.requester).confirm_published(subject, CONFIRMED_WITHIN)?;
-        self.unconfirmed = 0;
         match confirmed {
-            true => Ok(()),
+            true => {
+                self.unconfirmed = 0;
+                Ok(())
+            }
+            // The server does not say which of them it has refused.
             false => Err(NatsError::not_permitted("publish", subject)),
         }
     }

@@ -7,6 +7,7 @@ mod input;
 pub(super) mod line;
 mod template;
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use self::broker::{Broker, Brokers, Receipt};
 use self::input::StandardInput;
 use self::template::Template;
 use super::program::complain;
+use super::standard::write_until;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use weirgate_bus::nats::{Credentials, NatsError};
 use weirgate_bus::redis::{RedisEndpoint, RedisError};
@@ -65,8 +67,8 @@ pub(crate) enum BrokerUrl {
 }
 
 /// Shows only the kind, because the URL may contain a password.
-impl std::fmt::Debug for BrokerUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nats(..) => "Nats(***)",
             Self::Redis(_) => "Redis(***)",
@@ -110,6 +112,38 @@ impl PublishError {
             _ => false,
         }
     }
+
+    /// Whether the broker does not know of the error: it was found before the message was sent.
+    fn is_our_own(&self) -> bool {
+        matches!(
+            self,
+            Self::Nats(NatsError::TooLarge { .. }) | Self::Other(_)
+        )
+    }
+
+    /// Whether the broker may have taken the message that it has not confirmed. A message that was refused was not taken.
+    fn leaves_open(&self, published: u64) -> bool {
+        matches!(self, Self::Nats(NatsError::NotConfirmed(_))) || self.may_pass(published)
+    }
+}
+
+/// The end of `weirgate publish` before everything was published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct Unfinished {
+    error: PublishError,
+    /// What was published before; `None` if nothing was.
+    summary: Option<String>,
+}
+
+/// The error, and on a line of its own what was published before, so that a user knows where to go on.
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { error, summary } = self;
+        match summary {
+            None => write!(f, "{error}"),
+            Some(summary) => write!(f, "{error}\n{summary}"),
+        }
+    }
 }
 
 /// The progress over all connections.
@@ -129,12 +163,7 @@ impl PublishCommand {
     ///
     /// # Errors
     /// The broker is not available or refuses a message, or the input cannot be read.
-    pub(crate) fn run(mut self) -> Result<String, PublishError> {
-        let stop = Stop::at_signals();
-        let stop =
-            stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
-        let mut brokers = Brokers::of(&self, &stop)?;
-        let mut input = BufReader::with_capacity(INPUT_BYTES, StandardInput::until(&stop));
+    pub(crate) fn run(mut self) -> Result<String, Unfinished> {
         let mut progress = Progress {
             published: 0,
             unconfirmed: 0,
@@ -142,22 +171,40 @@ impl PublishCommand {
             held: None,
             is_well: false,
         };
+        match self.publish(&mut progress) {
+            Ok(()) => Ok(progress.summary(&self.name)),
+            Err(error) => Err(progress.unfinished(error, &self.name)),
+        }
+    }
+
+    /// Publishes, with as many connections as it takes.
+    fn publish(&mut self, progress: &mut Progress) -> Result<(), PublishError> {
+        let stop = Stop::at_signals();
+        let stop =
+            stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
+        write_until(&stop, None);
+        let mut brokers = Brokers::of(self, &stop)?;
+        let mut input = BufReader::with_capacity(INPUT_BYTES, StandardInput::until(&stop));
         let mut delay = RECONNECT_DELAY_MIN;
         loop {
             progress.is_well = false;
             let error = match brokers.connect() {
                 Ok(mut broker) => {
-                    let sent = self.send(&mut broker, &mut input, &mut progress, &stop);
+                    let sent = self.send(&mut broker, &mut input, progress, &stop);
+                    if matches!(&sent, Err(error) if error.is_our_own()) && !stop.is_asked() {
+                        // The messages before may still be confirmed. What is told is the error before.
+                        let _ = broker.wait_until_taken(&self.name);
+                    }
                     progress.unconfirmed += broker.unconfirmed();
                     match sent {
-                        Ok(()) => break,
+                        Ok(()) => return Ok(()),
                         // The user ends a wait for a broker that does not answer.
-                        Err(_) if stop.is_asked() => break,
+                        Err(_) if stop.is_asked() => return Ok(()),
                         Err(error) if error.may_pass(progress.published) => error,
                         Err(error) => return Err(error),
                     }
                 }
-                Err(_) if stop.is_asked() => break,
+                Err(_) if stop.is_asked() => return Ok(()),
                 // If a message was published before, the login and the names are right.
                 Err(error) if progress.published > 0 || error.may_pass(0) => error,
                 Err(error) => return Err(error),
@@ -170,11 +217,10 @@ impl PublishCommand {
             }
             complain(&format!("{error}; again in {:.1} s", delay.as_secs_f64()));
             if !stop.sleep_until(Instant::now() + delay) {
-                break;
+                return Ok(());
             }
             delay = (delay * 2).min(RECONNECT_DELAY_MAX);
         }
-        Ok(progress.summary(&self.name))
     }
 
     /// Publishes the remaining messages on a connection.
@@ -251,6 +297,18 @@ impl PublishCommand {
 }
 
 impl Progress {
+    /// The end by an error.
+    fn unfinished(mut self, error: PublishError, name: &str) -> Unfinished {
+        let is_open = error.leaves_open(self.published);
+        self.held.take_if(|_| !is_open);
+        let is_open = is_open && (self.unconfirmed > 0 || self.held.is_some());
+        let is_something = is_open || self.published > self.unconfirmed;
+        Unfinished {
+            error,
+            summary: is_something.then(|| self.summary(name)),
+        }
+    }
+
     /// The text at the end. A message counts as published if the broker has confirmed it.
     fn summary(&self, name: &str) -> String {
         let messages = match self.published - self.unconfirmed {
@@ -395,6 +453,30 @@ mod tests {
             held: None,
             is_well: true,
         }
+    }
+
+    /// A user who pipes a file has to know where to go on.
+    #[test]
+    fn an_error_says_what_was_published_before() {
+        let ended = |published, error| {
+            let held = Some(Vec::new());
+            let progress = Progress {
+                held,
+                ..progress(published, 0, Receipt::Nothing)
+            };
+            progress.unfinished(error, "n").to_string()
+        };
+        let refused = || PublishError::Other("line 4 is too long".to_owned());
+        let told = "line 4 is too long\npublished 3 messages on n";
+        assert_eq!(ended(3, refused()), told);
+        assert_eq!(ended(0, refused()), "line 4 is too long");
+        let lost = ended(3, NatsError::Lost.into());
+        assert!(
+            lost.ends_with(
+                "\npublished 3 messages on n; not confirmed, and perhaps published: 1 more"
+            ),
+            "{lost}"
+        );
     }
 
     #[test]
