@@ -22,6 +22,7 @@ use super::admin::{self, AdminAddresses, detail, refused};
 use super::args::{For, switch, value};
 use super::link::Target;
 use super::program::{Exit, show};
+use super::standard::write_until;
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_runtime::detached;
@@ -141,6 +142,7 @@ impl TopCommand {
         self.is_once |= !self.is_json && (is_dumb || !io::stdout().is_terminal());
         let system = |error| format!("the system refuses: {error}");
         let stop = Stop::at_signals().map_err(system)?;
+        write_until(&stop, None);
         let targets = self.admins.targets.iter();
         let mut processes: Vec<_> = targets
             .map(|target| Process::new(target.to_string()))
