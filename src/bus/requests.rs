@@ -52,6 +52,8 @@ pub(super) struct Question {
     pub(super) names: Arc<[TopicName]>,
     /// The address of the client among whose questions it takes its turn.
     pub(super) client: ClientAddr,
+    /// When the loop asked it: by then, the loop may not know of losses that the source of the kept feed has reported later.
+    pub(super) asked: Instant,
 }
 
 /// Which stored messages a question is about.
@@ -238,6 +240,7 @@ impl BusInterest {
             wants,
             names,
             client,
+            asked: Instant::now(),
         });
     }
 
@@ -254,6 +257,7 @@ impl BusInterest {
             wants,
             names,
             client,
+            asked: Instant::now(),
         });
     }
 
@@ -274,6 +278,7 @@ impl BusInterest {
             wants,
             names,
             client,
+            asked: Instant::now(),
         });
     }
 

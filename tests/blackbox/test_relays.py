@@ -201,3 +201,25 @@ async def test_a_subject_that_moves_to_another_stream_is_read_from_there(nats, s
             await stream.add_stream(name="B", subjects=["news.*"])
             await send(bus, "news.flash", 2)
             assert await got(client, 20) == {"news": 2}
+
+
+async def test_a_subject_that_its_stream_gives_up_is_told_until_it_is_back(nats, start_weirgate):
+    """The consumer stays, and nothing comes: its publishers look quiet."""
+    async with publisher(nats) as bus:
+        stream = bus.connection.jetstream()
+        await stream.add_stream(name="NEWS", subjects=["news.*"])
+        flags = ["--market", "off", "--relay", "news.flash=news,stream=NEWS", "--ready-bus-grace-ms", 100]
+        weirgate = start_weirgate("levels", *flags, nats=nats).wait_ready()
+        async with connected(weirgate, PATHS[:1]) as (client,):
+            await send(bus, "news.flash", 1)
+            assert await got(client) == {"news": 1}
+            await send(bus, "news.flash", 2)
+            await stream.update_stream(name="NEWS", subjects=["x.*"])
+            assert await got(client) == {"news": 2}
+            told = "the stream NEWS does not take the subject news.flash"
+            await until(lambda: told in weirgate.log(), 20, "the missing subject is told")
+            await until(lambda: weirgate.ready_status() == 503, 20, "not ready")
+            await stream.update_stream(name="NEWS", subjects=["x.*", "news.*"])
+            await send(bus, "news.flash", 3)
+            assert await got(client, 40) == {"news": 3}
+            await until(lambda: weirgate.ready_status() == 200, 20, "ready")

@@ -319,6 +319,13 @@ fn what_is_missing_is_said() {
         bench.ends(cut);
         assert_eq!(bench.got_all(key), with_head(&["3", "8", said]));
     }
+    // The stream gives the name up: the history still has a message.
+    let mut bench = on_jetstream();
+    bench.comes("a.1", 8);
+    let key = bench.stream(&["a.1"], None);
+    bench.finds("a.1", 3, "3");
+    bench.ends(Some(RetainedCut::Off));
+    assert_eq!(bench.got_all(key), with_head(&["3", "8", "last 2 \"off\""]));
     // A message that is too large, with what was said of an earlier page.
     let mut bench = on_a_stream();
     bench.comes("a:3", 4);

@@ -2,6 +2,7 @@
 //! has a connection of its own, perhaps to a server that is behind.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::KeptEvent;
 use weirgate_core::StoredId;
@@ -17,6 +18,30 @@ pub(crate) struct Progress {
     pub(crate) connections: u64,
     /// The newest entry that it has read; `None` if it knows of no entry.
     pub(crate) reached: Option<StoredId>,
+    /// The stream that it reads: what was read of an earlier one was reported as lost. `None`: not known.
+    pub(crate) stream: Option<StreamMade>,
+}
+
+/// Which stream of a name the source reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamMade {
+    /// When it was made, Unix nanoseconds.
+    pub(crate) made_ns: u64,
+    /// When the source had reported the loss of an earlier one; `None`: it has read no other.
+    pub(crate) anew_at: Option<Instant>,
+}
+
+impl Progress {
+    /// Whether the source reads another stream of the name than the one that was made at this time.
+    pub(crate) fn reads_other_than(&self, made_ns: u64) -> bool {
+        self.stream.is_some_and(|stream| stream.made_ns != made_ns)
+    }
+
+    /// Whether the source has reported since then that the stream was made anew.
+    pub(crate) fn has_changed_since(&self, then: Instant) -> bool {
+        let anew_at = self.stream.and_then(|stream| stream.anew_at);
+        anew_at.is_some_and(|at| then < at)
+    }
 }
 
 impl SourceProgress {
@@ -49,6 +74,14 @@ impl SourceProgress {
         if let Some(reached) = reached {
             self.read(reached);
         }
+    }
+
+    /// Notes when the stream was made that the source reads, once what follows from it is on its way to the loop.
+    pub(crate) fn made(&self, made_ns: u64, now: Instant) {
+        self.with(|progress| {
+            let anew_at = progress.stream.map(|_| now);
+            progress.stream = Some(StreamMade { made_ns, anew_at });
+        });
     }
 
     fn with(&self, change: impl FnOnce(&mut Progress)) {

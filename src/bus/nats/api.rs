@@ -12,7 +12,7 @@ use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::consumer_limits::StreamRoom;
-use super::error::NatsError;
+use super::error::{JETSTREAM_ADVICE, NatsError};
 use super::needs::Action;
 use super::protocol::{Delivery, END_BYTES_KEPT, are_of_deletion};
 use super::refusals::INBOXES;
@@ -123,6 +123,7 @@ impl ApiRequest {
 impl ApiError {
     const CONSUMER_EXISTS: [u64; 3] = [10_013, 10_105, 10_148];
     const CONSUMER_NOT_FOUND: u64 = 10_014;
+    const CONSUMERS_TOO_MANY: u64 = 10_026;
     const FILTER_NOT_SUBSET: u64 = 10_093;
     const NO_MESSAGE_FOUND: u64 = 10_037;
     const STREAM_NOT_FOUND: u64 = 10_059;
@@ -169,6 +170,17 @@ impl ApiError {
             | Self::Unfinished
             | Self::NoAnswer(_)
             | Self::Unreadable(_) => false,
+        }
+    }
+
+    /// What an operator can do.
+    pub(super) fn advice(&self) -> &'static str {
+        match self.code() {
+            Some(Self::CONSUMERS_TOO_MANY) => {
+                "raise max_consumers of the stream or of the account, or delete consumers that nobody uses"
+            }
+            Some(Self::FILTER_NOT_SUBSET) => "add the subject to the stream",
+            _ => JETSTREAM_ADVICE,
         }
     }
 
@@ -468,6 +480,7 @@ pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
         source => NatsError::JetStream {
             action,
             reason: source.to_string(),
+            advice: source.advice(),
             fails_all_requests,
         },
     }
@@ -495,6 +508,21 @@ mod tests {
         assert!(refusal(br#"{"config":{"error":1}}"#).is_none());
         assert!(refusal(b"").is_none());
         assert!(parse::<StreamInfo>(b"").is_err());
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        for (code, advice) in [
+            (10_026, "raise max_consumers of the stream"),
+            (10_093, "add the subject to the stream"),
+            (10_008, "check that nats-server runs with JetStream"),
+        ] {
+            let description = "no".to_owned();
+            let refused = ApiError::Refused { code, description };
+            let text = request_failed("read".to_owned(), refused).to_string();
+            let said = format!("JetStream did not read (error {code}: no); {advice}");
+            assert!(text.starts_with(&said), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,10 @@ use crate::relay;
 use crate::server_words::shown;
 use weirgate_wire::base::{LogBudget, Now};
 
+/// What to do if JetStream does not answer, or gives no other reason to do something.
+pub(super) const JETSTREAM_ADVICE: &str =
+    "check that nats-server runs with JetStream (-js) and that this user may use it";
+
 /// The reason why NATS is away or cannot be used. The doc of each variant begins with the party at fault. The texts
 /// never hold a password or a token.
 #[derive(Debug, thiserror::Error)]
@@ -104,15 +108,14 @@ pub enum NatsError {
         fails_all_requests: bool,
     },
     /// The server: JetStream refused or did not answer.
-    #[error(
-        "JetStream did not {action} ({reason}); check that nats-server runs with JetStream (-js) \
-         and that this user may use it"
-    )]
+    #[error("JetStream did not {action} ({reason}); {advice}")]
     JetStream {
         /// The request.
         action: String,
         /// JetStream's error, or the lack of an answer.
         reason: String,
+        /// What an operator can do.
+        advice: &'static str,
         /// Whether every other request on this connection would fail too, so that no subject can be relayed.
         fails_all_requests: bool,
     },
@@ -127,6 +130,16 @@ pub enum NatsError {
         subject: String,
         /// The subjects of the stream's transform.
         stored: String,
+    },
+    /// An administrator: the stream has not, or no longer, a subject that is to be read from it.
+    #[error(
+        "the stream {stream} does not take the subject {subject}: add the subject to the stream"
+    )]
+    NotTaken {
+        /// The stream.
+        stream: String,
+        /// The subject that is relayed.
+        subject: String,
     },
     /// The server: most servers of a stream are away, or this server is cut off from them.
     #[error(
@@ -192,6 +205,7 @@ impl NatsError {
         Self::JetStream {
             action: "answer about the stream of a subject".to_owned(),
             reason: "no answer".to_owned(),
+            advice: JETSTREAM_ADVICE,
             fails_all_requests: false,
         }
     }
@@ -221,7 +235,7 @@ impl NatsError {
             | Self::NotPermitted {
                 fails_all_requests, ..
             } => *fails_all_requests,
-            Self::NoLeader { .. } | Self::StoredElsewhere { .. } => false,
+            Self::NoLeader { .. } | Self::StoredElsewhere { .. } | Self::NotTaken { .. } => false,
             _ => true,
         }
     }

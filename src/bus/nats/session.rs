@@ -323,8 +323,8 @@ impl<'a> ConsumersSession<'a> {
             WatchdogAnswer::State(info) => {
                 let stream = &subscription.target.stream;
                 self.standstills.note_info(stream, Ok(&info), now);
-                // The attempt finds the stream that has the subject now. Of a transform, it says so, and later ones notice its
-                // end.
+                // The attempt finds the stream that has the subject now. Of a transform, and of a stream that is chosen by its
+                // name and has the subject no more, it says so, and later ones notice that this is over.
                 if subscription.has_left_stream(&info.subjects) {
                     self.attach_again(index)?;
                 }

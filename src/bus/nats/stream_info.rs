@@ -355,6 +355,11 @@ impl StreamInfo {
         self.head.map_or(0, |head| head.major)
     }
 
+    /// The server that leads the stream; empty without a cluster.
+    pub(super) fn leader(&self) -> &str {
+        self.cluster.as_ref().map_or("", |cluster| &cluster.leader)
+    }
+
     /// Whether a consumer on this server gives what the leader has. `None`: the server has no cluster.
     pub(super) fn serves(&self, server: Option<&str>) -> bool {
         let (Some(cluster), Some(server)) = (&self.cluster, server) else {

@@ -122,6 +122,8 @@ pub(super) struct Subscription {
     /// The stream, the subject and the durable consumer. The name of the stream is empty until known.
     pub(super) target: DurableTarget,
     subject: Arc<str>,
+    /// The stream of this name does not have the subject. It may have messages of it from before.
+    lacks_subject: bool,
     cursor: Cursor,
     /// The consumer in use on this connection; `None` without a stream, or after a failed attempt.
     pub(super) attached: Option<Attached>,
@@ -180,6 +182,7 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
+            lacks_subject: false,
             attempts: attempts(),
             durable_attempts: attempts(),
             spec,
@@ -405,6 +408,13 @@ impl Subscription {
             self.log_state(DurableState::NoStream);
             return Ok(());
         };
+        // Also a durable consumer from before would be quiet for ever, and look well.
+        if self.lacks_subject {
+            return Err(NatsError::NotTaken {
+                stream: self.target.stream.clone(),
+                subject: self.spec.subject.clone(),
+            });
+        }
         let last_sequence = newest.map(|newest| newest.sequence);
         // The last message that no consumer has to deliver: it was handed over, or the warm-up has handed it over.
         let before = self.cursor.sequence().or(last_sequence);
@@ -454,15 +464,20 @@ impl Subscription {
         let Some(found) = found else { return Ok(None) };
         self.target.stream = found.name;
         self.check_subject(&found.subjects)?;
+        self.lacks_subject = self.is_without_subject(&found.subjects);
         Ok(Some(found.head))
     }
 
     /// Whether the stream that is read, which has these subjects now, stores no more messages under the subject: it stores
-    /// them under another one (a transform), or it no longer has the subject and was not chosen by its name.
+    /// them under another one (a transform), or it no longer has the subject.
     pub(super) fn has_left_stream(&self, subjects: &StreamSubjects) -> bool {
-        let is_chosen = self.spec.stream.is_some();
-        let has_left = !subjects.stored().is_empty() && !subjects.has_some_of(&self.spec.subject);
-        self.attached.is_some() && (self.check_subject(subjects).is_err() || !is_chosen && has_left)
+        self.attached.is_some()
+            && (self.check_subject(subjects).is_err() || self.is_without_subject(subjects))
+    }
+
+    /// Whether a stream with these subjects does not have the subject, as far as they are known.
+    fn is_without_subject(&self, subjects: &StreamSubjects) -> bool {
+        !subjects.stored().is_empty() && !subjects.has_some_of(&self.spec.subject)
     }
 
     /// Refuses a subject that the stream, which has these subjects, stores under another one: no message of it would ever

@@ -680,7 +680,10 @@ impl Gateway for ChannelsGateway {
                 self.retained.down(&mut self.to_drop);
                 self.past_down();
             }
-            BusNotice::Gap if self.has_stream() => self.past_lost(),
+            BusNotice::Gap if self.has_stream() => {
+                self.past_lost();
+                self.retained.stream_lost(core.kept_head());
+            }
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
             BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {

@@ -386,9 +386,13 @@ impl Replay {
                 self.read_other_epoch();
                 return false;
             }
-            Some(RetainedCut::Refused | RetainedCut::Unreadable | RetainedCut::Unnamed) => {
-                self.stream = StreamReading::Over;
-            }
+            // The stream gives no more, but the history may have some.
+            Some(
+                RetainedCut::Refused
+                | RetainedCut::Unreadable
+                | RetainedCut::Unnamed
+                | RetainedCut::Off,
+            ) => self.stream = StreamReading::Over,
             // `read_all` moves the cursor, and returns whether messages were lost after the position of the question.
             _ if self.cursor.read_all() => self.cut.note(RetainedCut::Window),
             _ => {}
@@ -465,6 +469,13 @@ impl RetainedClient {
             replay.cursor.ask(head, is_same);
         }
         begins
+    }
+
+    /// This instance has lost messages of the stream before the question of these replays was asked.
+    fn note_loss_before_asked(&mut self, scope: &TopicName, head: KeptHead) {
+        for replay in self.read_in_mut(scope) {
+            replay.cursor.ask(head, true);
+        }
     }
 
     /// A page of a question has ended.
@@ -623,6 +634,18 @@ impl Retained {
                     .for_each(|replay| replay.is_paused = false);
             }
             self.wake(key);
+        }
+    }
+
+    /// This instance has lost messages of the stream. What the questions that still wait for their turn bring comes behind
+    /// that, whatever stream it is by now.
+    pub(super) fn stream_lost(&mut self, head: KeptHead) {
+        for (scope, members) in self.questions.not_asked() {
+            for key in members {
+                if let Some(waiter) = self.clients.get_mut(key) {
+                    waiter.note_loss_before_asked(scope, head);
+                }
+            }
         }
     }
 

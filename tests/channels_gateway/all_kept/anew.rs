@@ -211,3 +211,39 @@ fn a_replay_that_is_cut_short_does_not_run_after_the_feed() {
     );
     assert!(got.len() < 150, "two pages");
 }
+
+/// The bus lets the question begin again that it has. The other one has waited for the first page of that.
+#[test]
+fn a_question_that_waits_while_the_stream_is_made_anew_brings_the_new_stream_once() {
+    let mut bench = on_jetstream();
+    bench.comes("a.1", 8);
+    let clients = [bench.client(), bench.client()];
+    for key in clients {
+        bench.ask_all(key, &["a.1"], None);
+    }
+    assert_eq!(bench.world.outputs.all.len(), 1);
+    bench.loses();
+    let number = bench.question();
+    bench.bus(BusEvent::RetainedPage {
+        number,
+        cursor: Arc::new(PageCursor::after(None)),
+        is_open: false,
+    });
+    bench.world.advance(1);
+    let mut asked = number;
+    while bench.question() != asked {
+        asked = bench.question();
+        assert_eq!(bench.asked_after(), None);
+        bench.finds("a.1", 3, "3");
+        bench.ends(None);
+    }
+    bench.comes("a.1", 3);
+    bench.world.advance(SECOND / 10);
+    bench.comes("a.1", 4);
+    for key in clients {
+        let mut came = bench.brought(key);
+        came.retain(|one| !one.starts_with("subscribed") && one != "status");
+        assert_eq!(came, ["a.1 3", "last a.1 1 null", "a.1 4"]);
+    }
+    bench.world.hub.check_invariants();
+}

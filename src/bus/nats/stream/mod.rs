@@ -43,6 +43,8 @@ pub struct NatsStreamSource {
     servers: NatsServers,
     reader: JetStreamReader,
     pub(super) progress: SourceProgress,
+    /// When the stream was made, as `progress` has it.
+    made_ns: Option<u64>,
     feed: StreamFeed,
     lines: LogBudget,
     /// Whether the log has the warning about a stream that does not keep its messages (retention: interest).
@@ -83,6 +85,7 @@ impl NatsStreamSource {
             servers: NatsServers::default(),
             reader: JetStreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
             progress: SourceProgress::default(),
+            made_ns: None,
             feed: StreamFeed::of_jetstream(stream),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
@@ -230,6 +233,12 @@ impl NatsStreamSource {
         self.progress.note(events);
         for event in events.drain(..) {
             self.feed.hand_over(relay, received, event)?;
+        }
+        // Only now: what a reader for clients brings of a new stream must come after the loss of the old one.
+        if let Some(made_ns) = self.reader.made_ns()
+            && self.made_ns.replace(made_ns) != Some(made_ns)
+        {
+            self.progress.made(made_ns, Instant::now());
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ use crate::nats::api::{ApiError, answer_with_message};
 use crate::nats::connection::Arrivals;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::consumer_limits::ConsumerLimits;
-use crate::nats::error::NatsError;
+use crate::nats::error::{JETSTREAM_ADVICE, NatsError};
 use crate::nats::protocol::{self, AckSubject, Delivery, PayloadLimits, inbox};
 use crate::nats::standstill::Standstills;
 use crate::nats::stream_info::{Retention, StreamInfo, stored_message};
@@ -163,6 +163,11 @@ impl JetStreamReader {
     /// Whether the stream keeps messages after weirgate has acknowledged them.
     pub(super) fn keeps(&self) -> bool {
         self.progress.keeps()
+    }
+
+    /// When the stream was made, as far as is known; Unix nanoseconds.
+    pub(super) fn made_ns(&self) -> Option<u64> {
+        self.progress.made_ns()
     }
 
     /// Whether the reader has caught up on this connection.
@@ -349,7 +354,7 @@ impl JetStreamReader {
             ReaderStep::Create(consumer) => match consumer.made(answer) {
                 Ok(()) => self.ask_placement(now, out),
                 Err(error) if self.limits.shrink(&error) => self.make_consumer(now, out),
-                Err(error) => return Err(self.trouble(&error.to_string())),
+                Err(error) => return Err(self.refused(&error)),
             },
             ReaderStep::Place { .. } => {
                 let info = self.stream_info(answer, now, out)?;
@@ -391,7 +396,7 @@ impl JetStreamReader {
             }
             Ok(info) => Ok(info),
             Err(error) if error.stream_is_missing() => Err(self.no_stream(now, out)),
-            Err(error) => Err(self.trouble(&error.to_string())),
+            Err(error) => Err(self.refused(&error)),
         }
     }
 
@@ -649,9 +654,18 @@ impl JetStreamReader {
     }
 
     fn trouble(&self, reason: &str) -> NatsError {
+        self.trouble_with_advice(reason, JETSTREAM_ADVICE)
+    }
+
+    fn refused(&self, error: &ApiError) -> NatsError {
+        self.trouble_with_advice(&error.to_string(), error.advice())
+    }
+
+    fn trouble_with_advice(&self, reason: &str, advice: &'static str) -> NatsError {
         NatsError::JetStream {
             action: format!("read the stream {}", self.stream),
             reason: reason.to_owned(),
+            advice,
             fails_all_requests: true,
         }
     }

@@ -128,13 +128,13 @@ impl SubjectsSession<'_> {
         (place, stored_at(id, now))
     }
 
-    /// Counts and logs why last values are missing. Skips the causes that lie in the position of the client: the client
-    /// gets those, and no operator can change them.
+    /// Counts and logs why last values are missing. Skips the causes that lie in the position of the client, or in its name:
+    /// the client gets those, and no operator can change them.
     fn count_cut(&mut self, question: &Question, cut: &NatsCut) {
         match cut {
             NatsCut::Refused(_) => self.relay.status.count_retained_refused(),
             // Clients learn of it, and nobody can change it.
-            NatsCut::Window | NatsCut::Epoch => return,
+            NatsCut::Window | NatsCut::Epoch | NatsCut::Off => return,
             NatsCut::TooManyStreams | NatsCut::Unnamed | NatsCut::Unreadable(_) => {
                 self.relay.status.count_retained_limited()
             }

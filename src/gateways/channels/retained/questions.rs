@@ -259,6 +259,17 @@ impl Questions {
         next.number
     }
 
+    /// The questions for all messages that are still to be asked: their names and members.
+    pub(in super::super) fn not_asked(
+        &self,
+    ) -> impl Iterator<Item = (&TopicName, &BTreeSet<SessionKey>)> {
+        self.next.keys().filter_map(|start| {
+            let question = self.next.get(start)?;
+            let is_of_all = question.cursor.reads_all;
+            is_of_all.then_some((&start.name, &question.members))
+        })
+    }
+
     /// Handles a client whose question has to wait until the one of `begun` has its first page. If the client's address
     /// has no question at the bus, and the other address has several, the begun question takes its turn at the
     /// client's.

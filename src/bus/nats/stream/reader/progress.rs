@@ -433,6 +433,11 @@ impl Progress {
         empty_at.is_some_and(|at| at.major == head.major && !is_head(head, at))
     }
 
+    /// When the stream was made, as far as is known; Unix nanoseconds.
+    pub(super) fn made_ns(&self) -> Option<u64> {
+        self.info.as_ref().map(|info| info.created_ns)
+    }
+
     /// Whether this is another stream than before, or lacks what was read of it.
     pub(super) fn is_other(&self, info: &StreamInfo) -> bool {
         self.is_other_than_read(info, self.read_until().unwrap_or(0))

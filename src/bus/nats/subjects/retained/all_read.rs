@@ -99,11 +99,11 @@ impl AllRead {
         self.needed = newest;
     }
 
-    /// Whether the stream of these parts ends before a message that clients may have: of several servers, the one that answers
-    /// was elected a moment ago, or is no longer the leader, and does not have all.
-    pub(super) fn is_behind(&self, found: &[StreamPart], stream: &StreamInfo) -> bool {
+    /// Whether the stream ends before a message that clients may have: of several servers, the one that answers was elected a
+    /// moment ago, or is no longer the leader, and does not have all.
+    pub(super) fn is_behind(&self, stream: &StreamInfo) -> bool {
         let needed = self.needed.map_or(0, |needed| needed.major);
-        !leader_of(found).is_empty() && stream.head_number() < needed
+        !stream.leader().is_empty() && stream.head_number() < needed
     }
 
     /// Whether the stream has a leader, as far as is known.
@@ -113,28 +113,30 @@ impl AllRead {
 
     /// Whether another server leads the stream by now than the one whose consumer was read: that one may have been behind
     /// already when the consumer was made.
-    pub(super) fn is_led_elsewhere(&self, found: &[StreamPart]) -> bool {
-        leader_of(found) != self.leader
+    pub(super) fn is_led_elsewhere(&self, stream: &StreamInfo) -> bool {
+        stream.leader() != self.leader
     }
 
-    /// Begins to read the stream of these parts of the name. Returns the part to read. A consumer has one filter: for a name
-    /// in several parts of the stream it brings the whole stream, in its order.
+    /// Begins to read the stream of these parts of the name. Returns the part to read. A consumer has one filter, which has to
+    /// lie within one subject of the stream. If the name does not, the consumer brings the whole stream, in its order: the
+    /// stream may still have messages of subjects that it does not take any more.
     pub(super) fn begin(
         &mut self,
+        name: &str,
         found: Vec<StreamPart>,
         stream: &StreamInfo,
     ) -> Option<StreamPart> {
         self.is_by_number = !stream.can_start_at_time() || self.has_taken;
-        leader_of(&found).clone_into(&mut self.leader);
-        let is_in_parts = found.len() > 1;
+        stream.leader().clone_into(&mut self.leader);
+        let is_in_one = found.len() == 1;
         let part = found.into_iter().next()?;
-        Some(match is_in_parts {
-            true => StreamPart {
+        Some(match is_in_one && part.filter == name {
+            true => part,
+            false => StreamPart {
                 // Empty: the whole stream.
                 filter: String::new(),
                 ..part
             },
-            false => part,
         })
     }
 
@@ -250,11 +252,6 @@ impl AllRead {
         let missing_from = self.gap_after.or(after);
         missing_from.is_some_and(|after| after + 1 < stream.first)
     }
-}
-
-/// The server that leads the stream of these parts; empty without a cluster.
-fn leader_of(parts: &[StreamPart]) -> &str {
-    parts.first().map_or("", |part| &part.leader)
 }
 
 #[cfg(test)]

@@ -90,6 +90,14 @@ impl Retained {
         }
     }
 
+    /// Ends a question with its page, so that the gateway asks another one, which goes on from there.
+    pub(super) fn end_to_begin_again(&mut self, number: ReplyNumber, out: &mut Vec<u8>) {
+        self.leave_consumer(number, out);
+        if let Some(pending) = self.pending.remove(&number) {
+            self.events.push(pending.last_page());
+        }
+    }
+
     /// Ends a question because NATS refuses it, with its words. If a question for last values is refused for now, the gateway
     /// asks again later.
     pub(super) fn refuse(

@@ -51,6 +51,8 @@ pub(in crate::nats::subjects) enum NatsCut {
     TooManyStreams,
     #[error("a pattern has last values of {NAME_NOT_UTF8}, or {NAME_TOO_LONG}, which are not sent")]
     Unnamed,
+    #[error("no subject of the stream is in the name any more")]
+    Off,
     #[error("messages after the position of a client are no longer in the stream")]
     Window,
     #[error("the position of a client is of another epoch of the stream")]
@@ -88,6 +90,7 @@ impl NatsCut {
         match self {
             Self::TooManyStreams => RetainedCut::Limit,
             Self::Unnamed => RetainedCut::Unnamed,
+            Self::Off => RetainedCut::Off,
             Self::Window => RetainedCut::Window,
             Self::Epoch => RetainedCut::Epoch,
             Self::Refused(_) => RetainedCut::Refused,

@@ -248,9 +248,9 @@ impl QuestionReading {
     }
 
     /// Begins to read all messages, after a check of the stream.
-    pub(super) fn begin_all(&mut self, found: Vec<StreamPart>, stream: &StreamInfo) {
+    pub(super) fn begin_all(&mut self, name: &str, found: Vec<StreamPart>, stream: &StreamInfo) {
         if let MessagesRead::All(all) = &mut self.read {
-            self.parts_left = all.begin(found, stream).into_iter().collect();
+            self.parts_left = all.begin(name, found, stream).into_iter().collect();
         }
     }
 

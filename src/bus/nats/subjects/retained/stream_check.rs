@@ -15,6 +15,10 @@
 //! read from another server. Clients get later ones live, so those between would be missing. So a question goes on only if
 //! the answer about the stream has the newest that the source had read, and is over only if the leader is still the one
 //! whose consumer was read.
+//!
+//! If the stream was made anew, the source finds that out at its next look, up to a second later. What a question brought of
+//! the new stream before that would come again as live messages, and the loop would take it for a part of the old stream.
+//! So the question waits for the source, and ends: another one begins when the loop knows of the loss.
 
 use std::time::Instant;
 
@@ -93,8 +97,12 @@ impl Retained {
         let Some(all) = pending.reading.all_mut() else {
             return self.end(number, None, out);
         };
-        if all.is_behind(&found, stream) {
+        let source = self.progress.now();
+        if all.is_behind(stream) || source.reads_other_than(stream.created_ns) {
             return self.pause(number, Again::Check(after_check), now);
+        }
+        if source.has_changed_since(pending.question.asked) {
+            return self.end_to_begin_again(number, out);
         }
         if all.needs_list(stream, now) {
             return self.send(number, out);
@@ -102,13 +110,18 @@ impl Retained {
         all.check(stream, after_check, now);
         match after_check {
             _ if all.is_of_other_epoch() => self.end(number, None, out),
-            AfterCheck::End if all.is_led_elsewhere(&found) => {
+            AfterCheck::End if all.is_led_elsewhere(stream) => {
                 self.ask_again(number, "another server leads the stream", now, out);
             }
             // Begins, or goes on reading; or only the number of messages that wait for the next consumer tells whether
             // some were removed.
             after_check if after_check == AfterCheck::Read || all.needs_consumer() => {
-                pending.reading.begin_all(found, stream);
+                // The stream may still have messages of the name, of which it makes no consumer.
+                if found.is_empty() {
+                    return self.end(number, Some(NatsCut::Off), out);
+                }
+                let name = &pending.question.subscription.name;
+                pending.reading.begin_all(name, found, stream);
                 self.next_stream(number, now, out);
             }
             AfterCheck::Page => self.end_page(number),

@@ -6,6 +6,7 @@ use super::super::question::PAUSE_MAX;
 use super::super::reading::PAGE_VALUES;
 use super::super::*;
 use super::bench::*;
+use crate::nats::stream_info::unix_ns;
 use crate::requests::Wants;
 use weirgate_core::{PageCursor, RetainedCut};
 
@@ -13,6 +14,7 @@ use weirgate_core::{PageCursor, RetainedCut};
 #[derive(Clone, Copy)]
 struct Stream<'a> {
     created: &'a str,
+    subjects: &'a [&'a str],
     /// In a cluster.
     leader: Option<&'a str>,
     first: u64,
@@ -27,6 +29,7 @@ struct Stream<'a> {
 const fn stream(first: u64, last: u64) -> Stream<'static> {
     Stream {
         created: "2026-01-01T00:00:00Z",
+        subjects: &["a.>"],
         leader: None,
         first,
         last,
@@ -56,6 +59,7 @@ impl Stream<'_> {
     fn answer(&self) -> String {
         let Self {
             created,
+            subjects,
             first,
             last,
             messages,
@@ -69,18 +73,23 @@ impl Stream<'_> {
             format!(r#","deleted":{missing:?}"#)
         });
         format!(
-            r#"{{"config":{{"name":"S","subjects":["a.>"],"storage":"{storage}"}},"created":"{created}"{cluster},"state":{{"messages":{messages},"bytes":1,"first_seq":{first},"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"{missing}}}}}"#
+            r#"{{"config":{{"name":"S","subjects":{subjects:?},"storage":"{storage}"}},"created":"{created}"{cluster},"state":{{"messages":{messages},"bytes":1,"first_seq":{first},"last_seq":{last},"last_ts":"2026-01-01T00:00:00Z"{missing}}}}}"#
         )
     }
 }
 
 /// A question for all messages after this one.
 fn asks(after: Option<u64>) -> Bench {
+    asks_of("a.b", after)
+}
+
+/// The same of this name.
+fn asks_of(name: &str, after: Option<u64>) -> Bench {
     let mut bench = Bench::idle();
     bench.ask(Question {
         wants: Wants::All,
         after: Arc::new(PageCursor::after(after.map(id))),
-        ..question(1, "a.b")
+        ..question(1, name)
     });
     bench
 }
@@ -505,4 +514,122 @@ fn what_is_newer_by_its_number_and_older_by_its_time_comes() {
         bench.brings_at(number, stored_ns, 1);
     }
     assert_eq!(bench.came(), whole(2));
+}
+
+/// A stream that takes these subjects.
+const fn taking<'a>(subjects: &'a [&'a str], last: u64) -> Stream<'a> {
+    Stream {
+        subjects,
+        ..stream(1, last)
+    }
+}
+
+/// It may still have messages of the others, which no consumer for a subject of the stream brings.
+#[test]
+fn a_name_of_which_the_stream_takes_only_a_part_is_read_with_the_whole_stream() {
+    for (name, subjects, filter) in [
+        ("a.*", &["a.b"][..], None),
+        ("a.*", &["a.b", "c"], None),
+        (">", &["a.>"], None),
+        ("a.*", &["a.>"], Some("a.*")),
+        ("a.b", &["*.b", "c"], Some("a.b")),
+    ] {
+        let mut bench = asks_of(name, None);
+        bench.checks(taking(subjects, 9));
+        let request = bench.sent();
+        let filter = filter.map(|filter| format!(r#""filter_subject":"{filter}""#));
+        match filter {
+            Some(filter) => assert!(request.contains(&filter), "{request}"),
+            None => assert!(!request.contains("filter_subject"), "{request}"),
+        }
+    }
+}
+
+/// What it still has of the name cannot be asked for.
+#[test]
+fn a_name_that_the_stream_does_not_take_any_more_says_so() {
+    let mut bench = asks(None);
+    bench.checks(taking(&["c"], 9));
+    assert_eq!(bench.came(), lacking(0, RetainedCut::Off));
+    let SecondPage { mut bench, .. } = second_page();
+    bench.checks(taking(&["c"], 90_000));
+    assert_eq!(bench.came(), lacking(0, RetainedCut::Off));
+}
+
+/// Its consumer has brought all.
+#[test]
+fn a_name_that_the_stream_gives_up_at_the_end_of_the_reading_is_whole() {
+    for leader in [None, Some("n1")] {
+        let led = |subjects| Stream {
+            leader,
+            ..taking(subjects, 9)
+        };
+        let mut bench = reads(None, led(&["a.>"]), 2);
+        bench.brings_all([7, 9]);
+        bench.checks(led(&["c"]));
+        assert_eq!(bench.came(), whole(2), "{leader:?}");
+    }
+}
+
+const MADE: &str = "2026-01-01T00:00:00Z";
+const MADE_ANEW: &str = "2026-01-02T00:00:00Z";
+
+/// A question that was asked while the source of the kept feed read a stream that was made at this time.
+fn asks_beside_source(after: Option<u64>, made: &str) -> Bench {
+    let mut bench = Bench::idle();
+    bench.source_reads(made);
+    bench.ask(Question {
+        wants: Wants::All,
+        after: Arc::new(PageCursor::after(after.map(id))),
+        ..question(1, "a.b")
+    });
+    bench
+}
+
+impl Bench {
+    fn source_reads(&self, made: &str) {
+        let made_ns = unix_ns(made).expect("a time");
+        // Later than any question.
+        let now = self.now + Duration::from_secs(1_000);
+        self.retained.progress.made(made_ns, now);
+    }
+}
+
+/// The loop would take its messages for those of the first stream, and get them as live ones once more.
+#[test]
+fn a_stream_that_is_made_anew_is_read_by_another_question_once_the_source_has_noticed() {
+    let anew = Stream {
+        created: MADE_ANEW,
+        ..stream(1, 5)
+    };
+    for (after, looks) in [(None, 2), (Some(3), 1), (None, 0)] {
+        let mut bench = asks_beside_source(after, MADE);
+        for _ in 0..looks {
+            bench.checks(anew);
+            pause(&mut bench);
+        }
+        bench.source_reads(MADE_ANEW);
+        bench.checks(anew);
+        let last = Last::Page {
+            cursor: PageCursor::after(after.map(id)),
+            is_open: false,
+        };
+        assert_eq!(bench.came(), Came { values: 0, last });
+    }
+    let mut bench = asks_beside_source(None, MADE_ANEW);
+    bench.checks(anew);
+    bench.made_from(1, 1);
+    bench.brings_all([5]);
+    assert_eq!(bench.came(), whole(1));
+}
+
+/// It cannot be told what the loop has of it.
+#[test]
+fn a_source_that_does_not_notice_a_new_stream_ends_the_question() {
+    let mut bench = asks_beside_source(None, MADE_ANEW);
+    while !bench.has_ended() {
+        bench.checks(stream(1, 5));
+        pause(&mut bench);
+    }
+    assert_eq!(bench.came(), lacking(0, RetainedCut::Refused));
 }

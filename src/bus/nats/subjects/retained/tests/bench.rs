@@ -1,6 +1,6 @@
 //! A connection with questions, and the side of a server: what it answers and delivers.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::super::all_streams::AfterPage;
 use super::super::reading::PAGE_BYTES;
@@ -25,6 +25,9 @@ pub(super) const TWO_STREAMS: &str = r#"{"streams":[
     {"config":{"name":"S","subjects":["a.*"]}}]}"#;
 pub(super) const NO_STREAMS: &str = r#"{"total":0,"streams":null}"#;
 
+/// When the loop asked all questions.
+static ASKED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// A question for the last values of a name.
 pub(super) fn question(number: u64, name: &str) -> Question {
     let subscription = match name.contains(['*', '>']) {
@@ -39,6 +42,7 @@ pub(super) fn question(number: u64, name: &str) -> Question {
         wants: Wants::LastValues,
         names: Arc::default(),
         client: ClientAddr::Unix,
+        asked: *ASKED,
     }
 }
 
