@@ -39,8 +39,6 @@ pub(crate) struct Stream {
     len_max: usize,
     /// The entries that were added since the stream was made.
     added: usize,
-    /// The most that were added in another epoch of the stream.
-    added_before: usize,
     /// How often the stream was deleted.
     deletions: usize,
     /// The number of servers before this one.
@@ -57,7 +55,6 @@ impl Stream {
             behind_ms: 0,
             len_max,
             added: 0,
-            added_before: 0,
             deletions: 0,
             servers: 0,
         }
@@ -96,21 +93,16 @@ impl Stream {
         self.entries.len()
     }
 
-    /// The oldest entries are gone. But not so that as many are gone as an instance may have read in another life of the
-    /// stream: to Redis' counters, these lives are one.
+    /// The oldest entries are gone.
     pub(crate) fn trim(&mut self, count: usize) {
         let count = count.min(self.len());
-        let gone = self.added - self.len() + count;
-        if gone > self.added_before {
-            self.entries.drain(..count);
-        }
+        self.entries.drain(..count);
     }
 
     /// `DEL`: the next ids are smaller if the clock is set back, or the publishers count from 1.
     pub(crate) fn delete(&mut self, set_back_ms: u64) {
         self.entries.clear();
         self.deletions += 1;
-        self.added_before = self.added_before.max(self.added);
         self.added = 0;
         self.last = StoredId { major: 0, minor: 0 };
         self.behind_ms += set_back_ms;
@@ -148,6 +140,7 @@ impl Stream {
                      cmdstat_del:calls={deleted},usec=1\r\n"
                 ))
             }
+            ["INFO", "stats"] => bulk("# Stats\r\nexpired_keys:0\r\nevicted_keys:0\r\n"),
             ["XREAD", "COUNT", "1", "STREAMS", KEY, "$"] => Value::Nil,
             ["EVAL_RO", _, "1", KEY, after, _, _] => self.state(id_of(after), items, bytes_max),
             ["XRANGE", KEY, from, "+", "COUNT", count] => {

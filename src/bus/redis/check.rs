@@ -203,27 +203,29 @@ fn check_stream(
     // What another node would answer about the counters is not known.
     if !is_elsewhere && let Some(reason) = no_counters(server, key)? {
         found.push(Finding::Warning(format!(
-            "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream): what is \
-             trimmed after it was read counts as lost"
+            "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream +info): \
+             what is trimmed after it was read counts as lost"
         )));
     }
     Ok(())
 }
 
-/// Why the script does not return the counters of the stream, if it does not. The script hides an error of `XINFO`, so
-/// that command is also sent by itself.
+/// Why the script does not return the counters of the stream, if it does not, or why nothing shows that they are those of the
+/// same stream. The script hides an error of `XINFO`, so that command is also sent by itself.
 fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>, RedisError> {
     let commands = [
         vec!["EVAL_RO", STATE, "1", key, "0-0"],
         vec!["XINFO", "STREAM", key],
+        vec!["INFO", "commandstats"],
     ];
     let answers = server.ask(&commands)?;
     // The server has ended the connection. The next question reports that.
-    let [state, info] = &answers[..] else {
+    let [state, info, executed] = &answers[..] else {
         return Ok(None);
     };
     Ok(match (state, info) {
         (Value::Error(_), _) => refusal(state),
+        _ if matches!(executed, Value::Error(_)) => refusal(executed),
         // There is no stream yet, and so no counters.
         (_, Value::Error(words)) if words.starts_with(NO_KEY) => None,
         (_, Value::Error(_)) => refusal(info),

@@ -11,14 +11,15 @@
 //! - It was deleted (`XDEL`): no later entry was ever deleted, and trims, which begin at the oldest entry, have not come
 //!   as far.
 //!
-//! The counters prove less than the entry, because a stream that was deleted and made anew can have the same numbers. It
-//! would need more entries than the old stream had in its whole life, added within the time of an answer. So the counters
-//! count only if no more entries seem new than the old stream ever had. The counters of another server prove nothing.
+//! The counters prove less than the entry, because a stream that was deleted and made anew can have the same numbers: a young
+//! one after a single transaction. So they count only if the stream is the same. The server counts the commands that can add
+//! entries to any stream, and what can delete one: commands, and keys that expire or are evicted. Since the stream was last
+//! seen, nothing of the latter may have happened; or fewer entries can have been added than the stream has ever had, so that
+//! it is older. The counters of another server prove nothing.
 //!
 //! Before an entry was read, there is nothing to compare. On a connection that has seen the stream empty, the counters show
-//! how many entries were removed since, if no stream was deleted meanwhile. The server counts the commands that can add
-//! entries to any stream, and those that can delete one: if it has executed no more of the former since the stream was empty
-//! than there are entries, or none of the latter and the counters agree, nothing was lost.
+//! how many entries were removed since, if the stream is the same. If it may not be, the server can still have executed no
+//! more commands that add entries to any stream than there are entries. Then, too, nothing was lost.
 //!
 //! Another server whose newest entry is older than the last one that was read is behind, as a replica may be, or its stream
 //! is another one. The reader leaves it for some time: from a server that is behind, the entries would come twice. A master
@@ -40,8 +41,7 @@ mod known;
 
 pub(in crate::redis) use self::answers::StreamProof;
 use self::answers::{
-    Counters, ExecutedCommands, LastEntry, Replication, WrittenTo, info_line, next_id,
-    stream_entries,
+    Counters, Executed, LastEntry, Replication, WrittenTo, info_line, next_id, stream_entries,
 };
 pub(super) use self::answers::{StreamEntry, entries, id_text, message};
 pub(super) use self::known::EntryPrints;
@@ -58,6 +58,11 @@ const HELD_MAX: usize = 16;
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// The shortest time between two questions for the count of writes, milliseconds.
 const WRITES_ASKED_MS: u64 = 1_000;
+/// While entries come and the last one is there, the shortest time between two questions for what the server has executed,
+/// milliseconds.
+const EXECUTED_ASKED_MS: u64 = 1_000;
+/// The questions for what the server has executed. Before Redis 7.0, a question has one section.
+const ASK_EXECUTED: [[&str; 2]; 2] = [["INFO", "commandstats"], ["INFO", "stats"]];
 /// If another server lacks entries that were read for longer than this, its stream counts as another one, milliseconds. The
 /// time of a replica counts from when it has the writes that it is known to lack.
 const BEHIND_MAX_MS: u64 = 5_000;
@@ -140,10 +145,12 @@ pub struct RedisStreamReader {
     counted: Option<Counted>,
     /// While no entry was read: how many entries had been removed from the stream when it was last seen.
     removed: u64,
-    /// While no entry was read: the commands that the server had executed before it said that there is none, and that none has
-    /// come and gone.
-    executed: Option<ExecutedCommands>,
-    /// Whether the next answers begin with these numbers.
+    /// What the server had executed before the stream was last seen: before an answer showed that it is the one of the last read
+    /// entry; while no entry was read, before the server said that there is none, and that none has come and gone.
+    executed: Option<Executed>,
+    /// When that was last asked for, Unix milliseconds.
+    executed_asked_ms: u64,
+    /// Whether the next answers begin and end with these numbers. What was seen in between, they bound on both sides.
     asks_executed: bool,
     /// The `run_id
     server: Option<String>,
@@ -298,20 +305,9 @@ impl RedisStreamReader {
                 if self.asks_written {
                     commands.push(words(&["INFO", "replication"]));
                 }
-                if !was_read {
-                    commands.push(words(&["INFO", "commandstats"]));
-                }
                 commands
             }
         };
-        self.asks_executed = match self.step {
-            ReadStep::Inspect => true,
-            ReadStep::CatchUp { .. } => false,
-            ReadStep::Wait => !was_read,
-        };
-        if self.asks_executed {
-            commands.insert(0, words(&["INFO", "commandstats"]));
-        }
         if asks_state && self.may_ask_state {
             let [channel, data] = self.value_bytes_max.map(|bytes| bytes.to_string());
             commands.push(words(&[
@@ -320,8 +316,30 @@ impl RedisStreamReader {
         } else if asks_entry {
             commands.push(words(&["XRANGE", key, &asked_id, &asked_id]));
         }
+        self.asks_executed = self.is_executed_due();
+        if self.asks_executed {
+            let executed = ASK_EXECUTED.map(|ask| words(&ask));
+            commands.splice(0..0, executed.clone());
+            commands.extend(executed);
+        }
         self.missing = commands.len();
         commands
+    }
+
+    /// Whether to ask for what the server has executed. While the last read entry is there, an earlier number only makes the
+    /// proof harder.
+    fn is_executed_due(&self) -> bool {
+        match self.step {
+            ReadStep::Inspect => true,
+            ReadStep::CatchUp { .. } => false,
+            ReadStep::Wait if self.last_read.is_none() => true,
+            ReadStep::Wait => {
+                let since_ms = self.answered_ms.abs_diff(self.executed_asked_ms);
+                let is_due = self.is_gone || self.idle > 0 || since_ms >= EXECUTED_ASKED_MS;
+                // Without the script there are no counters, and a user who may not ask is not asked for.
+                is_due && self.may_ask_state && self.executed.is_some()
+            }
+        }
     }
 
     /// Whether answers to the last commands are missing.
@@ -365,13 +383,9 @@ impl RedisStreamReader {
         // What is missing in these answers may have come at any time since the ones before.
         // 0: these are the first answers.
         let before_ms = if before_ms == 0 { now_ms } else { before_ms };
-        let mut answers = std::mem::take(&mut self.answers).into_iter();
-        let executed = match self.asks_executed {
-            true => answers
-                .next()
-                .and_then(|(stats, _)| ExecutedCommands::read(&stats)),
-            false => None,
-        };
+        let mut answers = std::mem::take(&mut self.answers);
+        let executed = self.executed_around(&mut answers);
+        let mut answers = answers.into_iter();
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
         match self.step {
             ReadStep::Inspect => {
@@ -397,9 +411,15 @@ impl RedisStreamReader {
                     // The server refused the script. The next inspection asks for the entry itself.
                     return Ok(());
                 }
-                let added_nothing = !is_other && self.added_nothing(server.as_ref(), executed);
-                self.executed = executed;
-                self.inspected((newest, added_nothing), (server, is_other), state, out);
+                let added_nothing = !is_other && self.added_nothing(server.as_ref(), executed[0]);
+                let since = self.executed_since(executed[1]);
+                self.executed = executed[0];
+                self.inspected(
+                    (newest, added_nothing),
+                    (server, is_other),
+                    (state, since),
+                    out,
+                );
                 if newest.is_none() && self.last_read.is_none() {
                     self.empty_ms = Some(before_ms);
                 }
@@ -428,14 +448,10 @@ impl RedisStreamReader {
                     true => answers.next().map(|(info, _)| Replication::read(&info)),
                     false => None,
                 };
-                let executed_then = match self.asks_executed {
-                    true => answers
-                        .next()
-                        .and_then(|(stats, _)| ExecutedCommands::read(&stats)),
-                    false => None,
-                };
+                let was_read = self.last_read.is_some();
                 // As above.
                 let state = self.state(answers.next(), false)?;
+                let is_back = !was_read && self.last_read.is_some();
                 if entries.is_empty() && self.last_read.is_none() {
                     self.empty_ms = Some(before_ms);
                 }
@@ -444,8 +460,7 @@ impl RedisStreamReader {
                     self.step = ReadStep::Inspect;
                     return Ok(());
                 }
-                let executed = [executed, executed_then];
-                self.read((entries, newest), state, executed, now_ms, out)?;
+                self.read((entries, newest), (state, is_back), executed, now_ms, out)?;
                 match replication {
                     Some(replication) => self.note_written(replication, now_ms),
                     None => self.plan_written(now_ms),
@@ -453,6 +468,24 @@ impl RedisStreamReader {
                 Ok(())
             }
         }
+    }
+
+    /// Takes the answers about what the server had executed before it gave the others, and after them.
+    fn executed_around(&mut self, answers: &mut Vec<(Value, usize)>) -> [Option<Executed>; 2] {
+        const ASKED: usize = ASK_EXECUTED.len();
+        if !self.asks_executed || answers.len() < 2 * ASKED {
+            return [None; 2];
+        }
+        self.executed_asked_ms = self.answered_ms;
+        let after = answers.split_off(answers.len() - ASKED);
+        let before: Vec<_> = answers.drain(..ASKED).collect();
+        [before, after].map(|info| Executed::read(&info[0].0, &info[1].0))
+    }
+
+    /// What the server has executed since the stream was last seen, if it says so.
+    fn executed_since(&self, now: Option<Executed>) -> Option<Executed> {
+        let (now, seen) = now.zip(self.executed)?;
+        now.since(seen)
     }
 
     /// The newest entry, from the answer to `XREVRANGE`; `None` for an empty stream.
@@ -574,12 +607,10 @@ impl RedisStreamReader {
     }
 
     /// Whether nothing was added to the empty stream since the last answer.
-    fn added_nothing(&self, server: Option<&String>, executed: Option<ExecutedCommands>) -> bool {
+    fn added_nothing(&self, server: Option<&String>, executed: Option<Executed>) -> bool {
         let is_same_server = server.is_some() && server == self.server.as_ref();
-        let since = executed
-            .zip(self.executed)
-            .and_then(|(now, then)| now.since(then));
-        let has_added = since.is_none_or(|since| since.additions > 0);
+        let since = self.executed_since(executed);
+        let has_added = since.is_none_or(|since| since.additions() > 0);
         self.last_read.is_none() && is_same_server && !has_added
     }
 
@@ -588,7 +619,7 @@ impl RedisStreamReader {
         &mut self,
         (newest, added_nothing): (Option<EntryPrint>, bool),
         (server, is_other): (Option<String>, bool),
-        state: StreamProof,
+        (state, since): (StreamProof, Option<Executed>),
         out: &mut Vec<KeptEvent>,
     ) {
         if is_other {
@@ -599,7 +630,7 @@ impl RedisStreamReader {
         (self.server, self.is_same_server) = (server, true);
         if !self.has_begun {
             self.begin(newest.map(|newest| newest.id));
-        } else if !added_nothing && !self.is_proved(state, &[]) {
+        } else if !added_nothing && !self.is_proved((state, since), &[]) {
             self.go_on(newest, state, is_other, out);
         }
         self.count_from(state);
@@ -617,8 +648,13 @@ impl RedisStreamReader {
         }
     }
 
-    /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
-    fn is_proved(&self, state: StreamProof, entries: &[StreamEntry]) -> bool {
+    /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it. `since`: what the
+    /// server has executed from the time when the stream was last seen until after this state.
+    fn is_proved(
+        &self,
+        (state, since): (StreamProof, Option<Executed>),
+        entries: &[StreamEntry],
+    ) -> bool {
         if self.is_anew {
             return false;
         }
@@ -629,17 +665,12 @@ impl RedisStreamReader {
         let (Some(counters), Some(counted)) = (state.counters, counted) else {
             return false;
         };
-        let is_gone = |id| counters.is_gone(id);
-        // If the stream is empty, only the last id tells whether it is a new stream: a new stream soon has the same
-        // counters.
-        let last = entries.last().map_or(self.after, |entry| entry.id);
-        let is_last = counters.length > 0 || counters.last == last;
-        // No more entries seem new (`added - counted.added`) than the old stream ever had (`counted.added`).
-        let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
-        let was_trimmed =
-            is_gone(self.after) && counters.removed() == counted.added + counters.gone(entries);
-        let was_deleted = !is_gone(self.after) && counters.last_deleted == self.after;
-        is_same && (was_deleted || is_last && was_trimmed)
+        let is_spared = since.is_some_and(|since| since.spared(state.counters));
+        let is_same = is_spared && counters.last >= self.after;
+        let is_gone = counters.is_gone(self.after);
+        let was_trimmed = is_gone && counters.removed() == counted.added + counters.gone(entries);
+        let was_deleted = !is_gone && counters.last_deleted == self.after;
+        is_same && (was_trimmed || was_deleted)
     }
 
     /// If there is no count yet, sets it from the counters of this answer.
@@ -862,21 +893,20 @@ impl RedisStreamReader {
     }
 
     /// While no entry was read: whether entries may have been removed since the stream was last seen, in addition to these
-    /// `entries`, the first ones. `executed`: the commands that the server had executed before the entries were asked for, and
-    /// before the state was.
+    /// `entries`, the first ones. `executed`: what the server had executed before the entries were asked for, and after
+    /// the state was.
     fn may_lack_first(
         &mut self,
         entries: &[StreamEntry],
         state: StreamProof,
-        [before_entries, before_state]: [Option<ExecutedCommands>; 2],
+        [before_entries, after_state]: [Option<Executed>; 2],
     ) -> bool {
-        let both = before_state.zip(self.executed);
-        let since = both.and_then(|(now, seen)| now.since(seen));
-        let counts_anew = both.is_some() && since.is_none();
+        let since = self.executed_since(after_state);
+        let counts_anew = after_state.and(self.executed).is_some() && since.is_none();
         // No more entries can have been added than came.
-        let has_all = since.is_some_and(|since| since.additions <= entries.len() as u64);
+        let has_all = since.is_some_and(|since| since.additions() <= entries.len() as u64);
         // The counters of a stream that was made anew say nothing of the one before.
-        let is_same = since.is_some_and(|since| since.removals == 0);
+        let is_same = since.is_some_and(|since| since.spared(state.counters));
         let removed = state.counters.map_or(0, Counters::removed);
         let removed_before = std::mem::replace(&mut self.removed, removed);
         let gone = state.counters.map_or(0, |counters| counters.gone(entries));
@@ -899,22 +929,20 @@ impl RedisStreamReader {
         was_trimmed || counts_anew
     }
 
-    /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first.
+    /// Handles the entries of [`ReadStep::Wait`]. If they do not follow the last read entry, reports a loss first. `is_back`: the
+    /// state has just shown that the stream of before is back.
     fn read(
         &mut self,
         (entries, newest): (Vec<Value>, Option<EntryPrint>),
-        state: StreamProof,
-        executed: [Option<ExecutedCommands>; 2],
+        (state, is_back): (StreamProof, bool),
+        executed: [Option<Executed>; 2],
         now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         let entries = entries.into_iter().map(StreamEntry::read);
         let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
         let was_read = self.last_read.is_some();
-        // The commands were made while no entry was read, so the state of this answer has shown that the stream is
-        // back.
-        let is_back = was_read && self.asks_executed;
-        if was_read && (state.is_there.is_none() && !entries.is_empty() || is_back) {
+        if is_back || was_read && state.is_there.is_none() && !entries.is_empty() {
             // These entries were not checked, or were asked for from the first one on. Reads them again, beginning with the
             // last read entry.
             self.step = CATCH_UP;
@@ -922,7 +950,8 @@ impl RedisStreamReader {
         }
         let is_gone = was_read && (state.is_there == Some(false) || self.is_anew);
         let is_same_data = self.asks_written || !self.may_ask_written;
-        if is_gone && !(is_same_data && self.is_proved(state, &entries)) {
+        let since = self.executed_since(executed[1]);
+        if is_gone && !(is_same_data && self.is_proved((state, since), &entries)) {
             // Entries with lower ids may be new, or the counters are of another data set. An inspection comes first.
             self.step = ReadStep::Inspect;
             return Ok(());
@@ -935,6 +964,9 @@ impl RedisStreamReader {
         }
         if !was_read && self.may_lack_first(&entries, state, executed) {
             out.push(KeptEvent::Lost);
+        }
+        if !entries.is_empty() || was_read && state.is_there.is_some() {
+            self.executed = executed[0].or(self.executed);
         }
         self.counted = self.counted.filter(|_| was_read);
         self.idle = self.idle.wrapping_add(1);

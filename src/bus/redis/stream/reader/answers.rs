@@ -68,9 +68,8 @@ pub(super) fn info_line(info: &Value, name: &str) -> Option<String> {
     lines.find_map(|line| Some(line.strip_prefix(name)?.to_owned()))
 }
 
-/// The commands that can add entries to a stream.
-const ADDING: [&str; 8] = [
-    "xadd",
+/// The commands other than `XADD` that can add entries to a stream, or change its counters: one alone may add any number.
+const PLACING: [&str; 8] = [
     "restore",
     "restore-asking",
     "copy",
@@ -78,12 +77,14 @@ const ADDING: [&str; 8] = [
     "renamenx",
     "move",
     "swapdb",
+    "xsetid",
 ];
 
 /// The commands that can delete a stream, or replace it by another one or by a key of another kind, such as those that store
 /// their result.
-const REMOVING: [&str; 32] = [
+const REMOVING: [&str; 34] = [
     "del",
+    "delex",
     "unlink",
     "flushdb",
     "flushall",
@@ -95,6 +96,7 @@ const REMOVING: [&str; 32] = [
     "setex",
     "psetex",
     "mset",
+    "msetex",
     "rename",
     "renamenx",
     "move",
@@ -117,27 +119,32 @@ const REMOVING: [&str; 32] = [
     "georadiusbymember",
 ];
 
-/// How many commands the server has executed that concern which entries a stream has, of any key: the answer to `INFO
-/// commandstats`.
+/// What removes keys without a command, as `INFO stats` counts it: their time to live, and the limit of the memory.
+const REMOVED_KEYS: [&str; 2] = ["expired_keys:", "evicted_keys:"];
+
+/// How often the server has done what concerns which entries a stream has, of any key: the answers to `INFO commandstats` and
+/// `INFO stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ExecutedCommands {
-    /// Those that can add entries to a stream.
-    pub(super) additions: u64,
-    /// Those that can delete a stream, or replace it.
-    pub(super) removals: u64,
+pub(super) struct Executed {
+    /// `XADD`, of which each adds at most one entry.
+    xadds: u64,
+    /// The other commands that can add entries to a stream.
+    placings: u64,
+    /// What can delete a stream, or replace it: commands, and keys that were removed without one.
+    removals: u64,
     /// All commands, of whatever kind.
     all: u64,
 }
 
-impl ExecutedCommands {
-    /// Reads the answer; `None` of a refusal, or if the answer is not whole.
-    pub(super) fn read(stats: &Value) -> Option<Self> {
-        let Value::Bulk(stats) = stats else {
+impl Executed {
+    /// Reads the answers; `None` of a refusal, or if an answer is not whole.
+    pub(super) fn read(commands: &Value, stats: &Value) -> Option<Self> {
+        let (Value::Bulk(commands), Value::Bulk(_)) = (commands, stats) else {
             return None;
         };
-        let stats = str::from_utf8(stats).ok()?;
+        let commands = str::from_utf8(commands).ok()?;
         let mut executed = Self::default();
-        for line in stats.lines() {
+        for line in commands.lines() {
             if let Some((name, rest)) = line
                 .strip_prefix("cmdstat_")
                 .and_then(|line| line.split_once(":calls="))
@@ -145,23 +152,41 @@ impl ExecutedCommands {
                 let number = rest.split(',').next().unwrap_or_default();
                 let calls: u64 = number.parse().ok()?;
                 let of = |names: &[&str]| if names.contains(&name) { calls } else { 0 };
-                executed.additions = executed.additions.checked_add(of(&ADDING))?;
+                executed.xadds = executed.xadds.checked_add(of(&["xadd"]))?;
+                executed.placings = executed.placings.checked_add(of(&PLACING))?;
                 executed.removals = executed.removals.checked_add(of(&REMOVING))?;
                 executed.all = executed.all.checked_add(calls)?;
             }
         }
+        for name in REMOVED_KEYS {
+            let keys = info_line(stats, name)?.parse().ok()?;
+            executed.removals = executed.removals.checked_add(keys)?;
+        }
         // Without the heading of the section the server has not counted: then 0 would be wrong.
-        stats.starts_with('#').then_some(executed)
+        commands.starts_with('#').then_some(executed)
     }
 
-    /// Those since `before`; `None` if the server began to count anew meanwhile (`CONFIG RESETSTAT`). That shows in the
-    /// number of all commands: in the second between two answers, it does not come back to what it was.
+    /// What was done since `before`; `None` if the server began to count anew meanwhile (`CONFIG RESETSTAT`). That shows in the
+    /// number of all commands: in the seconds between, it does not come back to what it was.
     pub(super) fn since(self, before: Self) -> Option<Self> {
         Some(Self {
-            additions: self.additions.checked_sub(before.additions)?,
+            xadds: self.xadds.checked_sub(before.xadds)?,
+            placings: self.placings.checked_sub(before.placings)?,
             removals: self.removals.checked_sub(before.removals)?,
             all: self.all.checked_sub(before.all)?,
         })
+    }
+
+    /// The commands that can add entries to a stream.
+    pub(super) fn additions(self) -> u64 {
+        self.xadds.saturating_add(self.placings)
+    }
+
+    /// Whether a stream that had these counters before the end of this time was there at its beginning: no stream was deleted,
+    /// or this one has had more entries than can have been added since.
+    pub(super) fn spared(self, counters: Option<Counters>) -> bool {
+        let is_older = counters.is_some_and(|counters| self.xadds < counters.added);
+        self.removals == 0 || is_older && self.placings == 0
     }
 }
 

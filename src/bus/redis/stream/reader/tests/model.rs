@@ -19,6 +19,8 @@ pub(super) struct StreamServer {
     pub(super) last_deleted: StoredId,
     /// How often the stream was deleted.
     pub(super) deletions: u64,
+    /// How often it was removed without a command: evicted, or expired.
+    pub(super) evictions: u64,
     /// The number of failovers so far.
     pub(super) process: u64,
     /// Whether it is a replica without its master.
@@ -28,6 +30,8 @@ pub(super) struct StreamServer {
     pub(super) is_replica: bool,
     /// Whether the server has counters, and the user may ask for them.
     pub(super) has_counters: bool,
+    /// Whether the user may ask for what the server has executed.
+    pub(super) says_executed: bool,
     pub(super) entry_bytes: usize,
     /// Whether all entries have the same content.
     pub(super) is_monotone: bool,
@@ -60,6 +64,10 @@ pub(super) enum ModelStep {
     Anew,
     /// The stream is deleted and made anew, and its ids begin again.
     AnewFromFirst,
+    /// The stream is deleted and made anew, and its ids go on.
+    AnewAbove,
+    /// As before, but the server itself removes the key, without a command.
+    Evicted,
     /// The key is renamed, so that there is no stream.
     RenameAway,
     /// It is renamed back, over any stream that was made meanwhile.
@@ -96,11 +104,13 @@ impl StreamServer {
             added: 0,
             last_deleted: StoredId::default(),
             deletions: 0,
+            evictions: 0,
             process: 0,
             is_cut_off: false,
             written_to: None,
             is_replica: false,
             has_counters: true,
+            says_executed: true,
             entry_bytes: 100,
             is_monotone: false,
             clock: StoredId::default(),
@@ -174,6 +184,16 @@ impl StreamServer {
                 self.last.major -= 1_000;
                 self.clock = StoredId::default();
             }
+            ModelStep::AnewAbove => {
+                let (last, clock) = (self.last, self.clock);
+                self.step(&ModelStep::Anew);
+                (self.last, self.clock) = (last, clock);
+            }
+            ModelStep::Evicted => {
+                self.step(&ModelStep::AnewAbove);
+                self.deletions -= 1;
+                self.evictions += 1;
+            }
             ModelStep::AnewFromFirst => {
                 self.step(&ModelStep::Anew);
                 self.last = Self::new().last;
@@ -245,6 +265,9 @@ impl StreamServer {
             ["INFO", "server"] => {
                 Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
             }
+            ["INFO", "commandstats" | "stats"] if !self.says_executed => {
+                Value::Error("NOPERM".to_owned())
+            }
             ["INFO", "commandstats"] => {
                 let [adds, renames, dels] = self.counted_from;
                 let pings = if self.counted_from == [0; 3] { 900 } else { 1 };
@@ -257,6 +280,12 @@ impl StreamServer {
                     stats += &format!("cmdstat_{name}:calls={calls},usec=1\r\n");
                 }
                 Value::Bulk(stats.into_bytes())
+            }
+            ["INFO", "stats"] => {
+                let evicted = self.evictions;
+                Value::Bulk(
+                    format!("# Stats\r\nexpired_keys:0\r\nevicted_keys:{evicted}\r\n").into_bytes(),
+                )
             }
             ["INFO", "replication"] => Value::Bulk(self.replication().into_bytes()),
             ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
