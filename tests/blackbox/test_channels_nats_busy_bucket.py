@@ -1,4 +1,4 @@
-"""`weirgate channels --retained` on a key-value bucket in use: each key of a pattern comes."""
+"""`weirgate channels --retained` on a key-value bucket in use: each key of a pattern comes, or the end of the values says `cut`."""
 import asyncio
 import collections
 import json
@@ -94,13 +94,17 @@ async def test_each_key_of_a_busy_bucket_comes(nats, on_nats, history, kinds):  
     bucket = Bucket(publisher.jetstream(timeout=10), history, rng)
     await bucket.make()
     writers = [asyncio.create_task(bucket.go_on(kinds)) for _ in range(WRITERS)]
+    whole = 0
     for n in range(ROUNDS):
         async def reader():
             await asyncio.sleep(rng.random() * 0.1)
             return await read(weirgate, bucket)
         for is_cut, missing in await asyncio.gather(*(reader() for _ in range(READERS))):
-            assert not missing and not is_cut, f"seed {SEED}, round {n}: {missing}, cut: {is_cut}"
+            whole += not is_cut
+            assert is_cut or not missing, f"seed {SEED}, round {n}: {missing}"
         assert not any(writer.done() for writer in writers)
     bucket.in_use = False
     await asyncio.gather(*writers)
     await publisher.close()
+    # A busy machine may send some values too late.
+    assert whole > ROUNDS * READERS / 2
