@@ -304,7 +304,7 @@ impl Setting {
         self
     }
 
-    /// Makes a short secret a mistake that is [told](Self::weakness): clients can try its values.
+    /// Makes a short secret a mistake that start and reload warn of: clients can try its values.
     pub const fn guessable(mut self) -> Self {
         self.is_guessable = true;
         self
