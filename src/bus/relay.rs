@@ -156,8 +156,7 @@ impl<E: Error> Relay<E> {
     /// # Errors
     /// The loop is gone.
     pub(super) fn report_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
-        self.status.set_down(self.link.now().mono_us);
-        self.lag.forget();
+        self.set_down();
         let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.may_lose_messages();
         let cannot = B::cannot(error);
         match self.outages.note_failure(error, Instant::now()) {
@@ -195,10 +194,15 @@ impl<E: Error> Relay<E> {
         Ok(())
     }
 
-    /// Reports that the server is silent, if all subscriptions were confirmed before.
-    pub(super) fn report_silence(&mut self, fault: String) -> Result<(), LoopGone> {
+    /// From here on, neither the bus nor how far a stream is behind is known to be well.
+    fn set_down(&mut self) {
         self.status.set_down(self.link.now().mono_us);
         self.lag.forget();
+    }
+
+    /// Reports that the server is silent, if all subscriptions were confirmed before.
+    pub(super) fn report_silence(&mut self, fault: String) -> Result<(), LoopGone> {
+        self.set_down();
         if self.is_up_now() {
             self.is_silent = true;
             self.link.send(BusEvent::Down(fault))?;

@@ -22,7 +22,7 @@ use super::admin::{self, AdminAddresses, detail, refused};
 use super::args::{For, switch, value};
 use super::link::Target;
 use super::program::{Exit, show};
-use super::standard::write_until;
+use super::standard::{write_out, write_until};
 use super::tail::{Stop, TICK};
 use crate::commands::Program;
 use weirgate_runtime::detached;
@@ -214,7 +214,7 @@ impl TopCommand {
         processes: &mut [Process],
         readings: &Receiver<StateReading>,
     ) -> io::Result<()> {
-        let printer = Printer::start(io::stdout())?;
+        let printer = Printer::start(write_out)?;
         let ends = || stop.is_asked() || printer.has_failed();
         // The first readings need less time than an interval.
         let mut due = Instant::now() + SOON / 2;
@@ -226,7 +226,7 @@ impl TopCommand {
                 false => self.screen(processes),
             });
         }
-        printer.end(TICK)
+        printer.end()
     }
 
     /// The page, cut to the size of the terminal, after the sequence that clears the screen.

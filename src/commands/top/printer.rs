@@ -1,13 +1,11 @@
-//! The output of `weirgate top`. A thread of its own writes, so neither readings nor signals wait for a reader that pauses: a
-//! pager, a terminal that was stopped with Ctrl-S. Of the texts of such a pause, the reader gets the newest.
+//! The output of `weirgate top`. A thread of its own writes, so no reading waits for a reader that pauses: a pager, a terminal
+//! that was stopped with Ctrl-S. Of the texts of such a pause, the reader gets the newest.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-/// The time between two looks whether the thread has ended.
-const LOOK: Duration = Duration::from_millis(5);
+use super::super::standard::Written;
 
 /// Writes texts, each as a whole.
 pub(super) struct Printer {
@@ -43,16 +41,21 @@ impl NextText {
 }
 
 impl Printer {
+    /// `write` writes a text as its reader makes room, and gives it up when the command ends.
+    ///
     /// # Errors
     /// The system has no thread left.
-    pub(super) fn start(mut out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(
+        mut write: impl FnMut(&[u8]) -> io::Result<Written> + Send + 'static,
+    ) -> io::Result<Self> {
         let next = Arc::new(NextText::default());
         let texts = Arc::clone(&next);
         let thread = thread::Builder::new().name("top-writer".into());
         let thread = thread.spawn(move || {
             while let Some(text) = texts.wait() {
-                out.write_all(text.as_bytes())?;
-                out.flush()?;
+                if write(text.as_bytes())? == Written::GivenUp {
+                    break;
+                }
             }
             Ok(())
         })?;
@@ -70,20 +73,13 @@ impl Printer {
         self.thread.is_finished()
     }
 
-    /// Ends once the text that is being written is whole, but after `patience` at the latest: the reader may not come back.
+    /// Ends once the text that is being written is whole, or was given up: the reader may not come back.
     ///
     /// # Errors
     /// A text could not be written.
-    pub(super) fn end(self, patience: Duration) -> io::Result<()> {
+    pub(super) fn end(self) -> io::Result<()> {
         self.next.lock().is_over = true;
         self.next.changed.notify_one();
-        let until = Instant::now() + patience;
-        while !self.thread.is_finished() {
-            if Instant::now() >= until {
-                return Ok(());
-            }
-            thread::sleep(LOOK);
-        }
         let failed = |_| io::Error::other("the thread that writes has failed");
         self.thread.join().map_err(failed)?
     }
@@ -93,34 +89,21 @@ impl Printer {
 mod tests {
     use std::io::ErrorKind;
     use std::sync::mpsc::{self, Receiver, Sender};
+    use std::time::Duration;
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A reader that takes a text whenever the test says so.
-    struct Paused {
-        begun: Sender<String>,
-        goes_on: Receiver<io::Result<()>>,
-    }
-
-    impl Write for Paused {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            self.begun.send(text).expect("the test waits");
-            self.goes_on.recv().expect("the test goes on")?;
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn paused() -> (Printer, Receiver<String>, Sender<io::Result<()>>) {
+    fn paused() -> (Printer, Receiver<String>, Sender<io::Result<Written>>) {
         let ((begun, texts), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
-        let printer = Printer::start(Paused { begun, goes_on }).expect("a thread");
-        (printer, texts, go_on)
+        let write = move |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            begun.send(text).expect("the test waits");
+            goes_on.recv().expect("the test goes on")
+        };
+        (Printer::start(write).expect("a thread"), texts, go_on)
     }
 
     #[test]
@@ -131,18 +114,21 @@ mod tests {
         for n in 2..10 {
             printer.print(format!("{n}\n"));
         }
-        go_on.send(Ok(())).expect("it waits");
+        go_on.send(Ok(Written::Whole)).expect("it waits");
         assert_eq!(texts.recv_timeout(PATIENCE).expect("a text"), "9\n");
-        go_on.send(Ok(())).expect("it waits");
-        assert!(printer.end(PATIENCE).is_ok());
+        go_on.send(Ok(Written::Whole)).expect("it waits");
+        assert!(printer.end().is_ok());
     }
 
     #[test]
     fn a_reader_that_does_not_come_back_delays_no_end() {
-        let (printer, texts, _go_on) = paused();
+        let (printer, texts, go_on) = paused();
         printer.print("1\n".to_owned());
         texts.recv_timeout(PATIENCE).expect("a text");
-        assert!(printer.end(Duration::from_millis(20)).is_ok());
+        printer.print("2\n".to_owned());
+        go_on.send(Ok(Written::GivenUp)).expect("it waits");
+        assert!(printer.end().is_ok());
+        assert!(texts.recv().is_err(), "nothing is written after that");
     }
 
     #[test]
@@ -153,9 +139,9 @@ mod tests {
         let gone = Err(ErrorKind::BrokenPipe.into());
         go_on.send(gone).expect("it waits");
         while !printer.has_failed() {
-            thread::sleep(LOOK);
+            thread::sleep(Duration::from_millis(5));
         }
-        let error = printer.end(PATIENCE).expect_err("it failed");
+        let error = printer.end().expect_err("it failed");
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     }
 }

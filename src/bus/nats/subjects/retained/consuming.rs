@@ -11,8 +11,9 @@
 //! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects
 //! when it was made, then all later ones. A stream is read once the consumer has brought as many messages as waited
 //! when it was made: what was replaced since then has come as a later message, unless an older one can come back
-//! ([`listed`](super::listed)). The server's count of what still waits can be wrong after deletions, so it alone ends nothing. The consumer is deleted at the end; if the deletion fails, the
-//! server deletes the consumer after [`LIMITS`](super::LIMITS), or sooner if the stream permits less.
+//! ([`listed`](super::listed)). The server's count of what still waits can be wrong after deletions, so it alone ends nothing.
+//! The consumer is deleted at the end; if the deletion fails, the server deletes the consumer after
+//! [`LIMITS`](super::LIMITS), or sooner if the stream permits less.
 
 use std::mem;
 use std::time::{Duration, Instant};
