@@ -6,7 +6,7 @@ use std::collections::{btree_map, btree_set};
 use super::ChannelsGateway;
 use super::client::ChannelsClient;
 use super::past::{PastFound, PastWait, WantedPast};
-use super::replay::Replays;
+use super::replay::ReplaysByName;
 use super::retained::{ClearedNames, WaitedNames};
 use crate::gateways::shared::history::Follow;
 use weirgate_core::{Core, SessionKey, TopicName};
@@ -20,7 +20,7 @@ pub(super) struct Leaving {
     ids: Vec<u32>,
     /// Names whose last values it waited for.
     wanted: WaitedNames,
-    replays: Replays,
+    replays: ReplaysByName,
     to_drop: DropLater,
     /// The permit for the names and messages of its answers.
     _permit: Option<Permit>,
@@ -49,7 +49,7 @@ impl Leaving {
     pub(super) fn new(
         key: SessionKey,
         client: ChannelsClient,
-        (wanted, replays): (WaitedNames, Replays),
+        (wanted, replays): (WaitedNames, ReplaysByName),
     ) -> Self {
         let (address, ids) = (client.held.address(), client.held.ids());
         let (rest, sending, answers) = client.into_requests();

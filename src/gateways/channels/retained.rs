@@ -45,7 +45,7 @@ use self::unanswered::Unanswered;
 use self::waiting::{StillWaiting, WaitingClients};
 use super::ChannelsGateway;
 use super::messages::Answer;
-use super::replay::{PausedClients, Replays};
+use super::replay::{PausedClients, ReplaysByName};
 use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
@@ -252,7 +252,7 @@ impl Retained {
 
     /// Handles the end of a client. Returns the names that it waited for, and its replays: the caller then calls
     /// [`stop_waiting`](Self::stop_waiting) for each name, and drops the replays.
-    pub(super) fn closed(&mut self, key: SessionKey) -> (WaitedNames, Replays) {
+    pub(super) fn closed(&mut self, key: SessionKey) -> (WaitedNames, ReplaysByName) {
         let Some(waiter) = self.clients.remove(&key) else {
             return Default::default();
         };
@@ -260,8 +260,8 @@ impl Retained {
             self.shares.remove(&(share.since_us, key));
         }
         self.line.remove(&key);
-        self.replaying -= waiter.replay.replays.len();
-        (waiter.names, waiter.replay.replays)
+        self.replaying -= waiter.replays.len();
+        (waiter.names, waiter.replays.into_by_name())
     }
 
     /// Gives a client its turn, unless it has a turn or the bus is away.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::super::replay::{ReplayProgress, names_in};
+use super::super::replay::ClientReplays;
 use super::questions::QuestionCursor;
 use super::shares::CLIENT_BYTES_MAX;
 use weirgate_core::{RetainedCut, TopicName};
@@ -94,8 +94,8 @@ pub(super) struct Share {
 #[derive(Debug, Default)]
 pub(in super::super) struct RetainedClient {
     pub(in super::super) names: WaitedNames,
-    /// The names of which the client gets all kept messages.
-    pub(in super::super) replay: ReplayProgress,
+    /// All kept messages of names that the client gets.
+    pub(in super::super) replays: ClientReplays,
     /// The names of which the client takes a page.
     pub(super) taking: BTreeSet<TopicName>,
     /// The ends that are still to be sent to the client.
@@ -130,8 +130,7 @@ impl RetainedClient {
         };
         let names = self.names.iter();
         let may_ask = |scope: &TopicName, wanted: &WaitedName| {
-            let mut replays = self.replay.replays.range::<str, _>(names_in(scope));
-            !wanted.cursor.reads_all() || replays.any(|(_, replay)| replay.asks_bus())
+            !wanted.cursor.reads_all() || self.replays.may_ask_bus(scope)
         };
         let ready = names.filter(move |(name, wanted)| is_ready(wanted) && may_ask(name, wanted));
         ready.map(|(name, _)| name)

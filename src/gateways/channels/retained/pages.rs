@@ -116,7 +116,7 @@ impl Retained {
             };
             match waiter.names.get_mut(name) {
                 Some(wanted) if wanted.cursor.reads_all() => {
-                    waiter.note_cut_of_replays(name, cut, subject);
+                    waiter.replays.note_cut(name, cut, subject);
                 }
                 Some(wanted) => drop(wanted.cut.get_or_insert(cut)),
                 None => {}
@@ -136,7 +136,7 @@ impl Retained {
             match waiter.filter(|waiter| waiter.is_asked(&name, number)) {
                 Some(waiter) => {
                     waiter.taking.insert(name.clone());
-                    waiter.end_page_of_replays(&name);
+                    waiter.replays.page_ended(&name);
                     if let Some(wanted) = waiter.names.get_mut(&name) {
                         wanted.state = ValuesState::Takes(number);
                     }

@@ -182,7 +182,7 @@ impl Retained {
                 continue;
             }
             // Otherwise it joins a question; one for all kept messages may read from another place than the one before.
-            let begins = waiter.begin_reading(&name, head);
+            let begins = waiter.replays.begin_question(&name, head);
             let Some(wanted) = waiter.names.get_mut(&name) else {
                 continue;
             };
@@ -209,7 +209,7 @@ impl Retained {
                 let waiter = clients.get(key);
                 let replays = waiter
                     .into_iter()
-                    .flat_map(|waiter| waiter.read_in(&start.name));
+                    .flat_map(|waiter| waiter.replays.asked(&start.name));
                 replays.for_each(|(name, replay)| sought.add(*key, name, replay));
             }
             sought
