@@ -26,16 +26,57 @@ pub(in super::super) struct Replay {
     pub(super) cursor: KeptCursor,
     pub(super) cut: ReplayCut,
     pauses: Pauses,
-    /// Whether these names are among those of the client's present question, or of one that it goes on with. One
-    /// question is for all names of its scope that have come equally far.
-    is_asked: bool,
+    stage: Stage,
+}
+
+/// From where the next messages come.
+#[derive(Debug)]
+enum Stage {
+    /// From the history or, if it lacks some of them, from the stream.
+    Stream(StreamReading),
+    /// From the history: the stream is not asked again.
+    History,
+    /// From the history, which lacks messages that do not come from the stream either: the next page may begin after them.
+    CutShort {
+        /// The client got a page behind messages that the history had forgotten.
+        has_skipped: bool,
+    },
+}
+
+/// How far the stream has been read for a replay.
+#[derive(Debug, Default)]
+struct StreamReading {
+    progress: Progress,
+    question: Question,
+    attempts: Attempts,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Progress {
+    /// No question has ended yet, but for one without an answer; or the stream is read once more from its beginning,
+    /// because the position was of another epoch.
+    #[default]
+    Unread,
+    /// A question has ended: the client has what it brought, and the rest is in the history. If the history lacks some
+    /// of the rest, the stream is asked again.
+    Read,
+}
+
+/// Whether the names of a replay are among those of the client's present question, or of one that the client goes on
+/// with. One question is for all names of its scope that have come equally far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Question {
+    #[default]
+    None,
+    /// The question has brought nothing since its last page.
+    Asked,
     /// The question has brought messages since its last page. Only with the end of a page the bus says what is missing.
-    is_in_page: bool,
-    stream: StreamReading,
-    /// The history lacks messages that do not come from the stream either, so the next page may begin after them.
-    is_cut_short: bool,
-    /// The client got a page behind messages that the history had forgotten.
-    has_skipped: bool,
+    InPage,
+}
+
+/// What bounds the questions of a replay.
+#[derive(Debug, Default)]
+struct Attempts {
     /// The questions of a single page since one of several.
     short_reads: u32,
     /// The question before was refused, or had no answer in time.
@@ -44,17 +85,20 @@ pub(in super::super) struct Replay {
     has_begun_anew: bool,
 }
 
-/// How far the stream has been read for a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum StreamReading {
-    /// No question has ended yet, but for one without an answer; or the stream is read once more from its beginning,
-    /// because the position was of another epoch.
-    Unread,
-    /// A question has ended: the client has what it brought, and the rest is in the history. If the history lacks some
-    /// of the rest, the stream is asked again.
-    Read,
-    /// The stream is not asked again.
-    Over,
+impl Attempts {
+    /// Counts the end of a question. Returns whether the question is asked again, because it had no answer, for the first
+    /// time in a row.
+    fn asks_again(&mut self, cut: Option<RetainedCut>) -> bool {
+        let has_no_answer = cut == Some(RetainedCut::Refused);
+        let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
+        has_no_answer && !had_no_answer
+    }
+
+    /// Counts a question that is not asked again. Returns whether there were too many that brought little.
+    fn are_used_up(&mut self, is_short: bool) -> bool {
+        self.short_reads = if is_short { self.short_reads + 1 } else { 0 };
+        self.short_reads >= SHORT_READS_MAX
+    }
 }
 
 /// How a replay goes on for which the history has no page.
@@ -89,14 +133,7 @@ impl Replay {
             cursor: KeptCursor::after(since),
             cut: ReplayCut::default(),
             pauses: Pauses::default(),
-            is_asked: false,
-            is_in_page: false,
-            stream: StreamReading::Unread,
-            is_cut_short: false,
-            has_skipped: false,
-            short_reads: 0,
-            had_no_answer: false,
-            has_begun_anew: false,
+            stage: Stage::Stream(StreamReading::default()),
         }
     }
 
@@ -120,14 +157,41 @@ impl Replay {
 
     /// What the client lacks of what should have come so far: it is told at the end.
     pub(super) fn lacks(&self) -> Lacks {
-        match self.is_cut_short {
-            true => Lacks::More,
-            false => self.cut.lacks(),
+        match self.stage {
+            Stage::CutShort { .. } => Lacks::More,
+            Stage::Stream(_) | Stage::History => self.cut.lacks(),
         }
     }
 
     pub(super) fn end_pause(&mut self) {
         self.pauses.end();
+    }
+
+    /// How far the stream has been read; `None` once the stream is not asked again.
+    fn stream(&self) -> Option<&StreamReading> {
+        match &self.stage {
+            Stage::Stream(stream) => Some(stream),
+            Stage::History | Stage::CutShort { .. } => None,
+        }
+    }
+
+    /// The question that the names are a part of.
+    fn question(&self) -> Question {
+        self.stream()
+            .map_or(Question::None, |stream| stream.question)
+    }
+
+    fn set_question(&mut self, question: Question) {
+        if let Stage::Stream(stream) = &mut self.stage {
+            stream.question = question;
+        }
+    }
+
+    /// Whether what the stream has from before the history is still to come, or whether the position is one of the stream
+    /// is still to be known.
+    fn is_unread(&self) -> bool {
+        let stream = self.stream();
+        stream.is_some_and(|stream| stream.progress == Progress::Unread)
     }
 }
 
@@ -135,12 +199,15 @@ impl Replay {
 impl Replay {
     /// Whether the history may be asked for the next page. `awaits_bus`: the bus brings a page of the client's question.
     pub(super) fn may_look(&self, awaits_bus: bool) -> bool {
-        // A question that ended in a page is asked again: what the bus knew of this page is gone with it.
-        let is_asked = self.is_asked && awaits_bus || self.is_in_page;
+        let waits_for_question = match self.question() {
+            Question::None => false,
+            Question::Asked => awaits_bus,
+            // If the question has ended in the page, it is asked again: what the bus knew of the page is gone with it.
+            Question::InPage => true,
+        };
         // A client without a position first gets what the stream has from before the history.
-        let is_unread = self.stream == StreamReading::Unread;
-        let may_be_there = self.cursor.position().is_some() || !is_unread;
-        !is_asked && !self.pauses.is_paused() && may_be_there
+        let may_be_there = self.cursor.position().is_some() || !self.is_unread();
+        !waits_for_question && !self.pauses.is_paused() && may_be_there
     }
 
     /// Handles a page of the history: up to where it reaches, and how many messages it has for each name.
@@ -148,33 +215,39 @@ impl Replay {
         self.pauses.paged();
         self.cursor = reached.unwrap_or(self.cursor);
         self.names.add_counts(counts);
-        self.is_asked = false;
+        self.set_question(Question::None);
     }
 
     /// Notes that messages before a page were forgotten. Returns whether that has happened before: the client is slower than
     /// the feed, and would never come to the end.
     pub(super) fn skipped(&mut self) -> bool {
-        mem::replace(&mut self.has_skipped, true)
+        match &mut self.stage {
+            Stage::CutShort { has_skipped } => mem::replace(has_skipped, true),
+            // Before these pages nothing was forgotten, or the history would have none.
+            Stage::Stream(_) | Stage::History => false,
+        }
     }
 
     /// Decides how the replay goes on if the history has no page for it, and notes what the client will lack.
     pub(super) fn go_on_without_page(&mut self, why: NotRecovered) -> WithoutPage {
         match why {
             // The stream says whether the position is one of its own.
-            NotRecovered::Ahead if self.stream == StreamReading::Unread => WithoutPage::Waits,
+            NotRecovered::Ahead if self.is_unread() => WithoutPage::Waits,
             NotRecovered::Ahead | NotRecovered::Large => match self.pauses.begin() {
                 true => WithoutPage::Rests,
                 false => self.end_for(RetainedCut::Limit),
             },
             NotRecovered::Off => self.end_for(RetainedCut::Off),
-            // The stream has what the history lacks.
-            _ if self.stream != StreamReading::Over => WithoutPage::Waits,
-            _ if !self.is_cut_short => {
-                self.is_cut_short = true;
-                self.cut.note(RetainedCut::Limit);
-                WithoutPage::Again
-            }
-            _ => WithoutPage::Ends,
+            _ => match self.stage {
+                // The stream has what the history lacks.
+                Stage::Stream(_) => WithoutPage::Waits,
+                Stage::History => {
+                    self.stage = Stage::CutShort { has_skipped: false };
+                    self.cut.note(RetainedCut::Limit);
+                    WithoutPage::Again
+                }
+                Stage::CutShort { .. } => WithoutPage::Ends,
+            },
         }
     }
 
@@ -188,12 +261,12 @@ impl Replay {
 impl Replay {
     /// Whether the bus may be asked for more now.
     pub(super) fn asks_bus(&self) -> bool {
-        !self.pauses.is_paused() && self.stream != StreamReading::Over
+        !self.pauses.is_paused() && self.stream().is_some()
     }
 
     /// Whether these names are among those of the client's present question, or of one that it goes on with.
     pub(super) fn is_asked(&self) -> bool {
-        self.is_asked
+        self.question() != Question::None
     }
 
     /// From where the stream is read: after the message that the client has, which comes once more if the client may lack a
@@ -209,7 +282,7 @@ impl Replay {
 
     /// Becomes a part of the client's next question.
     pub(super) fn join_question(&mut self) {
-        self.is_asked = true;
+        self.set_question(Question::Asked);
     }
 
     /// The last message of the stream that the client has got, and the last copy of it.
@@ -220,7 +293,7 @@ impl Replay {
     /// Handles a message that the question has brought: the client has all copies of it.
     pub(super) fn read(&mut self, position: Position) {
         self.cursor.read(position);
-        self.is_in_page = true;
+        self.set_question(Question::InPage);
     }
 
     /// Whether messages may be missing before those that the question brings now.
@@ -230,60 +303,72 @@ impl Replay {
 
     /// Handles the end of a page of the question.
     pub(super) fn page_ended(&mut self) {
-        self.is_in_page = false;
+        self.set_question(Question::Asked);
     }
 
     /// Handles the end of a question: the client has all messages that this instance had read when it was asked. A
     /// question that is refused, perhaps only because the answer was late, is asked again once, from where the bus
     /// knows that nothing was missing. `is_short`: the question had no page before its end.
     pub(super) fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) {
-        self.is_in_page = false;
-        let has_no_answer = cut == Some(RetainedCut::Refused);
-        let had_no_answer = mem::replace(&mut self.had_no_answer, has_no_answer);
-        if has_no_answer && !had_no_answer {
+        let Stage::Stream(stream) = &mut self.stage else {
+            return;
+        };
+        if stream.attempts.asks_again(cut) {
+            stream.question = Question::Asked;
             return;
         }
-        self.is_asked = false;
-        self.short_reads = if is_short { self.short_reads + 1 } else { 0 };
-        if self.short_reads >= SHORT_READS_MAX {
-            self.stream = StreamReading::Over;
+        stream.question = Question::None;
+        let mut is_over = stream.attempts.are_used_up(is_short);
+        if cut == Some(RetainedCut::Epoch) {
+            stream.progress = Progress::Unread;
+            let is_first = !mem::replace(&mut stream.attempts.has_begun_anew, true);
+            is_over |= !is_first;
+            self.read_other_epoch(is_first);
+        } else {
+            stream.progress = Progress::Read;
+            is_over |= self.read_all(cut);
         }
-        match cut {
-            Some(RetainedCut::Epoch) => return self.read_other_epoch(),
-            // The stream gives no more, but the history may have some.
+        if is_over {
+            self.stage = Stage::History;
+        }
+    }
+
+    /// The stream has no more for the client. Returns whether it is not asked again.
+    fn read_all(&mut self, cut: Option<RetainedCut>) -> bool {
+        // The stream gives no more, but the history may have some.
+        let is_over = matches!(
+            cut,
             Some(
                 RetainedCut::Refused
-                | RetainedCut::Unreadable
-                | RetainedCut::Unnamed
-                | RetainedCut::Off,
-            ) => self.stream = StreamReading::Over,
-            // `read_all` moves the cursor, and returns whether messages were lost after the position of the question.
-            _ if self.cursor.read_all() => self.cut.note(RetainedCut::Window),
-            _ => {}
+                    | RetainedCut::Unreadable
+                    | RetainedCut::Unnamed
+                    | RetainedCut::Off
+            )
+        );
+        // `KeptCursor::read_all` moves the cursor, and returns whether messages were lost after the position of the
+        // question.
+        if !is_over && self.cursor.read_all() {
+            self.cut.note(RetainedCut::Window);
         }
-        self.stream = self.stream.max(StreamReading::Read);
         if let Some(cut) = cut {
             self.cut.note(cut);
         }
+        is_over
     }
 
     /// Handles a position of another epoch of the stream: it says nothing of this stream, which is read from its beginning
     /// on. But only once, or a stream that is made anew all the time, and a reading that is wrong about it, would have no
     /// end.
-    fn read_other_epoch(&mut self) {
+    fn read_other_epoch(&mut self, is_first: bool) {
         // What the earlier epoch had is gone, and only what this instance has read of it is known.
-        let has_all = !self.has_begun_anew && self.cursor.has_all_before_loss();
+        let has_all = is_first && self.cursor.has_all_before_loss();
         self.cut.note(match has_all {
             true => RetainedCut::Epoch,
             false => RetainedCut::Window,
         });
         self.cursor.read_anew();
-        if mem::replace(&mut self.has_begun_anew, true) {
+        if !is_first {
             self.cursor.read_all();
-            self.stream = StreamReading::Over;
-        }
-        if self.stream != StreamReading::Over {
-            self.stream = StreamReading::Unread;
         }
     }
 }
