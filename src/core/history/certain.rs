@@ -12,7 +12,7 @@
 //! Only a JetStream stream has doubts, and its messages are data of which frames are made for clients. A feed that makes
 //! its frames by itself has written the positions into them.
 
-use super::KeptMessage;
+use super::message::KeptMessage;
 use crate::{Point, Position};
 
 /// A place in the feed: the number of a message, and its position, if that is good.

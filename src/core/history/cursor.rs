@@ -19,8 +19,9 @@
 //! If the second question had also brought 10, which this instance had not read when it began, the cursor would be at 10
 //! (`UnreadPosition`): its number is known once this instance has read 10.
 
+use super::History;
+use super::message::KeptMessage;
 use super::wanted::After;
-use super::{History, KeptMessage};
 use crate::{CopyPosition, CopyRank, NotRecovered, Point, Position, StoredId};
 
 /// How far this instance has read the stream.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::MADE_AT_ONCE;
+use super::frames::MADE_AT_ONCE;
 use super::missed::CopyPlace;
 use super::topics::TopicIndex;
 use super::wanted::{FrameBudget, Outcome, Wanted};

@@ -13,8 +13,9 @@ use std::ops::Bound;
 
 use foldhash::quality::RandomState;
 
+use super::forgetting::ENTRY_BYTES;
+use super::message::KeptMessage;
 use super::topics::{self, TopicIndex};
-use super::{ENTRY_BYTES, KeptMessage};
 use crate::{Body, Point, StoredId, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;

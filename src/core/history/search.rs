@@ -5,14 +5,15 @@
 
 use std::ops::RangeInclusive;
 
+use super::History;
 use super::found::{Known, copy_bytes};
+use super::message::KeptMessage;
 use super::missed::Missed;
 use super::newest_only::KeptOrder;
 use super::topics::{KnownTopics, TopicIndex};
 use super::wanted::{
     After, FrameBudget, MATCH_STEPS_MAX, Matching, Outcome, Unwanted, Wanted, WantedNames,
 };
-use super::{History, KeptMessage};
 use crate::{Body, NotRecovered, RetainedCut, StoredId};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::base::ExtendibleMap;
@@ -178,7 +179,8 @@ impl History {
             Ok(since) => since,
             Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
         };
-        let judge = |wanted: &Wanted| self.judge(since.number_for(wanted), wanted);
+        let (missing, known) = (&self.missing, &self.known_topics);
+        let judge = |wanted: &Wanted| missing.judge(since.number_for(wanted), wanted, known);
         let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
@@ -240,7 +242,8 @@ impl History {
         budget: FrameBudget,
     ) -> Outcome {
         if let Sought::Missed { next, .. } = search.sought {
-            let is_gone = |wanted: &Wanted| self.forgotten_of(wanted) >= next;
+            let (missing, known) = (&self.missing, &self.known_topics);
+            let is_gone = |wanted: &Wanted| missing.forgotten_of(wanted, known) >= next;
             if search.names.iter().any(is_gone) {
                 return Err(NotRecovered::Window);
             }
@@ -304,15 +307,15 @@ impl History {
         matching: &mut Matching<'n>,
         mut found: impl FnMut(usize, &KeptMessage, &'n Wanted) -> Outcome,
     ) -> Result<Option<u64>, NotRecovered> {
-        let first = self.first_entry(*numbers.start());
-        for (mut at, mut topics) in self.topics.slices_from(first) {
+        let first = self.list.first_entry(*numbers.start());
+        for (mut at, mut topics) in self.list.topics.slices_from(first) {
             if !matching.take_time_for(topics.len()) {
-                return Ok(Some(self.entries[at].number));
+                return Ok(Some(self.list.entries[at].number));
             }
             // `others`: so many topics before it no wanted name matches.
             while let Some(others) = matching.first_of(topics) {
                 at += others;
-                let entry = &self.entries[at];
+                let entry = &self.list.entries[at];
                 if entry.number > *numbers.end() {
                     return Ok(None);
                 }
@@ -422,15 +425,15 @@ impl History {
         finds: &mut Finds<'_>,
     ) -> Result<Option<u64>, NotRecovered> {
         let lost = self.lost_and_asked();
-        let first = lost.map_or(0, |lost| self.first_entry(lost.number));
-        let end = self.first_entry(number + 1);
+        let first = lost.map_or(0, |lost| self.list.first_entry(lost.number));
+        let end = self.list.first_entry(number + 1);
         let content = finds.budget.content;
-        for (start, mut topics) in self.topics.slices_before(end) {
+        for (start, mut topics) in self.list.topics.slices_before(end) {
             if matching.has_excluded_all() {
                 return Ok(None);
             }
             if !matching.take_time_for(topics.len()) {
-                return Ok(Some(self.entries[start + topics.len() - 1].number));
+                return Ok(Some(self.list.entries[start + topics.len() - 1].number));
             }
             while let Some(last) = matching.last_of(topics) {
                 let (at, topic) = (start + last, topics[last]);
@@ -438,7 +441,7 @@ impl History {
                 if at < first {
                     return Ok(None);
                 }
-                let entry = &self.entries[at];
+                let entry = &self.list.entries[at];
                 if !matching.take_look() {
                     return Ok(Some(entry.number));
                 }

@@ -3,12 +3,19 @@
 mod streams;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
+use super::forgetting::{EXCESS_SHARE, FORGOTTEN_AT_ONCE};
 use super::missed::CopyPlace;
+use super::missing::NEW_NAMES_MAX;
 use super::numbers::{IDS_MAX, MARKS_MAX};
 use super::*;
+use crate::frame_bytes::Keeper;
+use crate::message::payload_alone;
 use crate::turn::Turn;
-use crate::{FrameBytes, Mark, Message, RetainedCut};
+use crate::{
+    Content, CopyFor, CopyRank, Frame, Mark, Message, NotRecovered, RetainedCut, ShortHistory,
+};
 use weirgate_wire::auth::NamePatterns;
 
 const SECOND: u64 = 1_000_000;
@@ -254,7 +261,7 @@ fn what_is_too_old_is_forgotten_and_told() {
         (
             bench.history.stats().messages,
             bench.alive.kept(Keeper::History),
-            bench.history.memory.beside
+            bench.history.renderer.beside
         ),
         (0, 0, 0)
     );
@@ -314,7 +321,7 @@ fn the_oldest_go_first_when_all_need_too_much_memory() {
         Err(NotRecovered::Window)
     );
     // Encodings that are made later count too.
-    let newest = bench.history.entries.back().unwrap();
+    let newest = bench.history.list.entries.back().unwrap();
     let Some(Body::Frame(frame)) = newest.body.clone() else {
         panic!("a frame");
     };
@@ -646,11 +653,12 @@ fn frames_for_clients_of_patterns_go_before_messages() {
     while bench.history.drop_copies() {}
     let alive = bench.alive.alive();
     assert_eq!(bench.alive.kept(Keeper::History), alive);
-    let memory = &bench.history.memory;
-    assert_eq!((memory.beside, bench.history.copies_memory()), (0, 0));
+    let renderer = &bench.history.renderer;
+    assert_eq!((renderer.beside, renderer.copies_memory()), (0, 0));
     assert!(
         bench
             .history
+            .list
             .entries
             .iter()
             .all(|entry| entry.copies.is_empty())
@@ -780,7 +788,7 @@ fn a_copy_that_a_client_still_has_is_not_made_again() {
         if quiet {
             // They stay alone of their topics.
             while bench.history.forget_oldest(ShortHistory::Bytes) {}
-            bench.history.forgotten = 0;
+            bench.history.missing.forget(0);
         }
         let find = |bench: &mut Bench| match quiet {
             false => found_of_pattern(bench, &since),
@@ -810,7 +818,7 @@ fn a_copy_that_a_client_still_has_is_not_made_again() {
         assert_eq!(find(&mut bench).len(), 3, "made again");
         assert!(bench.alive.kept(Keeper::Copies) > 0);
         while bench.history.drop_copies() {}
-        assert_eq!(bench.history.copies_memory(), 0);
+        assert_eq!(bench.history.renderer.copies_memory(), 0);
     }
 }
 

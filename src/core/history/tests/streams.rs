@@ -893,9 +893,9 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
         live(&mut bench);
     }
     assert_eq!(bench.history.newest_only.count(), quiet);
-    let first = bench.history.entries.front().map(|entry| entry.number);
+    let first = bench.history.list.entries.front().map(|entry| entry.number);
     assert!(
-        first.is_some_and(|first| bench.history.memory.first_kept > first + 100),
+        first.is_some_and(|first| bench.history.list.first_kept > first + 100),
         "copies go before messages"
     );
     for asks in [false, true] {
@@ -928,10 +928,10 @@ fn a_copy_is_dropped_without_looking_at_the_newest_messages_that_stay() {
     bench.keep("row:3", "new");
     assert!(bench.history.newest_only.places_bytes() < copied_before);
     while bench.history.drop_copies() {}
-    let memory = &bench.history.memory;
+    let renderer = &bench.history.renderer;
     let copied = bench.history.newest_only.places_bytes();
     assert_eq!(
-        (memory.beside, bench.history.copies_memory(), copied),
+        (renderer.beside, renderer.copies_memory(), copied),
         (0, 0, 0)
     );
 }
