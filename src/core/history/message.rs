@@ -11,7 +11,7 @@ use crate::{Body, Content, CopyFor, Frame, FrameBytes, Position, Render, TopicNa
 #[derive(Debug)]
 pub(super) struct KeptMessage {
     /// The number in the feed; 0 for a message that was read from the stream later than newer ones
-    /// ([`History::keep_newest`]).
+    /// ([`keep_newest`](super::History::keep_newest)).
     pub(super) number: u64,
     /// Since when it is kept, microseconds of the monotonic clock.
     pub(super) kept_us: u64,

@@ -1,48 +1,30 @@
 //! All kept messages of names, for clients that ask for them (`"last":"all"`): page by page, at the pace of the client's
-//! reading, and then the live messages.
+//! reading, and then the live messages. Here a replay begins and ends.
 //!
 //! A page comes from the history as soon as the history has everything after the client's position; the last page of
 //! the history and the client's join are one call of the gateway, so nothing is missing between them and nothing comes
-//! twice. What is older comes from the stream: a question for all messages, of which [`Retained`] keeps the clients,
-//! the pages and the bytes. A message that the client has already is left out: of the stream by its position, however often
-//! the stream is asked, of the history by the history's number ([`KeptCursor`]), whatever is lost meanwhile.
-//!
-//! What a client may lack is said at the end. The bus sees what the stream has removed after the place where a question
-//! begins, so no question begins before what the client has got. What this instance has lost after the client's position
-//! counts too ([`KeptCursor::read_all`]).
-//!
-//! A replay has an end: a stream that brings nothing new is asked so many times, one that is made anew twice, and what the
-//! history has is walked over once.
-//!
-//! The names of an event stream come together, in the order of the feed, because a position applies to all of them. On
-//! a WebSocket each name comes by itself, from a position of its own: its messages are between those of other names,
-//! and requests for more names may come at any time.
-//!
-//! JetStream is asked for one name at a time. Redis reads the whole stream for any name, so there a question has a
-//! *scope*: all names of all clients. Those of a client that have come equally far share one reading, and so do clients
-//! that begin together ([`super::retained`]); a name that is asked for meanwhile waits for the next.
-//!
-//! What a client waits for is charged with its names: without room, it gets no kept messages, and goes on live.
+//! twice. What is older comes from the stream: a question for all messages, of which [`retained`](super::retained) keeps
+//! the clients, the pages and the bytes.
 //!
 //! | file | owns |
 //! | --- | --- |
 //! | `state`, `cut` | one replay: how far it is, and from where it goes on; why messages are missing |
 //! | `names` | the names of a replay, and the messages counted for each |
-//! | `of_client` | the replays of a client; how one is added, found and removed |
+//! | `client` | the replays of a client; how one is added, found and removed |
 //! | `rounds`, `pauses` | pages of the history, in rounds over the replays; clients that pause |
-//! | `questions`, `copies` | pages of the stream; the frames of their messages |
+//! | `questions`, `stored` | questions to the stream; the messages that they bring |
 
-mod copies;
+mod client;
 mod cut;
 mod names;
-mod of_client;
 mod pauses;
 mod questions;
 mod rounds;
 mod state;
+mod stored;
 
+pub(super) use self::client::{ClientReplays, ReplaysByName};
 use self::names::ReplayedName;
-pub(super) use self::of_client::{ClientReplays, ReplaysByName};
 pub(super) use self::pauses::PausedClients;
 pub(super) use self::state::Replay;
 use super::ChannelsGateway;
@@ -97,37 +79,53 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
         replayed: Replayed,
     ) {
-        for name in replayed.off {
+        for name in &replayed.off {
             // The end follows what an earlier request brings.
-            if self.retained.is_replayed(&name, key) {
-                continue;
+            if !self.retained.is_replayed(name, key) {
+                // No messages, and so no position.
+                let frame = Answer::last(core, name, 0, Some(RetainedCut::Off), None);
+                core.send(key, &frame);
             }
-            let cut = Some(RetainedCut::Off);
-            // No messages, and so no position.
-            let frame = Answer::last(core, &name, 0, cut, None);
-            core.send(key, &frame);
         }
         let since = replayed.since.as_deref().and_then(CopyPosition::parse);
-        let names = replayed.names;
-        let together = match client.is_stream() {
-            true => vec![names],
-            false => names.into_iter().map(|name| vec![name]).collect(),
-        };
-        let (syntax, address) = (self.syntax(), client.held.address());
-        for names in together.into_iter().filter(|names| !names.is_empty()) {
-            let names = names
-                .into_iter()
-                .map(|name| ReplayedName::new(syntax, name));
-            let names: Vec<ReplayedName> = names.collect();
-            match self.charge_replay(address, &names) {
-                Some(memory) => {
-                    let replay = Replay::new(syntax, names, since, memory);
-                    self.retained.replay(key, replay);
-                }
-                None => {
-                    self.stats.retained_given_up.add(names.len() as u64);
-                    self.go_live(core, key, client, &names, Some(RetainedCut::Limit));
-                }
+        // A position of an event stream applies to all of its names, so these come together, in the order of the feed.
+        if client.is_stream() {
+            self.begin_replay(core, key, client, replayed.names, since);
+            return;
+        }
+        // On a WebSocket each name has a position of its own: its messages are between those of other names, and requests
+        // for more names may come at any time.
+        for name in replayed.names {
+            self.begin_replay(core, key, client, vec![name], since);
+        }
+    }
+
+    /// Begins to send all kept messages of these names, in the order of the feed. Without room, the client gets none of
+    /// them, and goes on live.
+    fn begin_replay(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut ChannelsClient,
+        names: Vec<TopicName>,
+        since: Option<CopyPosition>,
+    ) {
+        if names.is_empty() {
+            return;
+        }
+        let syntax = self.syntax();
+        let names = names
+            .into_iter()
+            .map(|name| ReplayedName::new(syntax, name));
+        let names: Vec<ReplayedName> = names.collect();
+        match self.charge_replay(client.held.address(), &names) {
+            Some(memory) => {
+                let replay = Replay::new(syntax, names, since, memory);
+                self.retained.replay(key, replay);
+            }
+            None => {
+                self.stats.retained_given_up.add(names.len() as u64);
+                self.go_live(core, key, client, &names, Some(RetainedCut::Limit));
             }
         }
     }

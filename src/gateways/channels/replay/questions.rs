@@ -1,17 +1,13 @@
-//! What the stream brings for replays: which replays a question is for, the messages that it brings, and its end.
+//! The questions to the stream: which replays of a client one is for, and what its pages and its end mean for them.
 //!
-//! A question has a *scope*, the name of the replays that it is for, or an empty name for those of all names. It is for
-//! the replays of its scope that have come equally far.
+//! JetStream is asked for one name at a time. Redis reads the whole stream for any name, so there a question has a
+//! *scope*: all names of all clients. Those of a client that have come equally far share one reading, and so do clients
+//! that begin together ([`super::super::retained`]); a name that is asked for meanwhile waits for the next.
 
-use super::super::ChannelsGateway;
-use super::super::retained::{QuestionCursor, Retained, RetainedClient};
-use super::copies::MadeCopies;
-use super::of_client::ClientReplays;
+use super::super::retained::{QuestionCursor, Retained};
+use super::client::ClientReplays;
 use super::state::Replay;
-use weirgate_core::{
-    CopyRank, Core, KeptHead, PageCursor, Point, Position, Publication, RetainedCut, SessionKey,
-    StoredId, TopicName,
-};
+use weirgate_core::{KeptHead, PageCursor, RetainedCut, SessionKey, TopicName};
 
 impl ClientReplays {
     /// The replays that a question with this name is for, as far as the client has it or goes on with it.
@@ -126,90 +122,5 @@ impl Retained {
             }
         }
         self.wait_again(scope, key, Some(cursor));
-    }
-}
-
-/// A message that a question for all messages has brought.
-struct StoredMessage<'a> {
-    value: &'a Publication,
-    position: Position,
-    id: StoredId,
-    copies: MadeCopies,
-}
-
-impl<'a> StoredMessage<'a> {
-    /// `None` for a message that has no position in a stream.
-    fn new(value: &'a Publication) -> Option<Self> {
-        let position = value.place.position()?;
-        let Point::Stored(id) = position.point else {
-            return None;
-        };
-        Some(Self {
-            value,
-            position,
-            id,
-            copies: MadeCopies::default(),
-        })
-    }
-
-    /// Sends a client the copies that it has not got yet: one for each name of the replay that matches.
-    fn send(
-        &mut self,
-        core: &mut Core,
-        (key, waiter): (SessionKey, &mut RetainedClient),
-        replay: &mut Replay,
-        head: KeptHead,
-    ) {
-        let (value, content) = (self.value, core.content(key));
-        let given = Some(self.position).filter(|_| !replay.may_lack(head));
-        let has = replay.has_read();
-        let is_new = |copy: CopyRank| has.is_none_or(|has| has < (self.id, copy));
-        let names = replay.names.iter_for_mut(value.topic.as_str());
-        for name in names.filter(|name| is_new(name.rank())) {
-            if value.body.is_too_large_for(content) {
-                replay.cut.note(RetainedCut::Large);
-            }
-            if !value.body.is_for(content) {
-                continue;
-            }
-            let copies = &mut self.copies;
-            let frame = copies.find_or_make(core, value, name.pattern(), content, given);
-            waiter.take_room_in_page(frame.queue_bytes());
-            core.replay(key, &value.topic, &frame);
-            name.add(1);
-        }
-        if is_new(CopyRank::LAST) {
-            replay.read(self.position);
-        }
-    }
-}
-
-impl ChannelsGateway {
-    /// Sends a message of the stream to the clients of a question for all messages.
-    pub(in super::super) fn replay_stored(
-        &mut self,
-        core: &mut Core,
-        scope: &TopicName,
-        value: &Publication,
-    ) {
-        let Some(mut message) = StoredMessage::new(value) else {
-            return;
-        };
-        let number = value.request.unwrap_or_default();
-        let questions = &mut self.retained.questions;
-        let receivers = questions.receivers(number, value.topic.as_str());
-        questions.brought(number, message.id);
-        let head = core.kept_head();
-        for (key, replay_key) in receivers {
-            let waiter = self.retained.clients.get_mut(&key);
-            let Some(waiter) = waiter.filter(|waiter| waiter.is_asked(scope, number)) else {
-                continue;
-            };
-            // Taken out, because the waiter counts the bytes that are sent to it.
-            if let Some((replay_key, mut replay)) = waiter.replays.take_asked(replay_key) {
-                message.send(core, (key, waiter), &mut replay, head);
-                waiter.replays.put_back(replay_key, replay);
-            }
-        }
     }
 }

@@ -6,7 +6,7 @@
 use super::super::ChannelsGateway;
 use super::super::client::ChannelsClient;
 use super::super::retained::{Retained, ValuesState, WaitedName};
-use super::of_client::ClientReplays;
+use super::client::ClientReplays;
 use super::state::WithoutPage;
 use weirgate_core::{Core, RetainedCut, SessionKey, TopicName};
 

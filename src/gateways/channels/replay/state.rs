@@ -1,5 +1,14 @@
-//! The state of one replay: how far the client has got the messages of its names, from where the next ones come, and what
-//! ends it.
+//! The state of one replay: how far the client has got the messages of its names, and from where the next ones come.
+//!
+//! A message that the client has already is left out: of the stream by its position, however often the stream is asked, of
+//! the history by the history's number ([`KeptCursor`]), whatever is lost meanwhile.
+//!
+//! What the client may lack is said at the end. The bus sees what the stream has removed after the place where a question
+//! begins, so no question begins before what the client has got. What this instance has lost after the client's position
+//! counts too ([`KeptCursor::read_all`]).
+//!
+//! A replay has an end: a stream that brings nothing new is asked so many times, one that is made anew twice, and what the
+//! history has is walked over once.
 
 use std::mem;
 
