@@ -48,6 +48,10 @@ impl Retained {
         }
     }
 
+    fn next_in_round(&mut self, key: SessionKey) -> Option<TopicName> {
+        self.round_mut(key)?.rest.pop()
+    }
+
     /// Lets a round go on in a later turn.
     fn pause_round(&mut self, key: SessionKey, now_us: u64) {
         if let Some(waiter) = self.clients.get_mut(&key) {
@@ -73,11 +77,7 @@ impl ChannelsGateway {
         client: &mut ChannelsClient,
     ) -> bool {
         self.retained.begin_round(key);
-        while let Some(name) = self
-            .retained
-            .round_mut(key)
-            .and_then(|round| round.rest.pop())
-        {
+        while let Some(name) = self.retained.next_in_round(key) {
             let after = self.replay_next(core, key, client, &name);
             let Some(round) = self.retained.round_mut(key) else {
                 return false;

@@ -98,7 +98,7 @@ impl ChannelsGateway {
 
 /// The copies of a message that clients got so far.
 #[derive(Debug, Default)]
-pub(super) struct MadeCopies(Vec<MadeCopy>);
+struct MadeCopies(Vec<MadeCopy>);
 
 #[derive(Debug)]
 struct MadeCopy {
@@ -110,7 +110,7 @@ struct MadeCopy {
 
 impl MadeCopies {
     /// The copy for clients of the topic's own name, or of a pattern, with the position that they are given.
-    pub(super) fn find_or_make(
+    fn find_or_make(
         &mut self,
         core: &Core,
         value: &Publication,
