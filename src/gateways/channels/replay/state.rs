@@ -60,6 +60,7 @@ struct StreamReading {
     attempts: Attempts,
 }
 
+/// Whether the stream has been read up to what the history has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Progress {
     /// No question has ended yet, but for one without an answer; or the stream is read once more from its beginning,
@@ -335,16 +336,16 @@ impl Replay {
             self.read_other_epoch(is_first);
         } else {
             stream.progress = Progress::Read;
-            is_over |= self.read_all(cut);
+            is_over |= self.read_stream(cut);
         }
         if is_over {
             self.stage = Stage::History;
         }
     }
 
-    /// The stream has no more for the client. Returns whether it is not asked again.
-    fn read_all(&mut self, cut: Option<RetainedCut>) -> bool {
-        // The stream gives no more, but the history may have some.
+    /// The stream has been read as far as it gives messages. Returns whether it is not asked again.
+    fn read_stream(&mut self, cut: Option<RetainedCut>) -> bool {
+        // The stream gives nothing, but the history may have some of the messages.
         let is_over = matches!(
             cut,
             Some(
@@ -379,5 +380,89 @@ impl Replay {
         if !is_first {
             self.cursor.read_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weirgate_wire::admission::{ClientAddr, Quota};
+
+    fn replay() -> Replay {
+        let quota = Quota::new("names", 1 << 20);
+        let memory = quota.grant(ClientAddr::Unix, 1).expect("room");
+        let name = ReplayedName::new(NameSyntax::Nats, TopicName::fixed("a"));
+        Replay::new(NameSyntax::Nats, vec![name], None, memory)
+    }
+
+    fn ask(replay: &mut Replay, cut: Option<RetainedCut>, is_short: bool) {
+        assert!(replay.asks_bus());
+        replay.join_question();
+        replay.question_ended(cut, is_short);
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_asked_again_once() {
+        let mut replay = replay();
+        let refused = Some(RetainedCut::Refused);
+        ask(&mut replay, refused, true);
+        assert!(replay.is_asked());
+        assert!(!replay.may_look(false), "nothing from before the history");
+        ask(&mut replay, refused, true);
+        assert!(!replay.is_asked() && !replay.asks_bus());
+        assert!(replay.may_look(false));
+        assert_eq!(replay.cut.reason(), refused);
+    }
+
+    #[test]
+    fn questions_that_bring_little_come_to_an_end() {
+        let mut replay = replay();
+        for _ in 1..SHORT_READS_MAX {
+            ask(&mut replay, None, true);
+        }
+        // One of several pages begins the count anew.
+        ask(&mut replay, None, false);
+        for _ in 0..SHORT_READS_MAX {
+            ask(&mut replay, None, true);
+        }
+        assert!(!replay.asks_bus());
+    }
+
+    #[test]
+    fn a_stream_is_read_anew_from_its_beginning_once() {
+        let mut replay = replay();
+        ask(&mut replay, Some(RetainedCut::Epoch), false);
+        assert!(!replay.is_asked() && !replay.may_look(false));
+        ask(&mut replay, Some(RetainedCut::Epoch), false);
+        assert!(!replay.asks_bus() && replay.may_look(false));
+    }
+
+    #[test]
+    fn in_a_page_of_the_stream_the_history_is_not_asked() {
+        let mut replay = replay();
+        ask(&mut replay, None, false);
+        replay.join_question();
+        assert!(replay.may_look(false) && !replay.may_look(true));
+        let id = StoredId { major: 1, minor: 1 };
+        replay.read(Position::stored(1, id));
+        assert!(!replay.may_look(false));
+        replay.page_ended();
+        assert!(replay.may_look(false));
+        replay.paged(None, &[1]);
+        assert!(!replay.is_asked() && replay.asks_bus());
+    }
+
+    #[test]
+    fn what_the_history_lacks_comes_from_the_stream_or_not_at_all() {
+        let mut replay = replay();
+        let without = |replay: &mut Replay| replay.go_on_without_page(NotRecovered::Window);
+        assert_eq!(without(&mut replay), WithoutPage::Waits);
+        assert!(!replay.skipped(), "not a page behind a hole");
+        ask(&mut replay, Some(RetainedCut::Off), true);
+        assert_eq!(replay.lacks(), Lacks::Earlier);
+        assert_eq!(without(&mut replay), WithoutPage::Again);
+        assert_eq!(replay.lacks(), Lacks::More);
+        assert!(!replay.skipped() && replay.skipped());
+        assert_eq!(without(&mut replay), WithoutPage::Ends);
     }
 }
