@@ -347,10 +347,10 @@ impl ConsumersSession<'_> {
         Ok(())
     }
 
-    /// Reports consumers about which JetStream does not answer, and after a while reads their subjects from other
-    /// consumers. The link is well meanwhile, and the other consumers may be well too.
+    /// Reports consumers about which JetStream does not answer, and reads the subjects of those that have delivered nothing
+    /// for a while from other consumers. The link is well meanwhile, and the other consumers may be well too.
     pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
-        let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
+        let again = self.attached_again_after();
         let reported_after = self.silence_reported_after();
         for index in 0..self.subscriptions.len() {
             let subscription = &mut self.subscriptions[index];
@@ -390,7 +390,7 @@ impl ConsumersSession<'_> {
                     consumer.set_lag(None);
                 }
             }
-            let is_due = subscription.health.is_to_be_attached(now, again);
+            let is_due = subscription.health.is_stalled_too_long(now, again);
             if is_due && subscription.attached.is_some() {
                 self.attach_elsewhere(index)?;
             }
@@ -421,6 +421,23 @@ impl ConsumersSession<'_> {
             // No other server is better, and this one may have answered meanwhile.
             false => Ok(()),
         }
+    }
+
+    /// Reads a subject from another consumer if JetStream has not answered about its own one for a while. To be called when
+    /// the leader of its stream answers: an attempt at a stream without one would only keep the other subjects waiting.
+    pub(super) fn leave_silent_consumer(&mut self, index: usize) -> Result<(), Stop> {
+        let again = self.attached_again_after();
+        let subscription = &self.subscriptions[index];
+        let is_due = (subscription.health).is_silent_too_long(Instant::now(), again);
+        match is_due && subscription.attached.is_some() {
+            true => self.attach_elsewhere(index),
+            false => Ok(()),
+        }
+    }
+
+    /// How long a consumer may be silent, or deliver nothing, before its subject is read from another one.
+    fn attached_again_after(&self) -> Duration {
+        Duration::from_millis(self.settings.consumer_silence_max_ms)
     }
 
     /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable consumer. After a

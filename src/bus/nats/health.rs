@@ -90,14 +90,19 @@ impl Health {
         self.silent_for(now) >= after && now.duration_since(self.handed) >= after
     }
 
-    /// Whether to attach again: once in each period `every` of silence, or of messages that are held and not delivered.
-    pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
+    /// Whether to attach again because of silence: once in each period `every`.
+    pub(super) fn is_silent_too_long(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
-        let is_silent = self.is_silent && over(self.last_received);
-        let is_stalled = self.stall == Some(Stall::NothingDelivered)
+        self.is_silent && over(self.last_received) && over(self.attached)
+    }
+
+    /// Whether to attach again because messages are held and not delivered: once in each period `every`.
+    pub(super) fn is_stalled_too_long(&self, now: Instant, every: Duration) -> bool {
+        let over = |since| now.duration_since(since) >= every;
+        self.stall == Some(Stall::NothingDelivered)
             && self.holds_since.is_some_and(over)
-            && over(self.handed);
-        (is_silent || is_stalled) && over(self.attached)
+            && over(self.handed)
+            && over(self.attached)
     }
 
     /// Judges the server's counts for the consumer. Returns whether [`Self::stall`] has changed.
@@ -143,13 +148,13 @@ mod tests {
             Some(Duration::from_secs(7))
         );
         assert_eq!(health.falls_silent(at(8), six), None);
-        assert!(!health.is_to_be_attached(at(29), thirty));
-        assert!(health.is_to_be_attached(at(30), thirty));
+        assert!(!health.is_silent_too_long(at(29), thirty));
+        assert!(health.is_silent_too_long(at(30), thirty));
         health.attached = at(30);
-        assert!(!health.is_to_be_attached(at(59), thirty));
-        assert!(health.is_to_be_attached(at(60), thirty));
+        assert!(!health.is_silent_too_long(at(59), thirty));
+        assert!(health.is_silent_too_long(at(60), thirty));
         assert!(health.note_received(at(61)) && !health.note_received(at(62)));
-        assert!(!health.is_to_be_attached(at(100), thirty));
+        assert!(!health.is_silent_too_long(at(100), thirty));
     }
 
     #[test]
@@ -180,10 +185,10 @@ mod tests {
         let mut still = Health::new(start);
         for second in 0..36 {
             let _ = still.judge(holds(1, false), at(second));
-            assert_eq!(still.is_to_be_attached(at(second), thirty), second >= 30);
+            assert_eq!(still.is_stalled_too_long(at(second), thirty), second >= 30);
         }
         still.attached = at(36);
-        assert!(!still.is_to_be_attached(at(65), thirty));
+        assert!(!still.is_stalled_too_long(at(65), thirty));
         // While messages arrive there is no stall, however far behind.
         for second in 30..50 {
             health.handed = at(second);

@@ -288,6 +288,10 @@ impl<'a> ConsumersSession<'a> {
             self.standstills.no_leader(stream, now);
             return Ok(());
         }
+        if answer == WatchdogAnswer::StreamAnswers {
+            // No word about the consumer.
+            return self.leave_silent_consumer(index);
+        }
         if let WatchdogAnswer::NotPermitted(what) = answer {
             self.subscriptions[index].health.not_permitted = Some(what);
             return Ok(());
@@ -332,6 +336,7 @@ impl<'a> ConsumersSession<'a> {
             // About a consumer no longer in use, or a stream still missing.
             WatchdogAnswer::Other
             | WatchdogAnswer::NoLeader
+            | WatchdogAnswer::StreamAnswers
             | WatchdogAnswer::NotPermitted(_)
             | WatchdogAnswer::Counted(..)
             | WatchdogAnswer::Gone(_)

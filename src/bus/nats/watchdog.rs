@@ -66,6 +66,8 @@ pub(super) enum WatchdogAnswer {
     State(Box<StreamInfo>),
     /// No server leads the stream of a consumer.
     NoLeader,
+    /// Nothing is known of the consumer in use, but the leader of its stream answers.
+    StreamAnswers,
     /// The server refuses the question: this user may not do this. Nothing is known of JetStream.
     NotPermitted(String),
 }
@@ -132,6 +134,8 @@ enum InfoRequest {
         stored_unix_ns: u64,
         last_sequence: u64,
     },
+    /// About the stream of the consumer in use, of which nothing is known.
+    StreamOfUnknown,
     /// About the durable consumer. The last sequence of the stream; `None`: not known.
     Durable(Option<u64>),
     /// Which stream holds the subject.
@@ -172,10 +176,15 @@ impl Watchdog {
                 match round.step {
                     RoundStep::Pause(_) => round.begin(Look::First, now, server),
                     RoundStep::Doubt(_) => round.begin(Look::Second, now, server),
-                    RoundStep::Asked { .. } => {
+                    RoundStep::Asked { question, look, .. } => {
                         tracing::debug!(index, "no answer about a subscription");
                         round.is_unsure = true;
-                        round.step = RoundStep::Pause(now + self.interval);
+                        match round.after_silence(question) {
+                            Some((question, request)) => {
+                                round.send(question, request, look, now, server);
+                            }
+                            None => round.step = RoundStep::Pause(now + self.interval),
+                        }
                     }
                 }
             }
@@ -318,6 +327,17 @@ impl Round {
         self.send(question, request, look, now, server);
     }
 
+    /// The question that follows one without an answer, if any does.
+    fn after_silence(&self, question: InfoRequest) -> Option<(InfoRequest, ApiRequest)> {
+        match (&self.watched, question) {
+            (Watched::Consumer(watched), InfoRequest::Consumer) => {
+                let request = stream_info(&watched.target.stream);
+                Some((InfoRequest::StreamOfUnknown, request))
+            }
+            _ => None,
+        }
+    }
+
     /// Asks a question by this request.
     fn send(
         &mut self,
@@ -371,6 +391,9 @@ impl Round {
                     watched.is_well(counts, Some(last_sequence))
                 }
             },
+            (Watched::Consumer(watched), InfoRequest::StreamOfUnknown) => {
+                watched.judge_stream_of_unknown(answer)
+            }
             (Watched::Consumer(watched), InfoRequest::Durable(last)) => {
                 watched.judge_durable(answer, last)
             }
@@ -422,8 +445,33 @@ impl WatchedConsumer {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask_next(question, stream_info(&self.target.stream))
             }
+            // Nothing is known of the consumer. Another one is of use only if its stream is well.
+            found @ (None | Some(WatchdogAnswer::NotPermitted(_))) => {
+                let request = stream_info(&self.target.stream);
+                let mut verdict = Verdict::ask_next(InfoRequest::StreamOfUnknown, request);
+                verdict.answers.extend(found);
+                verdict
+            }
             // `None`: the last sequence of the stream was not asked for.
             found => self.verdict(found, None),
+        }
+    }
+
+    /// Judges the answer about the stream of a consumer of which nothing is known.
+    fn judge_stream_of_unknown(&self, answer: Result<Vec<u8>, ApiError>) -> Verdict {
+        match answer.and_then(|answer| StreamInfo::read(&answer)) {
+            Ok(info) => self.verdict(
+                Some(WatchdogAnswer::StreamAnswers),
+                Some(info.head_number()),
+            ),
+            Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
+                Verdict::done([WatchdogAnswer::NoLeader])
+            }
+            // A user that may not ask finds out by an attempt.
+            Err(error) if error.is_an_answer() || matches!(error, ApiError::NotPermitted(_)) => {
+                self.verdict(Some(WatchdogAnswer::StreamAnswers), None)
+            }
+            Err(_) => Verdict::done(None),
         }
     }
 
@@ -736,8 +784,8 @@ mod tests {
         for (message, is_same) in [(stored(7), true), (stored(9), false)] {
             let (mut watchdog, mut sent, now) = started(false);
             let mut at = now;
-            // Without an answer in time.
-            for step in [ANSWER_TIMEOUT, INTERVAL] {
+            // Without an answer in time, neither about the consumer nor about its stream.
+            for step in [ANSWER_TIMEOUT, ANSWER_TIMEOUT, INTERVAL] {
                 at += step;
                 watchdog.tick(at, &mut sent);
             }
@@ -781,13 +829,16 @@ mod tests {
         let (mut watchdog, mut sent, now) = started(false);
         assert_eq!(watchdog.due(), Some(now + ANSWER_TIMEOUT));
         // Nobody has read the answers until now.
-        let later = now + ANSWER_TIMEOUT;
+        let mut later = now + ANSWER_TIMEOUT;
         watchdog.wait_longer(later);
         watchdog.tick(later, &mut sent);
         assert_eq!(sent.0.len(), 1);
-        watchdog.tick(later + ANSWER_TIMEOUT, &mut sent);
-        watchdog.tick(later + ANSWER_TIMEOUT + INTERVAL, &mut sent);
-        assert_eq!(sent.0.len(), 2);
+        for step in [ANSWER_TIMEOUT, ANSWER_TIMEOUT, INTERVAL] {
+            later += step;
+            watchdog.tick(later, &mut sent);
+        }
+        let asked = ["CONSUMER.INFO.S.c", "STREAM.INFO.S", "CONSUMER.INFO.S.c"];
+        assert_eq!(sent.0, asked);
         // The first answer comes late.
         let late = Delivery {
             subject: b"_INBOX.x.1".to_vec(),
@@ -795,6 +846,34 @@ mod tests {
             ..Delivery::default()
         };
         assert_eq!(watchdog.take(late, later, &mut sent), None);
+    }
+
+    #[test]
+    fn the_stream_of_a_silent_consumer_is_asked_about() {
+        let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
+        for (text, want) in [
+            (&stream(7)[..], WatchdogAnswer::StreamAnswers),
+            (GONE, WatchdogAnswer::StreamAnswers),
+            (no_leader, WatchdogAnswer::NoLeader),
+        ] {
+            let (mut watchdog, mut sent, now) = started(false);
+            let late = now + ANSWER_TIMEOUT;
+            watchdog.tick(late, &mut sent);
+            assert_eq!(sent.0[1..], ["STREAM.INFO.S"]);
+            assert_eq!(answer(&mut watchdog, &mut sent, late, text), [want]);
+            assert_eq!(watchdog.due(), Some(late + INTERVAL));
+        }
+        // A user that may not ask about the consumer, or about neither.
+        let (mut watchdog, mut sent, now) = started(true);
+        let subject = consumer_info("S", "c").subject;
+        watchdog
+            .refused(&subject, now, &mut sent)
+            .expect("a question");
+        assert_eq!(sent.0[1..], ["STREAM.INFO.S"]);
+        let subject = stream_info("S").subject;
+        let refused = watchdog.refused(&subject, now, &mut sent);
+        assert_eq!(refused, Some((0, vec![WatchdogAnswer::StreamAnswers])));
+        assert_eq!(sent.0[2..], ["CONSUMER.INFO.S.d"]);
     }
 
     #[test]
