@@ -166,6 +166,9 @@ async def test_what_a_cut_address_has_under_way_ends_and_what_waits_is_not_begun
     assert [mine[0].reader.readline() for _ in range(2)] == [b"3\r\n", b"one\r\n"]
     # The body is owed.
     mine[1].ask("POST", "/v1/jobs/owed", "Content-Length: 2")
+    # Otherwise this one might be the one that waits.
+    under_way = 'weirgate_proxy_requests_in_flight{service="measurement"}'
+    await until(lambda: gateway.count(under_way) == 2, 20, "a request without its body")
     # An address gets no more connections than are free: this one waits.
     mine[2].ask("GET", "/v1/jobs/second")
     assert held.next()[0] == "/v1/jobs/second"

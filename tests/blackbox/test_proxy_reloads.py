@@ -29,12 +29,12 @@ async def test_clients_stay_over_a_reload_for_the_time_of_the_recipe(start_weirg
     rounds = []
     for _ in range(RELOADS):
         clients = await connect_many(CLIENTS, proxy.port)
-        before = proxy.old_processes()
+        before = proxy.workers()
         await asyncio.to_thread(proxy.reload)
         rounds.append((clients, time.monotonic()))
         if kind is not Caddy:
             # On a busy machine, the next clients could otherwise still come to the old process.
-            await until(lambda: proxy.old_processes() > before, 10, "the new process")
+            await until(lambda: proxy.workers() - before, 10, "the new process")
         await asyncio.sleep(STAYS_S / 6)
     newest = await connect_many(CLIENTS, proxy.port)
     for clients, reloaded_at in rounds:

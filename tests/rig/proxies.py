@@ -93,10 +93,14 @@ class Proxy:
         """New processes, or a new configuration, from the same files."""
         self.process.send(self.reload_signal)
 
+    def workers(self):
+        """The process ids of its processes, with those that wait for the end of their clients."""
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout
+        return set(children.split())
+
     def old_processes(self):
         """How many processes of the proxy wait for the end of their clients."""
-        children = subprocess.run(["ps", "-o", "args=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout
-        return len(children.splitlines()) - self.processes
+        return len(self.workers()) - self.processes
 
     def wait_until_it_listens(self, seconds=30):
         end = time.monotonic() + seconds

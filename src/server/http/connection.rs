@@ -14,7 +14,7 @@ use super::turns::{Seat, Turns};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -222,9 +222,8 @@ impl Connection {
             permit: None,
             moved: 0,
         };
-        let mut cut = pin!(self.cut_off());
-        // False once nobody is left who could cut a client off.
-        let mut may_be_cut = true;
+        let mut cuts = self.server.settings.access.cuts.clone();
+        let mut news_of_cuts = pin!(self.wait_for_cuts());
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
         let mut is_stopping = false;
@@ -233,10 +232,14 @@ impl Connection {
                 is_stopping = true;
                 Pin::new(&mut *http).graceful_shutdown();
             }
-            // Before hyper polls the handler, which must not go on for a client that is cut off.
-            if may_be_cut && let Poll::Ready(client) = cut.as_mut().poll(cx) {
-                may_be_cut = false;
-                if let Some(client) = client {
+            // Only wakes the task; never ready.
+            let _ = news_of_cuts.as_mut().poll(cx);
+            // Before hyper polls the handler, which must not go on for a client that is cut off. The version is asked for,
+            // because the thread that cuts clients off wakes the tasks one after the other: this handler may be woken by what
+            // another one has freed, before its own news.
+            if cuts.has_changed().unwrap_or(false) {
+                cuts.mark_unchanged();
+                if let Some(client) = self.sender_if_cut() {
                     return Poll::Ready(HyperEnd::Cut(client));
                 }
             }
@@ -272,23 +275,19 @@ impl Connection {
         .await
     }
 
-    /// Waits until an operator cuts off the sender of the request in progress. Returns `None` if nobody is left who could
-    /// do so.
-    async fn cut_off(&self) -> Option<ClientAddr> {
-        let sender_if_cut = || {
-            let caller = self.caller.borrow();
-            let caller = caller.as_ref().filter(|_| self.clock.is_working())?;
-            caller.admit().is_err().then_some(caller.address)
-        };
-        let mut client = None;
+    /// Wakes the task at each cut.
+    async fn wait_for_cuts(&self) {
         let mut cuts = self.server.settings.access.cuts.clone();
-        let is_cut = cuts.wait_for(|()| {
-            client = sender_if_cut();
-            client.is_some()
-        });
-        // Fails if the sender of cuts is gone.
-        let _ = is_cut.await;
-        client
+        while cuts.changed().await.is_ok() {}
+        // Nobody is left who could cut a client off.
+        pending().await
+    }
+
+    /// The sender of the request in progress, if an operator has cut it off.
+    fn sender_if_cut(&self) -> Option<ClientAddr> {
+        let caller = self.caller.borrow();
+        let caller = caller.as_ref().filter(|_| self.clock.is_working())?;
+        caller.admit().is_err().then_some(caller.address)
     }
 
     /// Polls hyper. Ready when hyper's part of the connection has ended.
