@@ -237,6 +237,14 @@ impl TimedSocket {
         }
     }
 
+    /// The kernel calls the end of a timeout `WouldBlock`; here it is the deadline that is over.
+    fn in_time<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock if self.until.is_some() => ErrorKind::TimedOut.into(),
+            _ => error,
+        })
+    }
+
     /// The address of this end.
     pub(super) fn local_addr(&self) -> io::Result<SockAddr> {
         self.socket.local_addr()
@@ -251,7 +259,8 @@ impl Read for TimedSocket {
         if let Some(until) = self.turn_until {
             left(until)?;
         }
-        let bytes = self.socket.read(buffer)?;
+        let read = self.socket.read(buffer);
+        let bytes = self.in_time(read)?;
         self.received += bytes as u64;
         Ok(bytes)
     }
@@ -262,7 +271,8 @@ impl Write for TimedSocket {
         if let Some(until) = self.until {
             self.socket.set_write_timeout(Some(left(until)?))?;
         }
-        self.socket.write(bytes)
+        let written = self.socket.write(bytes);
+        self.in_time(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
