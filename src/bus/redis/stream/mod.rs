@@ -15,17 +15,21 @@
 //!
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
+mod entry;
 mod pages;
+mod prints;
 mod range;
 mod reader;
+mod state;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::entry::{CHANNEL, DATA};
 use self::pages::RedisStreamPages;
-use self::reader::{BLOCK_MS, CHANNEL, DATA};
+use self::reader::BLOCK_MS;
 pub use self::reader::{RedisStreamReader, StreamReadError};
-pub(super) use self::reader::{STATE, StreamProof};
+pub(super) use self::state::{STATE, StreamState};
 use super::error::{RedisError, Stop, shown_trimmed};
 use super::resp::{EntryField, ReadLimits};
 use super::servers::{RedisServers, waiter};

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
+use super::entry::{StreamEntry, entries, id_text, message};
+use super::prints::EntryPrints;
 use super::range::RangeSize;
 use super::read_limits;
-use super::reader::{EntryPrints, STATE, StreamEntry, StreamProof, entries, id_text, message};
+use super::state::{STATE, StreamState};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::connection::Connection;
 use crate::redis::error::{RedisError, Stop, is_of_user_or_key, shown_trimmed};
@@ -98,7 +100,7 @@ struct Answered {
     /// How far the source had come before.
     progress: Progress,
     /// The state of the stream before, if it was asked for.
-    state: Option<StreamProof>,
+    state: Option<StreamState>,
 }
 
 /// How an answer with entries ended.
@@ -436,7 +438,7 @@ impl RedisStreamPages {
             let answer = Answered {
                 end,
                 progress,
-                state: state.map(|state| StreamProof::read(&state)),
+                state: state.map(|state| StreamState::read(&state)),
             };
             Ok::<_, RedisError>((answer, (io, reader, endpoint, address, range)))
         };
@@ -477,11 +479,11 @@ impl RedisStreamPages {
         // Not even the last entry that was read has come again.
         let is_gone = taken.entries == 0 && reading.after.is_some();
         let is_last = !taken.may_follow;
-        let last_of = |state: &StreamProof| Some(state.counters.as_ref()?.last);
+        let last_of = |state: &StreamState| Some(state.counters.as_ref()?.last);
         // The server has the needed entry, or has had a later one: what has not come was trimmed or deleted, and the
         // server is not behind.
         let had_needed =
-            |state: &StreamProof| state.is_there == Some(true) || last_of(state) >= needed;
+            |state: &StreamState| state.is_there == Some(true) || last_of(state) >= needed;
         if is_last && taken.newest < needed && !answer.state.as_ref().is_some_and(had_needed) {
             return self.wait_for_server(reading, answer.progress, is_gone, link);
         }

@@ -36,19 +36,21 @@
 //! (`RENAME`, `RESTORE`), and reading goes on after it. Any other stream begins with the history, too: it may be an old one that
 //! was put there whole.
 
-mod answers;
+mod executed;
+mod info;
 mod known;
+mod replication;
 
-pub(in crate::redis) use self::answers::StreamProof;
-use self::answers::{
-    Counters, Executed, LastEntry, Replication, WrittenTo, info_line, next_id, stream_entries,
-};
-pub(super) use self::answers::{StreamEntry, entries, id_text, message};
-pub(super) use self::known::EntryPrints;
-use self::known::{EntryPrint, KnownEntries, Noted};
+use self::executed::Executed;
+use self::info::info_line;
+use self::known::{KnownEntries, Noted};
+use self::replication::{Replication, WrittenTo};
 use super::super::resp::Value;
 use super::ENTRY_FIELDS;
+use super::entry::{StreamEntry, entries, id_text, message, next_id, stream_entries};
+use super::prints::{EntryPrint, EntryPrints};
 use super::range::{ENTRIES_MAX, RangeSize};
+use super::state::{Counters, LastEntry, STATE, StreamState};
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
@@ -72,30 +74,12 @@ const PROOF_BYTES_MAX: usize = 4 * 1024;
 /// If the server does not accept [`STATE`] and the last entry is large, only every tenth answer without an entry is
 /// checked.
 const IDLE_PROOFS: u32 = 10;
-/// A script that returns whether an entry is there, a sample of its fields, and the counters of the stream. Not every user may
-/// run it, and a server before Redis 7.0 cannot. The sample has the lengths of the name and of the value, and the
-/// [sampled](known::sampled) value, of each field that counts; it is empty unless `ARGV` has the
-/// [longest values](RedisStreamReader::value_bytes_max).
-pub(in crate::redis) const STATE: &str = "\
-    local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
-    local e,p,at,m=redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),{},{},{channel=tonumber(ARGV[2]),data=tonumber(ARGV[3])} \
-    local f=ARGV[3] and e[1] and e[1][2] or {} \
-    for n=1,#f,2 do local k,v=f[n],f[n+1] if m[k] then \
-    at[k]=at[k] or #p if #v>m[k] then v=v:sub(1,m[k]) end \
-    local b=v if #v>4096 then b='' for c=0,15 do local o=math.floor(c*(#v-256)/15) b=b..v:sub(o+1,o+256) end end \
-    p[at[k]+1]=#k p[at[k]+2]=#v p[at[k]+3]=b end end \
-    return {#e,p,s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id'],s['max-deleted-entry-id']}";
-
-/// The fields of an entry.
-pub(super) const CHANNEL: &[u8] = b"channel";
-pub(super) const DATA: &[u8] = b"data";
-
 /// How far this process has read a stream of Redis, and how it reads on: commands out, answers in.
 #[derive(Debug, Default)]
 pub struct RedisStreamReader {
     pub(super) key: String,
     history_ms: u64,
-    /// The longest values that the parser keeps of the fields [`CHANNEL`] and [`DATA`], bytes: with the first byte over the
+    /// The longest values that the parser keeps of the [fields](ENTRY_FIELDS) of an entry, bytes: with the first byte over the
     /// limit.
     value_bytes_max: [usize; 2],
     /// The most entries of an answer that is held in memory until the check after it.
@@ -176,6 +160,7 @@ pub struct RedisStreamReader {
     says_end: bool,
     /// The entries that were read, for a stream that has other entries after a lower id.
     known: KnownEntries,
+    prints: EntryPrints,
 }
 
 /// The commands whose answers are next.
@@ -499,7 +484,7 @@ impl RedisStreamReader {
         if newest.is_some() {
             self.measure(bytes);
         }
-        Ok(newest.map(|entry| self.known.print(&entry)))
+        Ok(newest.map(|entry| self.prints.print(&entry)))
     }
 
     /// Updates the size of the largest of the recent entries.
@@ -513,21 +498,21 @@ impl RedisStreamReader {
         &mut self,
         answer: Option<(Value, usize)>,
         is_other_server: bool,
-    ) -> Result<StreamProof, StreamReadError> {
+    ) -> Result<StreamState, StreamReadError> {
         let items = match answer {
-            None => return Ok(StreamProof::default()),
+            None => return Ok(StreamState::default()),
             Some((Value::Error(_), _)) if self.may_ask_state => {
                 self.may_ask_state = false;
-                return Ok(StreamProof::default());
+                return Ok(StreamState::default());
             }
             Some((answer, _)) => entries(answer)?,
         };
-        let mut state = StreamProof::read(&items);
+        let mut state = StreamState::read(&items);
         if let Some(asked) = self.asked_about
             && state.is_there == Some(true)
         {
             let found =
-                LastEntry::read(&items).map(|entry| self.known.last_print(asked.id, &entry));
+                LastEntry::read(&items).map(|entry| self.prints.last_print(asked.id, &entry));
             let is_it = found == Some(asked);
             match self.last_read {
                 Some(_) => self.is_anew |= !is_it,
@@ -588,7 +573,7 @@ impl RedisStreamReader {
         is_other: bool,
         replication: &Replication,
         newest: Option<StoredId>,
-        state: StreamProof,
+        state: StreamState,
         now_ms: u64,
     ) -> Option<StreamReadError> {
         let last = state.counters.map(|counters| counters.last).max(newest);
@@ -619,7 +604,7 @@ impl RedisStreamReader {
         &mut self,
         (newest, added_nothing): (Option<EntryPrint>, bool),
         (server, is_other): (Option<String>, bool),
-        (state, since): (StreamProof, Option<Executed>),
+        (state, since): (StreamState, Option<Executed>),
         out: &mut Vec<KeptEvent>,
     ) {
         if is_other {
@@ -652,7 +637,7 @@ impl RedisStreamReader {
     /// server has executed from the time when the stream was last seen until after this state.
     fn is_proved(
         &self,
-        (state, since): (StreamProof, Option<Executed>),
+        (state, since): (StreamState, Option<Executed>),
         entries: &[StreamEntry],
     ) -> bool {
         if self.is_anew {
@@ -674,7 +659,7 @@ impl RedisStreamReader {
     }
 
     /// If there is no count yet, sets it from the counters of this answer.
-    fn count_from(&mut self, state: StreamProof) {
+    fn count_from(&mut self, state: StreamState) {
         // A last id below the last read entry is from a stream that was made anew after these entries were read.
         let counters = state
             .counters
@@ -711,7 +696,7 @@ impl RedisStreamReader {
     fn go_on(
         &mut self,
         newest: Option<EntryPrint>,
-        state: StreamProof,
+        state: StreamState,
         is_other: bool,
         out: &mut Vec<KeptEvent>,
     ) {
@@ -825,7 +810,7 @@ impl RedisStreamReader {
         }
         if self.last_read.is_some() {
             // The first entry has been handed over before, if it is the right one.
-            *is_proved = self.last_read == Some(self.known.print(&entry));
+            *is_proved = self.last_read == Some(self.prints.print(&entry));
             return Ok(());
         }
         *is_proved = true;
@@ -836,7 +821,7 @@ impl RedisStreamReader {
     /// Handles the end of an answer of [`ReadStep::CatchUp`]. If the answer did not begin with the last read entry, or the
     /// stream turns out to be another one, inspects the stream again. At the end of the stream, reports that, and waits for
     /// new entries. Otherwise asks for more.
-    fn end_catch_up_answer(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
+    fn end_catch_up_answer(&mut self, state: StreamState, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let ReadStep::CatchUp { is_proved } = self.step else {
             return;
         };
@@ -858,7 +843,7 @@ impl RedisStreamReader {
     }
 
     /// Reports how far the reader is behind the newest entry.
-    fn say_behind(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
+    fn say_behind(&mut self, state: StreamState, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let newest_ms = state
             .counters
             .map_or(now_ms, |counters| counters.last.major);
@@ -898,7 +883,7 @@ impl RedisStreamReader {
     fn may_lack_first(
         &mut self,
         entries: &[StreamEntry],
-        state: StreamProof,
+        state: StreamState,
         [before_entries, after_state]: [Option<Executed>; 2],
     ) -> bool {
         let since = self.executed_since(after_state);
@@ -934,7 +919,7 @@ impl RedisStreamReader {
     fn read(
         &mut self,
         (entries, newest): (Vec<Value>, Option<EntryPrint>),
-        (state, is_back): (StreamProof, bool),
+        (state, is_back): (StreamState, bool),
         executed: [Option<Executed>; 2],
         now_ms: u64,
         out: &mut Vec<KeptEvent>,
@@ -976,7 +961,7 @@ impl RedisStreamReader {
             self.say_behind(state, now_ms, out);
         }
         if let Some(last) = entries.last().filter(|_| !was_read) {
-            let newest = newest.unwrap_or_else(|| self.known.print(last));
+            let newest = newest.unwrap_or_else(|| self.prints.print(last));
             let held = (state.counters, entries.len() as u64);
             // `false`: the server is the same.
             self.begin_again(newest, held, false, out);
@@ -997,7 +982,7 @@ impl RedisStreamReader {
         entry: StreamEntry,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
-        let print = self.known.print(&entry);
+        let print = self.prints.print(&entry);
         let StreamEntry { id, fields } = entry;
         if id <= self.after {
             return Err(StreamReadError::Wrong("an entry out of order"));

@@ -1,63 +1,15 @@
 //! Which entries of a stream were read. A stream that is made anew, or that a server with another clock continues, has ids
 //! that were there before, or lower ones; then only this tells a new entry from one that was read.
 
-use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::RandomState;
 
-use super::StreamEntry;
-use super::answers::LastEntry;
-use crate::redis::resp::{CutString, Value};
+use super::super::prints::EntryPrint;
 use weirgate_core::StoredId;
 
 /// The most entries that are known, for 24 bytes each.
 const KNOWN_MAX: usize = 16 * 1024;
-/// Of a value that is longer than this, only a sample counts, so that [`STATE`](super::STATE) need not send all of it. The
-/// script has these numbers, too.
-const SAMPLED_FROM_BYTES: usize = 4_096;
-/// The parts of the sample, evenly spread from the beginning to the end, and the bytes of each.
-const SAMPLE_PARTS: usize = 16;
-const PART_BYTES: usize = 256;
-
-/// An entry of a stream, by its id and a hash of its fields: a stream that is made anew may give the same id to another
-/// entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::redis::stream) struct EntryPrint {
-    pub(in crate::redis::stream) id: StoredId,
-    pub(in crate::redis::stream) hash: u64,
-}
-
-/// Makes the prints of entries. A print is compared only with others of the same maker.
-#[derive(Debug, Default)]
-pub(in crate::redis::stream) struct EntryPrints(RandomState);
-
-fn bytes_of(value: &Value) -> &[u8] {
-    match value {
-        Value::Bulk(bytes) | Value::Cut(CutString { start: bytes, .. }) => bytes,
-        _ => &[],
-    }
-}
-
-fn number_of(value: &Value) -> usize {
-    match value {
-        Value::Integer(number) => usize::try_from(*number).unwrap_or_default(),
-        _ => 0,
-    }
-}
-
-/// What counts of a value.
-pub(super) fn sampled(value: &[u8]) -> Cow<'_, [u8]> {
-    if value.len() <= SAMPLED_FROM_BYTES {
-        return Cow::Borrowed(value);
-    }
-    let parts = (0..SAMPLE_PARTS).map(|part| {
-        let from = part * (value.len() - PART_BYTES) / (SAMPLE_PARTS - 1);
-        &value[from..from + PART_BYTES]
-    });
-    Cow::Owned(parts.collect::<Vec<_>>().concat())
-}
 
 /// What an entry that comes is to this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +42,6 @@ pub(super) struct KnownEntries {
     found_until: StoredId,
     /// Those of `entries` that may be read again, and are then passed over.
     passed_over: HashSet<EntryPrint, RandomState>,
-    prints: EntryPrints,
 }
 
 impl Default for KnownEntries {
@@ -103,61 +54,11 @@ impl Default for KnownEntries {
             is_loss_told: false,
             found_until: StoredId::default(),
             passed_over: HashSet::default(),
-            prints: EntryPrints::default(),
-        }
-    }
-}
-
-impl EntryPrints {
-    /// The print of an entry.
-    pub(in crate::redis::stream) fn print(&self, entry: &StreamEntry) -> EntryPrint {
-        self.last_print(entry.id, &LastEntry::Whole(&entry.fields))
-    }
-
-    /// As [`Self::print`], of the entry with this id in an answer about the last entry.
-    fn last_print(&self, id: StoredId, entry: &LastEntry<'_>) -> EntryPrint {
-        let mut hasher = self.0.build_hasher();
-        // Only two names count, and one is longer than the other.
-        let mut add = |name_bytes: usize, value_bytes: usize, value: &[u8]| {
-            hasher.write_usize(name_bytes);
-            hasher.write_usize(value_bytes);
-            hasher.write(value);
-        };
-        match entry {
-            LastEntry::Whole(fields) => {
-                for field in fields.chunks_exact(2) {
-                    let (name, value) = (bytes_of(&field[0]), bytes_of(&field[1]));
-                    add(name.len(), value.len(), &sampled(value));
-                }
-            }
-            LastEntry::Sample(fields) => {
-                for field in fields.chunks_exact(3) {
-                    add(
-                        number_of(&field[0]),
-                        number_of(&field[1]),
-                        bytes_of(&field[2]),
-                    );
-                }
-            }
-        }
-        EntryPrint {
-            id,
-            hash: hasher.finish(),
         }
     }
 }
 
 impl KnownEntries {
-    /// The print of an entry.
-    pub(super) fn print(&self, entry: &StreamEntry) -> EntryPrint {
-        self.prints.print(entry)
-    }
-
-    /// As [`Self::print`], of the entry with this id in an answer about the last entry.
-    pub(super) fn last_print(&self, id: StoredId, entry: &LastEntry<'_>) -> EntryPrint {
-        self.prints.last_print(id, entry)
-    }
-
     /// Entries up to this id are not read.
     pub(super) fn begin_after(&mut self, after: StoredId) {
         self.after = self.after.max(after);

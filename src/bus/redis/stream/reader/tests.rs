@@ -9,9 +9,7 @@ use proptest::prelude::*;
 use self::model::{ModelStep, Stream, StreamServer};
 use super::super::range;
 use super::*;
-use crate::NAME_BYTES_MAX;
 use crate::kept::check_reports;
-use crate::redis::resp::CutString;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
@@ -1305,43 +1303,6 @@ fn a_clock_that_is_behind_hides_no_old_entry() {
     server.step(&ModelStep::Add(1));
     let mut reader = reading(1_000);
     assert_eq!(read(&mut reader, &mut server).len(), 2);
-}
-
-#[test]
-fn entries_of_another_form_are_bad_and_the_next_ones_come() {
-    let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
-    let read = |fields: &[Value]| message(fields.to_vec());
-    let (channel, data) = (bulk("channel"), bulk("data"));
-    let good = [channel.clone(), bulk("a"), data.clone(), bulk("1")];
-    assert_eq!(read(&good), Ok(("a".to_owned(), b"1".to_vec())));
-    let long = [
-        channel.clone(),
-        bulk("a"),
-        data.clone(),
-        Value::Cut(CutString::new(b"12".to_vec(), b"")),
-    ];
-    assert_eq!(read(&long), Ok(("a".to_owned(), b"12".to_vec())));
-    let named = |name: Vec<u8>| {
-        let name = Value::Bulk(name);
-        [channel.clone(), name, data.clone(), bulk("1")]
-    };
-    assert!(read(&named(vec![b'a'; NAME_BYTES_MAX])).is_ok());
-    for bad in [
-        &[][..],
-        &named(vec![b'a'; NAME_BYTES_MAX + 1]),
-        &named(vec![0xff]),
-        &good[..2],
-        &good[2..],
-        &[
-            channel.clone(),
-            Value::Cut(CutString::new(b"aa".to_vec(), b"")),
-            data.clone(),
-            bulk("1"),
-        ],
-        &[Value::Nil, bulk("a")],
-    ] {
-        assert!(read(bad).is_err(), "{bad:?}");
-    }
 }
 
 #[test]

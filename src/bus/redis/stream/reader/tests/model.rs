@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use super::super::super::entry::id_text;
 use super::super::super::range::SCRIPT;
-use super::super::{STATE, StoredId, Value, id_text};
+use super::super::super::state::STATE;
+use super::super::{StoredId, Value};
 use super::NOW_MS;
 
 const ID_STEP: u64 = 1_000;
