@@ -5,6 +5,12 @@ use super::super::state::Counters;
 use super::info::info_line;
 use crate::redis::resp::Value;
 
+/// The questions for what the server has executed. Before Redis 7.0, a question has one section.
+pub(super) const ASK_EXECUTED: [[&str; 2]; 2] = [["INFO", "commandstats"], ["INFO", "stats"]];
+/// While entries come and the last one is there, the shortest time between two questions for what the server has executed,
+/// milliseconds.
+pub(super) const EXECUTED_ASKED_MS: u64 = 1_000;
+
 /// The commands other than `XADD` that can add entries to a stream, or change its counters: one alone may add any number.
 const PLACING: [&str; 8] = [
     "restore",
@@ -71,6 +77,13 @@ pub(super) struct Executed {
     removals: u64,
     /// All commands, of whatever kind.
     all: u64,
+}
+
+/// What the server had executed before it gave the other answers of a round, and after them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ExecutedAround {
+    pub(super) before: Option<Executed>,
+    pub(super) after: Option<Executed>,
 }
 
 impl Executed {

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use self::model::{ModelStep, Stream, StreamServer};
 use super::super::range;
+use super::entry_check::PROOF_BYTES_MAX;
+use super::writes::WRITES_ASKED_MS;
 use super::*;
 use crate::kept::check_reports;
 
@@ -88,7 +90,7 @@ impl Log {
     /// Reads until the reader waits for new entries.
     fn take_all(&mut self, reader: &mut RedisStreamReader, server: &mut StreamServer) {
         (0..10).for_each(|_| self.take(reader, server));
-        while matches!(reader.step, ReadStep::CatchUp { .. }) {
+        while matches!(reader.step, Step::CatchUp { .. }) {
             self.take(reader, server);
         }
     }
@@ -955,7 +957,7 @@ fn what_was_deleted_after_it_was_read_is_no_loss() {
                 assert!(!log.events.contains(&KeptEvent::Lost), "{before} {log:?}");
             }
         }
-        assert_eq!(reader.after, server.last, "all were read");
+        assert_eq!(reader.position.after(), server.last, "all were read");
         // Now an entry is gone that was not read, and one that was read.
         server.step(&ModelStep::Delete(0));
         server.step(&ModelStep::Add(2));
