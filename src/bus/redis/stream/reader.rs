@@ -20,9 +20,13 @@ mod executed;
 mod info;
 mod inspect;
 mod known;
+#[cfg(test)]
+mod model;
 mod position;
 mod replication;
 mod reports;
+#[cfg(test)]
+mod rig;
 mod round;
 mod server;
 mod start;

@@ -93,3 +93,44 @@ impl RedisStreamReader {
         self.reports.report_lag(messages, ms, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{ModelStep, StreamServer};
+    use super::super::rig::{HELD_BYTES_MAX, Log, reading, seen_empty};
+    use super::*;
+
+    #[test]
+    fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
+        let mut server = StreamServer {
+            entry_bytes: 1 << 20,
+            ..StreamServer::new()
+        };
+        server.step(&ModelStep::Add(40));
+        let mut reader = reading(HELD_BYTES_MAX);
+        let mut log = Log::default();
+        log.take_all(&mut reader, &mut server);
+        server.step(&ModelStep::Add(40));
+        log.events.clear();
+        log.take_all(&mut reader, &mut server);
+        let behind = log.events.iter().filter_map(|events| match events {
+            KeptEvent::Lag { messages, .. } => *messages,
+            _ => None,
+        });
+        // Before an answer to XREAD with one entry, then after answers with one new entry each.
+        assert_eq!(behind.collect::<Vec<_>>()[..3], [40, 38, 37]);
+    }
+
+    #[test]
+    fn the_first_entries_of_an_empty_stream_make_the_reader_late_by_no_years() {
+        let (mut server, mut reader) = seen_empty(true, false);
+        server.step(&ModelStep::Add(40));
+        let mut log = Log::default();
+        log.take_all(&mut reader, &mut server);
+        let ms = log.events.iter().filter_map(|events| match events {
+            KeptEvent::Lag { ms, .. } => Some(*ms),
+            _ => None,
+        });
+        assert!(ms.clone().count() > 1 && ms.max() < Some(60_000));
+    }
+}

@@ -116,6 +116,8 @@ impl EntryCheck {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::{ModelStep, StreamServer};
+    use super::super::rig::{Log, read, reading};
     use super::*;
 
     #[test]
@@ -144,5 +146,29 @@ mod tests {
         assert_eq!(check.for_wait(false, false), None);
         assert_eq!(check.for_catch_up(), None);
         assert_eq!(check.for_inspection(true), Some(StateQuestion::Entry));
+    }
+
+    /// An idle reader checks with the script, or only now and then with the entry itself.
+    #[test]
+    fn a_large_entry_is_not_read_again_and_again() {
+        for has_counters in [true, false] {
+            let mut server = StreamServer {
+                entry_bytes: 1 << 20,
+                has_counters,
+                ..StreamServer::new()
+            };
+            server.step(&ModelStep::Add(1));
+            let mut reader = reading(1_000);
+            read(&mut reader, &mut server);
+            let mut again = 0;
+            let mut log = Log::default();
+            for _ in 0..100 {
+                let commands = reader.commands();
+                again += commands.iter().filter(|words| words[0] == "XRANGE").count();
+                log.take(&mut reader, &mut server);
+            }
+            assert!(again <= if has_counters { 0 } else { 10 }, "{again}");
+            assert_eq!(log.events, []);
+        }
     }
 }

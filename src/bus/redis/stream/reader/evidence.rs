@@ -193,3 +193,6 @@ impl Evidence {
         self.removed != removed_before + gone && self.removed != gone
     }
 }
+
+#[cfg(test)]
+mod tests;

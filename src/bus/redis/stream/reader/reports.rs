@@ -97,3 +97,30 @@ impl Reports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{ModelStep, StreamServer};
+    use super::super::rig::{Log, is_old, read, reading};
+    use super::*;
+
+    #[test]
+    fn old_entries_come_before_it_stands() {
+        let mut server = StreamServer::new();
+        let mut reader = reading(1_000);
+        assert_eq!(
+            read(&mut reader, &mut server),
+            [KeptEvent::CaughtUp],
+            "empty"
+        );
+        server.step(&ModelStep::Add(2));
+        let mut reader = reading(1_000);
+        let mut log = Log::default();
+        log.take(&mut reader, &mut server);
+        assert_eq!(log.events, []);
+        server.step(&ModelStep::Add(1));
+        let events = read(&mut reader, &mut server);
+        let events: Vec<_> = events.iter().map(is_old).collect();
+        assert_eq!(events, [Some(true), Some(true), None, Some(false)]);
+    }
+}

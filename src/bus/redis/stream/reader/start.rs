@@ -168,3 +168,6 @@ impl RedisStreamReader {
         out.push(KeptEvent::Head(newest.id));
     }
 }
+
+#[cfg(test)]
+mod tests;

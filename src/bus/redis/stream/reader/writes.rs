@@ -113,3 +113,6 @@ impl WritesWatch {
         waits.then_some(StreamReadError::Behind)
     }
 }
+
+#[cfg(test)]
+mod tests;

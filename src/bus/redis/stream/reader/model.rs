@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::super::super::entry::id_text;
-use super::super::super::range::SCRIPT;
-use super::super::super::state::STATE;
-use super::super::{StoredId, Value};
-use super::NOW_MS;
+use super::super::entry::id_text;
+use super::super::range::SCRIPT;
+use super::super::state::STATE;
+use super::rig::NOW_MS;
+use crate::redis::resp::Value;
+use weirgate_core::StoredId;
 
 const ID_STEP: u64 = 1_000;
 
