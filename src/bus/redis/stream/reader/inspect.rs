@@ -139,6 +139,8 @@ impl RedisStreamReader {
         self.step = if is_gone { Step::WAIT } else { Step::CATCH_UP };
         self.reports.report_unless_old(out);
         if !was_read && is_empty {
+            // Old entries that were there before are gone.
+            self.reports.report_old_ended(out);
             // What comes from now on is checked before it is handed over.
             self.evidence.note_removed(inspection.state);
             self.wait_at_end(out);

@@ -123,4 +123,18 @@ mod tests {
         let events: Vec<_> = events.iter().map(is_old).collect();
         assert_eq!(events, [Some(true), Some(true), None, Some(false)]);
     }
+
+    /// The old entries go while the reader is away, before it has read one.
+    #[test]
+    fn a_stream_that_was_emptied_before_it_was_read_is_caught_up() {
+        let mut server = StreamServer::new();
+        server.step(&ModelStep::Add(2));
+        let mut reader = reading(1_000);
+        let mut log = Log::default();
+        log.take(&mut reader, &mut server);
+        assert_eq!(log.events, [], "old entries come first");
+        server.step(&ModelStep::Trim(2));
+        reader.connected();
+        assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
+    }
 }
