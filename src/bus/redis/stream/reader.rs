@@ -291,11 +291,8 @@ impl RedisStreamReader {
 
     /// Notes how far the history of writes is at the server that is read, which has all entries that were read.
     fn note_written(&mut self, replication: Replication, now_ms: u64) {
-        let says_history = replication.history.is_some();
-        let written_to = (replication.written_to, says_history);
-        let reached = self.reports.reached;
-        self.writes
-            .note(written_to, now_ms, reached, self.check.is_gone());
+        let (reached, is_gone) = (self.reports.reached, self.check.is_gone());
+        self.writes.note(&replication, now_ms, reached, is_gone);
         self.server.note_history(replication.history);
     }
 

@@ -10,7 +10,6 @@ use super::round::{RoundAnswers, words};
 use super::start::Held;
 use super::{RedisStreamReader, Step, StreamReadError};
 use crate::kept::KeptEvent;
-use crate::redis::resp::Value;
 
 /// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(in crate::redis::stream) const BLOCK_MS: u64 = 1_000;
@@ -71,6 +70,29 @@ impl RedisStreamReader {
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
         self.step = Step::WAIT;
+        let (waited, replication) = self.read_answers(asks_newest, &mut answers)?;
+        let is_same_data = |now: &Replication| self.server.has_same_data(now);
+        if !replication.as_ref().is_none_or(is_same_data) {
+            self.step = Step::Inspect;
+            return Ok(());
+        }
+        match self.step_instead(&waited) {
+            Some(step) => self.step = step,
+            None => self.hand_over_waited(waited, out)?,
+        }
+        match replication {
+            Some(replication) => self.note_written(replication, answers.now_ms),
+            None => self.plan_written(answers.now_ms),
+        }
+        Ok(())
+    }
+
+    /// Reads what the answers say of the stream, and where the server gets its writes from, if that was asked for.
+    fn read_answers(
+        &mut self,
+        asks_newest: bool,
+        answers: &mut RoundAnswers,
+    ) -> Result<(Waited, Option<Replication>), StreamReadError> {
         let (first, bytes) = answers.next_or_nil();
         let entries = stream_entries(first)?;
         if !entries.is_empty() {
@@ -91,31 +113,16 @@ impl RedisStreamReader {
         if entries.is_empty() {
             self.position = self.position.emptied(answers.before_ms);
         }
-        if replication
-            .as_ref()
-            .is_some_and(|now| !self.server.has_same_data(now))
-        {
-            // The server has another data set by now.
-            self.step = Step::Inspect;
-            return Ok(());
-        }
+        let entries = entries.into_iter().map(StreamEntry::read);
         let waited = Waited {
-            entries: read_all(entries)?,
+            entries: entries.collect::<Result<_, _>>()?,
             newest,
             state,
             is_back,
             executed: answers.executed,
             now_ms: answers.now_ms,
         };
-        match self.step_instead(&waited) {
-            Some(step) => self.step = step,
-            None => self.read_waited(waited, out)?,
-        }
-        match replication {
-            Some(replication) => self.note_written(replication, answers.now_ms),
-            None => self.plan_written(answers.now_ms),
-        }
-        Ok(())
+        Ok((waited, replication))
     }
 
     /// The step that comes before the entries can be handed over, if one does; they are read again after it.
@@ -160,50 +167,31 @@ impl RedisStreamReader {
         entries.len() >= self.held_max
     }
 
-    /// Hands over entries that follow the last read one. While none was read, reports a loss first if others may have been
-    /// there before them.
-    fn read_waited(
+    /// Hands the entries over, which follow the last read one or are the first ones.
+    fn hand_over_waited(
         &mut self,
-        waited: Waited,
+        mut waited: Waited,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
-        let Waited {
-            mut entries,
-            newest,
-            state,
-            executed,
-            now_ms,
-            ..
-        } = waited;
+        let state = waited.state;
         let was_read = self.position.last_read().is_some();
-        let has_script = self.check.may_script();
         if !was_read {
-            if self
-                .evidence
-                .may_lack_first(&entries, state, executed, has_script)
-            {
-                out.push(KeptEvent::Lost);
-            }
-            self.evidence.forget_count();
+            self.report_loss_before_first(&waited, out);
         }
-        if !entries.is_empty() || was_read && state.is_there.is_some() {
-            self.evidence.note_executed_if_known(executed.before);
+        if !waited.entries.is_empty() || was_read && state.is_there.is_some() {
+            self.evidence.note_executed_if_known(waited.executed.before);
         }
         self.check.answered();
-        let is_full = self.fills_answer(&entries);
+        let is_full = self.fills_answer(&waited.entries);
         if is_full {
             // Said before these entries: what follows them is not known until the next answer.
             self.step = Step::CATCH_UP;
-            self.report_lag(state, now_ms, out);
+            self.report_lag(state, waited.now_ms, out);
         }
-        if let Some(last) = entries.last().filter(|_| !was_read) {
-            let newest = newest.unwrap_or_else(|| self.prints.print(last));
-            let held = Held::new(state.counters, entries.len());
-            // `false`: the server is the same.
-            self.begin_again(newest, held, false, out);
-            entries.retain(|entry| entry.id > self.position.after());
+        if !was_read {
+            self.begin_with_first(&mut waited, out);
         }
-        for entry in entries {
+        for entry in waited.entries {
             self.read_entry(entry, out)?;
         }
         self.evidence.count_from(state, self.position.after());
@@ -211,6 +199,30 @@ impl RedisStreamReader {
             self.reports.report_end_again(out);
         }
         Ok(())
+    }
+
+    /// While no entry was read: reports a loss if others may have been there before these entries.
+    fn report_loss_before_first(&mut self, waited: &Waited, out: &mut Vec<KeptEvent>) {
+        let has_script = self.check.may_script();
+        let (entries, executed) = (&waited.entries, waited.executed);
+        let evidence = &mut self.evidence;
+        if evidence.may_lack_first(entries, waited.state, executed, has_script) {
+            out.push(KeptEvent::Lost);
+        }
+        evidence.forget_count();
+    }
+
+    /// While no entry was read: decides where reading begins, and leaves out the entries before.
+    fn begin_with_first(&mut self, waited: &mut Waited, out: &mut Vec<KeptEvent>) {
+        let Some(last) = waited.entries.last() else {
+            return;
+        };
+        let newest = waited.newest.unwrap_or_else(|| self.prints.print(last));
+        let held = Held::new(waited.state.counters, waited.entries.len());
+        // `false`: the server is the same.
+        self.begin_again(newest, held, false, out);
+        let after = self.position.after();
+        waited.entries.retain(|entry| entry.id > after);
     }
 
     /// Waits for new entries, as all that are there were read.
@@ -224,8 +236,4 @@ impl RedisStreamReader {
         let is_gone = self.check.is_gone();
         self.writes.plan(now_ms, self.reports.reached, is_gone);
     }
-}
-
-fn read_all(entries: Vec<Value>) -> Result<Vec<StreamEntry>, StreamReadError> {
-    entries.into_iter().map(StreamEntry::read).collect()
 }

@@ -62,15 +62,15 @@ impl WritesWatch {
     /// last one is gone.
     pub(super) fn note(
         &mut self,
-        (written_to, says_history): (Option<WrittenTo>, bool),
+        replication: &Replication,
         now_ms: u64,
         reached: Option<StoredId>,
         is_gone: bool,
     ) {
-        self.written_to = written_to;
+        self.written_to.clone_from(&replication.written_to);
         (self.asked_ms, self.asked_at) = (now_ms, reached);
         // A server that does not say is not asked again on this connection.
-        self.question = match says_history {
+        self.question = match replication.history.is_some() {
             true if is_gone => WritesQuestion::Next,
             true => WritesQuestion::Later,
             false => WritesQuestion::Never,
