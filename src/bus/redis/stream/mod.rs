@@ -117,7 +117,8 @@ impl RedisStreamSource {
         // Both ask the same sentinel first.
         let servers = self.servers.clone();
         let (status, progress) = (Arc::clone(&self.status), self.progress.clone());
-        let (pages, interest) = RedisStreamPages::new(servers, &self.reader.key, status, progress)?;
+        let (pages, interest) =
+            RedisStreamPages::new(servers, self.reader.key(), status, progress)?;
         self.pages = Some(pages);
         Ok((self, interest))
     }
@@ -163,7 +164,7 @@ impl RedisStreamSource {
                     StreamReadError::Refused(words) if words.starts_with(WRONG_TYPE) => {
                         RedisError::NoStream {
                             server: connection.server(),
-                            key: shown(&self.reader.key),
+                            key: shown(self.reader.key()),
                             reason: shown_trimmed(&words),
                         }
                     }

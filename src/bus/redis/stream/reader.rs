@@ -58,13 +58,7 @@ const HELD_MAX: usize = 16;
 /// How far this process has read a stream of Redis, and how it reads on: commands out, answers in.
 #[derive(Debug, Default)]
 pub struct RedisStreamReader {
-    pub(super) key: String,
-    history_ms: u64,
-    /// The longest values that the parser keeps of the [fields](ENTRY_FIELDS) of an entry, bytes: with the first byte over the
-    /// limit.
-    value_bytes_max: [usize; 2],
-    /// The most entries of an answer that is held in memory until the check after it.
-    held_max: usize,
+    settings: ReaderSettings,
     step: Step,
     round: Round,
     /// The size of the answers with entries that are there already.
@@ -78,6 +72,19 @@ pub struct RedisStreamReader {
     /// The entries that were read, for a stream that has other entries after a lower id.
     known: KnownEntries,
     prints: EntryPrints,
+}
+
+/// What is read, and how much of it at a time.
+#[derive(Debug, Default)]
+struct ReaderSettings {
+    key: String,
+    /// At the start, older entries than this are left out, milliseconds.
+    history_ms: u64,
+    /// The longest values that the parser keeps of the [fields](ENTRY_FIELDS) of an entry, bytes: with the first byte over the
+    /// limit.
+    value_bytes_max: [usize; 2],
+    /// The most entries of an answer that is held in memory until the check after it.
+    held_max: usize,
 }
 
 /// The commands whose answers are next.
@@ -125,14 +132,22 @@ impl RedisStreamReader {
         payload_bytes_max: usize,
         answer_bytes_max: usize,
     ) -> Self {
-        Self {
+        let settings = ReaderSettings {
             key: key.to_owned(),
             history_ms,
             value_bytes_max: ENTRY_FIELDS
                 .map(|field| field.bytes_max.min(payload_bytes_max).saturating_add(1)),
             held_max: (answer_bytes_max / payload_bytes_max.max(1)).clamp(1, HELD_MAX),
+        };
+        Self {
+            settings,
             ..Self::default()
         }
+    }
+
+    /// The key of the stream.
+    pub(super) fn key(&self) -> &str {
+        &self.settings.key
     }
 
     /// Handles a new connection: what was read stays, and what the server of this connection can do is found out anew.
@@ -158,7 +173,7 @@ impl RedisStreamReader {
         let (mut commands, asked_about, question) = match self.step {
             Step::Inspect => {
                 let question = self.check.for_inspection(last_known.is_some());
-                (inspect::commands(&self.key), last_known, question)
+                (inspect::commands(self.key()), last_known, question)
             }
             Step::CatchUp { .. } => {
                 // In this step nobody asks whether the stream is back.
@@ -183,12 +198,12 @@ impl RedisStreamReader {
 
     /// The command that asks for the state of the stream.
     fn state_command(&self, question: StateQuestion, entry: Option<EntryPrint>) -> Vec<String> {
-        let key = &self.key;
+        let key = self.key();
         let id = entry.map_or_else(|| self.position.after(), |entry| entry.id);
         let id = id_text(id);
         match question {
             StateQuestion::Script => {
-                let [channel, data] = self.value_bytes_max.map(|bytes| bytes.to_string());
+                let [channel, data] = self.settings.value_bytes_max.map(|bytes| bytes.to_string());
                 words(["EVAL_RO", STATE, "1", key, &id, &channel, &data])
             }
             StateQuestion::Entry => words(["XRANGE", key, &id, &id]),

@@ -15,7 +15,8 @@ impl RedisStreamReader {
         let was_read = self.position.last_read().is_some();
         let from = if was_read { after } else { next_id(after) };
         self.range.may_script = self.check.may_script();
-        self.range.command((&self.key, &id_text(from)), was_read)
+        let key = &self.settings.key;
+        self.range.command((key, &id_text(from)), was_read)
     }
 
     /// Takes an entry of the answer. If the answer did not begin with the last read entry, hands nothing over:

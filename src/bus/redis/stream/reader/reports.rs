@@ -1,4 +1,4 @@
-//! What the loop was told: messages, whether they are old, that the reader has caught up, and how far it is behind. Pure.
+//! What is reported to the loop: messages, whether they are old, that the reader has caught up, and how far it is behind. Pure.
 
 use super::super::entry::{StreamEntry, message};
 use crate::kept::KeptEvent;

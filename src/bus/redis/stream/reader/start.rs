@@ -66,7 +66,7 @@ impl RedisStreamReader {
     fn history_start(&self, newest: StoredId, empty_since_ms: Option<u64>) -> StoredId {
         let now_ms = self.round.answered_ms();
         let empty_ms = empty_since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
-        let ms = self.history_ms.saturating_add(empty_ms);
+        let ms = self.settings.history_ms.saturating_add(empty_ms);
         let major = newest.major.min(now_ms).saturating_sub(ms);
         StoredId { major, minor: 0 }
     }

@@ -30,8 +30,8 @@ struct Waited {
 impl RedisStreamReader {
     /// The commands, before that for the state of the stream.
     pub(super) fn wait_commands(&self, asks_newest: bool) -> Vec<Vec<String>> {
-        let key = &self.key;
-        let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
+        let key = self.key();
+        let (count, block) = (self.settings.held_max.to_string(), BLOCK_MS.to_string());
         let from = match self.position.last_read() {
             Some(last) => id_text(last.id),
             // The first entries of an empty stream may have any ids.
@@ -164,7 +164,7 @@ impl RedisStreamReader {
 
     /// Whether more entries may follow these in the stream.
     fn fills_answer(&self, entries: &[StreamEntry]) -> bool {
-        entries.len() >= self.held_max
+        entries.len() >= self.settings.held_max
     }
 
     /// Hands the entries over, which follow the last read one or are the first ones.
