@@ -55,8 +55,8 @@ impl PagesConnection {
         self.servers.settings.payload_bytes_max
     }
 
-    /// Asks on the kept connection; if there is none, it fails, or the source has had more connections since it was made, on a
-    /// new one. Keeps the connection after an answer.
+    /// Asks on the kept connection. Asks on a new one if none is kept, if the kept one fails, or if the source has had more
+    /// connections since it was made. Keeps the connection after an answer.
     ///
     /// # Errors
     /// No server answers.
