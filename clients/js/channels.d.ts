@@ -95,7 +95,7 @@ export interface LastEnd {
 export interface KeptOptions {
   /**
    * As `last` of the client, for these names; of two subscriptions of a name the larger counts. "all": every message that the stream
-   * keeps (`--stream`), and none again on a later connection.
+   * keeps (`--stream`), and none again on a later connection. Of a name outside of a stream, only live messages.
    */
   last?: number | "all";
 }

@@ -218,11 +218,12 @@ export class Subscriber extends Session {
 
   /**
    * The response about names, some of which may have been live on an earlier connection. If it does not say whether their missed
-   * messages follow, the server keeps none: then none follows.
+   * messages follow, the server keeps none: then none follows. Only of a stream, all follow from the beginning.
    */
   judged(detail, names, request) {
-    const lost = names.filter((name) => this.#names.get(keyOf(name, ""))?.wasLive);
-    if (!lost.length || "recovered" in detail || request?.message.last === ALL) return detail;
+    const comeAgain = (name) => request?.message.last === ALL && this.#sourceOf(name) === "stream";
+    const lost = names.filter((name) => this.#names.get(keyOf(name, ""))?.wasLive && !comeAgain(name));
+    if (!lost.length || "recovered" in detail) return detail;
     const all = (value) => (this.kind === "data" ? Object.fromEntries(lost.map((name) => [name, value])) : value);
     return { ...detail, recovered: all(false), why: all("off") };
   }
@@ -388,11 +389,16 @@ export class Subscriber extends Session {
   }
 
   #bringsRetained({ name, group }) {
-    return !group && this.brings?.[name]?.from === "retained";
+    return !group && this.#sourceOf(name) === "retained";
   }
 
   #isShort({ name }) {
-    return SHORT.includes(this.brings?.[name]?.from);
+    return SHORT.includes(this.#sourceOf(name));
+  }
+
+  /** Where the messages of a name come from, if the server has said it. */
+  #sourceOf(name) {
+    return this.brings?.[name]?.from;
   }
 
   /** Last values come to these subscriptions; who has joined since the question asks next. */

@@ -163,13 +163,13 @@ class ChannelsCore(SubscriberCore):
         if type == "error":
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
-            acknowledgement = self.judged(message, message.get("channels", []), request)
-            self.recovered = acknowledgement.get("recovered", self.recovered)
             if "brings" in message:
                 # What the bus refuses brings nothing.
                 for name in message.get("channels", []):
                     self.brings.pop(name, None)
             self.brings.update(message.get("brings", {}))
+            acknowledgement = self.judged(message, message.get("channels", []), request)
+            self.recovered = acknowledgement.get("recovered", self.recovered)
             self._emit("subscribed", acknowledgement)
         if type == "unsubscribed":
             for name in message.get("channels", []):

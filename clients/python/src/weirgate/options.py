@@ -107,7 +107,7 @@ class RetainedEnd(TypedDict):
 
 Last = int | Literal["all"]
 """The newest messages of each name, 1 to 100; or, on channels of a gateway with `--stream`, every message that the stream keeps, and
-none again on a later connection."""
+none again on a later connection. Of a name outside of a stream, only live messages."""
 
 
 class LastEnd(TypedDict):

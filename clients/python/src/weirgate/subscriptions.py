@@ -361,9 +361,11 @@ class SubscriberCore(SessionCore):
 
     def judged(self, response: dict[str, Any], names: Iterable[str], request: Request | None) -> dict[str, Any]:
         """The response about names, some of which may have been live on an earlier connection. If it does not say whether their
-        missed messages follow, the server keeps none: then none follows."""
-        lost = [name for name in names if (entry := self._names.get(("", name))) is not None and entry.was_live]
-        if not lost or "recovered" in response or (request is not None and request.message.get("last") == ALL):
+        missed messages follow, the server keeps none: then none follows. Only of a stream, all follow from the beginning."""
+        asks_all = request is not None and request.message.get("last") == ALL
+        lost = [name for name in names if (entry := self._names.get(("", name))) is not None and entry.was_live
+                and not (asks_all and self._source(name) == "stream")]
+        if not lost or "recovered" in response:
             return response
         is_by_name = self.kind == "data"
         return response | {"recovered": dict.fromkeys(lost, False) if is_by_name else False,
