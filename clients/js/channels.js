@@ -110,10 +110,7 @@ export class Channels extends Subscriber {
     if (type === "error" && !request && this.barred(error)) return;
     if (type === "error") return this.refuse(request, "refused", error);
     const isSubscribed = type === "subscribed";
-    // What the bus refuses brings nothing.
-    if (isSubscribed && message.brings) for (const name of channels) delete this.brings[name];
-    if (isSubscribed) Object.assign(this.brings, message.brings);
-    if (type === "unsubscribed") for (const name of channels) delete this.brings[name];
+    if (isSubscribed && message.brings) this.brought(channels, message.brings);
     if (isSubscribed) this.acknowledge(type, this.judged(message, channels, request));
     request?.resolve(message);
     if (!isSubscribed) return;

@@ -228,6 +228,14 @@ export class Subscriber extends Session {
     return { ...detail, recovered: all(false), why: all("off") };
   }
 
+  /** What the names of a response bring. What the bus refuses brings nothing, and a name may be given up before its response. */
+  brought(names, brings) {
+    for (const name of names) {
+      if (brings[name]?.from && this.#names.has(keyOf(name, ""))) this.brings[name] = brings[name];
+      else delete this.brings[name];
+    }
+  }
+
   /** The connection begins, or another stream of it. */
   begun() {
     this.#begins += 1;
@@ -611,7 +619,10 @@ export class Subscriber extends Session {
     while (!(this.isSerial && this.#asking)) {
       const gone = [...this.#names.values()].filter(({ subs }) => !subs.size);
       const held = this.#part(gone, "live", "asked");
-      for (const { name, group } of held ?? gone) this.#names.delete(keyOf(name, group));
+      for (const { name, group } of held ?? gone) {
+        this.#names.delete(keyOf(name, group));
+        if (!group) delete this.brings?.[name];
+      }
       const wanted = this.#part([...this.#names.values()], "wanted");
       if (held) this.#request("unsubscribe", held, "gone");
       else {

@@ -164,16 +164,10 @@ class ChannelsCore(SubscriberCore):
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
             if "brings" in message:
-                # What the bus refuses brings nothing.
-                for name in message.get("channels", []):
-                    self.brings.pop(name, None)
-            self.brings.update(message.get("brings", {}))
+                self.brought(message.get("channels", []), message["brings"])
             acknowledgement = self.judged(message, message.get("channels", []), request)
             self.recovered = acknowledgement.get("recovered", self.recovered)
             self._emit("subscribed", acknowledgement)
-        if type == "unsubscribed":
-            for name in message.get("channels", []):
-                self.brings.pop(name, None)
         if request is not None:
             self._settle(request, message)
         if type != "subscribed":

@@ -371,6 +371,14 @@ class SubscriberCore(SessionCore):
         return response | {"recovered": dict.fromkeys(lost, False) if is_by_name else False,
                            "why": dict.fromkeys(lost, "off") if is_by_name else "off"}
 
+    def brought(self, names: Iterable[str], brings: dict[str, Brings]) -> None:
+        """What the names of a response bring. What the bus refuses brings nothing, and a name may be given up before its response."""
+        for name in names:
+            if name in brings and ("", name) in self._names:
+                self.brings[name] = brings[name]
+            else:
+                self.brings.pop(name, None)
+
     def begun(self) -> None:
         """The connection begins, or another stream of it."""
         self._begins += 1
@@ -675,6 +683,8 @@ class SubscriberCore(SessionCore):
             held = self._part(_in_state(gone, "live", "asked") if self._is_up else [])
             for entry in held or gone:
                 del self._names[entry.group, entry.name]
+                if not entry.group:
+                    self.brings.pop(entry.name, None)
             if held:
                 self._request("unsubscribe", held, "gone")
                 continue
