@@ -8,7 +8,7 @@ export type State =
   | "away"
   /** Nothing has come for `staleMs`. */
   | "stale"
-  /** Messages were lost: for this client, on the bus, or while it was away; or a name has more last values than come. */
+  /** Messages were lost: for this client, on the bus, or while it was away; or they were `bad`; or a name has more last values than come. */
   | "missing"
   /** A request was refused or had no response, or there is no new token. */
   | "failed"

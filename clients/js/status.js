@@ -78,6 +78,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
       if (code === "handler" || (code === "refused" && details)) return;
       happened("failed", "request", () => (code === "token" ? `There is no new token: ${message}.` : `A request has failed: ${message}.`));
     },
+    bad: () => happened("missing", "bad", (count) => `Bad messages: ${count}.`),
     gap({ detail: { first, last } }) {
       // A new state is whole, and who asks for a rate wants gaps.
       if (kind === "state" || client.options.maxHz) return;

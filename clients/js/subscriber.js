@@ -163,6 +163,11 @@ export class Subscriber extends Session {
     return this.#all("wanted", "asked").filter(({ why, subs }) => !why && subs.size).map(({ name }) => name);
   }
 
+  /** Whether the server has not answered yet for a name. */
+  isUnanswered(name, group = "") {
+    return ["wanted", "asked"].includes(this.#names.get(keyOf(name, group))?.state);
+  }
+
   /** The names whose last values are coming. */
   get coming() {
     return this.#all("live").filter(isWaiting).map(({ name }) => name);

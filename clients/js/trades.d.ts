@@ -4,6 +4,7 @@ import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */
 export interface Trade {
+  /** By the publisher; the server sends the trade by its channel. */
   symbol: string;
   price: number;
   volume?: number;
@@ -68,7 +69,10 @@ export interface TradesEvents extends HistoryEvents<TradesAcknowledgement> {
 /** `weirgate trades`: `for await` takes trades. Symbols are made upper case. */
 export class Trades extends Subscriber<TradesEvents, Trade> {
   constructor(url: Address, options?: TradesOptions);
-  /** Wants symbols until `unsubscribe()`, connected or not. `handler` gets each trade whose `symbol` is one of these. */
+  /**
+   * Wants symbols until `unsubscribe()`, connected or not. `handler` gets each trade whose `symbol` is one of these, in upper or lower
+   * case; if the client holds a single symbol, each trade. Of several symbols, a trade with another `symbol` or none is `bad`.
+   */
   subscribe(
     symbols: string | readonly string[],
     handler?: (trade: Trade, timestamp: number) => void,

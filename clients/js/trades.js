@@ -7,6 +7,9 @@ const AFTER_DROP_MS = 1_100;
 /** `weirgate trades`. */
 export class Trades extends Subscriber {
   #repetition;
+  // The symbols whose trades the server sends, by its newest response.
+  #held = new Set();
+  #hasWarned = false;
 
   get kind() {
     return "trade";
@@ -21,7 +24,10 @@ export class Trades extends Subscriber {
     return [symbols].flat().map((symbol) => symbol.toUpperCase());
   }
   changed(status) {
-    if (status !== "open" && status !== "stale") this.driver.cancel(this.#repetition);
+    if (status !== "open" && status !== "stale") {
+      this.driver.cancel(this.#repetition);
+      this.#held.clear();
+    }
     super.changed(status);
   }
   message(action, symbols, _, interval, more) {
@@ -41,8 +47,11 @@ export class Trades extends Subscriber {
     const { type, message, data, timestamp, recv_us, pos } = received;
     this.hear(received);
     if (type === "trade") {
-      this.deliver(String(data?.symbol).toUpperCase(), "", data, data, timestamp);
-      return this.emit("trade", data, { timestamp, ...(recv_us && { recv_us }) });
+      const symbol = this.#symbolOf(data);
+      if (symbol !== undefined) this.deliver(symbol, "", data, data, timestamp);
+      this.emit("trade", data, { timestamp, ...(recv_us && { recv_us }) });
+      if (symbol === undefined) this.#skip(data);
+      return;
     }
     if (type === "candle") {
       this.deliver(data.symbol, data.interval, data, data);
@@ -54,6 +63,7 @@ export class Trades extends Subscriber {
     if (type === "error") return this.refuse(message === OVER_RATE ? this.#repeat(request) : request, "refused", message);
     const { subscribed, currentSubscriptions = [], interval } = data ?? {};
     const action = type === "pong" ? "ping" : subscribed ? "subscribe" : "unsubscribe";
+    if (data?.currentSubscriptions && !interval) this.#held = new Set(currentSubscriptions);
     const { message: asked } = request ?? {};
     const isHeld = !subscribed || asked?.symbols?.every((symbol) => currentSubscriptions.includes(symbol));
     // Otherwise a late response, after a timeout of the request.
@@ -62,6 +72,24 @@ export class Trades extends Subscriber {
     if (!subscribed || interval) return;
     this.goOn(pos, data.recovered, asked, [data.why ?? "off"]);
     this.acknowledge("subscribed", acknowledgement);
+  }
+
+  /**
+   * The server sends a trade by its channel, whose symbol is not in the message: that of the payload may be another, or missing. With a
+   * single symbol, the trade is of this symbol.
+   */
+  #symbolOf(data) {
+    const own = String(data?.symbol).toUpperCase(), held = this.#held;
+    if (!held.size || held.has(own) || this.isUnanswered(own)) return own;
+    return held.size > 1 ? undefined : [...held][0];
+  }
+
+  /** A trade for no subscription is bad, as what cannot be read. */
+  #skip(data) {
+    const text = `no subscription matches the symbol ${data?.symbol} of a trade`.slice(0, 1_000);
+    if (!this.#hasWarned) this.put("warn", `weirgate: ${text}`, "bad");
+    this.#hasWarned = true;
+    throw new RangeError(text);
   }
 
   /** A drop refuses no request. The dropped message may be another one, which the program has sent: then the response comes. */

@@ -69,7 +69,7 @@ export interface ConnectionEvents<State = LevelsState> {
 export interface ConnectionOptions<Client> {
   /** Each message as received, before parsing. */
   onMessage?: (data: any, kept: boolean) => void;
-  /** A message without valid JSON, or without an expected object; the message is skipped. */
+  /** A message without valid JSON, or without an expected object; the message is skipped. Also a trade that matches no subscription. */
   onBad?: (error: unknown, data: any) => void;
   /** After each handshake. */
   onOpen?: (connection: Client) => void;

@@ -434,6 +434,7 @@ function drive(client, url) {
       tell("closed", 1006, `HTTP status ${status}`, { status, retryAfterMs: 1_000 * headers["retry-after"] || 0 });
     });
   };
+  const callback = (type) => options[`on${type[0].toUpperCase()}${type.slice(1)}`];
   const driver = {
     now,
     random: Math.random,
@@ -477,12 +478,12 @@ function drive(client, url) {
     },
     send: (data) => driver.attempt(() => current.socket?.send(data)),
     emit(type, detail = client, more = {}) {
-      driver.attempt(() => options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more)));
+      driver.attempt(() => callback(type)?.call(options, detail, ...Object.values(more)));
       client.dispatchEvent({ type, target: client, detail, ...more });
     },
     log: (error) => console.error(error),
     /** What nobody may have heard of. */
-    warn: (text) => options.onError || client.hears("error") || console.warn(text),
+    warn: (text, type = "error") => callback(type) || client.hears(type) || console.warn(text),
     // Deno and Bun, which have a process as Node has, would end it.
     report: (error) => (globalThis.reportError && !globalThis.process ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */

@@ -28,7 +28,7 @@ MODULES = {"weirgate": ["weirgate"], "trades": ["weirgate", "session", "subscrib
            "channels": ["weirgate", "session", "subscriber", "channels"], "events": ["weirgate", "session", "events"],
            "event-stream": ["event-stream"]}
 # Bytes that a browser loads at most.
-SIZES = {"weirgate": 4_000, "trades": 10_000, "channels": 10_500, "events": 5_100, "event-stream": 3_400}
+SIZES = {"weirgate": 4_000, "trades": 10_300, "channels": 10_600, "events": 5_100, "event-stream": 3_400}
 
 
 EMPTY = "<!doctype html><title>empty</title><link rel=icon href=data:,>"

@@ -20,9 +20,9 @@ function run(name, code) {
   return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();
 }
 
-test("what gateways serve is made of the modules: 4.0 kB for levels, 10.0 for trades, 10.5 for channels, 5.1 for events, 3.4 for event streams", () => {
+test("what gateways serve is made of the modules: 4.0 kB for levels, 10.3 for trades, 10.6 for channels, 5.1 for events, 3.4 for event streams", () => {
   execFileSync(process.execPath, [fileURLToPath(new URL("../../../scripts/serve_clients.mjs", import.meta.url)), "--check"], { encoding: "utf8" });
-  const sizes = { weirgate: 4_000, trades: 10_000, channels: 10_500, events: 5_100, "event-stream": 3_400 };
+  const sizes = { weirgate: 4_000, trades: 10_300, channels: 10_600, events: 5_100, "event-stream": 3_400 };
   for (const [name, most] of Object.entries(sizes)) {
     const { length } = gzipSync(text(`served/${name}.js`), { level: 9 });
     assert.ok(length <= most, `${name}: ${length} bytes`);
@@ -30,7 +30,7 @@ test("what gateways serve is made of the modules: 4.0 kB for levels, 10.0 for tr
 });
 
 test("what is not served is small: 1 kB for rows, 1.9 for the status, 1.2 for the latency, 3.4 for the hooks with these", () => {
-  const most = { rows: 1_000, status: 1_900, latency: 1_200, react: 3_400 };
+  const most = { rows: 1_000, status: 1_920, latency: 1_200, react: 3_420 };
   for (const [name, bytes] of Object.entries(most)) {
     const names = name === "react" ? ["rows", "status", name] : [name];
     const code = names.map((one) => text(`${one}.js`).replace(/^import .*\n|^ *(\/\/.*|\/\*\*[^]*?\*\/)\n/gm, "")).join("");

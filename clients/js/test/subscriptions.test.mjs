@@ -233,6 +233,29 @@ for (const [how, options, use] of [
   }));
 }
 
+for (const isHeard of [false, true]) {
+  const how = isHeard ? "not in the console for who listens to bad" : "one line of the console, also after reconnections";
+  test(`trades that match no subscription are ${how}`, warning(async (lines) => {
+    const bad = [], onBad = (error, data) => bad.push([error.message, data]);
+    const trades = new Trades(URL_, { onError() {}, ...(isHeard && { onBad }) });
+    trades.subscribe(["A", "B"], () => {});
+    for (let connection = 0; connection < 2; connection += 1) {
+      latest().open();
+      await settled();
+      latest().message({ type: "success", data: { subscribed: ["A", "B"], currentSubscriptions: ["A", "B"] } });
+      for (const data of [{ price: 1 }, { symbol: "X" }]) latest().message({ type: "trade", data });
+      await settled();
+      latest().end(1006);
+      pass(20_000);
+    }
+    const told = (symbol) => `no subscription matches the symbol ${symbol} of a trade`;
+    assert.deepEqual(lines, isHeard ? [] : [`weirgate: ${told(undefined)}`]);
+    if (isHeard) assert.deepEqual(bad[1], [told("X"), '{"type":"trade","data":{"symbol":"X"}}']);
+    assert.equal(bad.length, isHeard ? 4 : 0);
+    trades.close();
+  }));
+}
+
 test("a name that a new token does not grant is in the console, although the program has awaited its grant", warning(async (lines) => {
   const channels = new Channels(URL_), sub = channels.subscribe("a", () => {});
   sub.then(() => {});

@@ -267,6 +267,29 @@ async def test_a_refused_name_is_in_the_log_where_nobody_hears_of_it(caplog):
             ("weirgate", "WARNING", "refused {'wrong': 'Access denied to channel: wrong'}")]
 
 
+@pytest.mark.parametrize("is_heard", [False, True])
+async def test_trades_that_match_no_subscription_are_one_line_of_the_log_or_bad(caplog, is_heard):
+    async def talk(link):
+        await link.recv()
+        data = {"subscribed": ["A", "B"], "currentSubscriptions": ["A", "B"]}
+        await link.send(json.dumps({"type": "success", "data": data, "timestamp": 1}))
+        for data in ({"price": 1}, {"symbol": "X"}, {"symbol": "a"}):
+            await link.send(json.dumps({"type": "trade", "data": data, "timestamp": 1}))
+        await link.wait_closed()
+    bad, came = [], asyncio.Event()
+    options = {"on_bad": lambda error, data: bad.append((str(error), json.loads(data)["data"]))} if is_heard else {}
+    async with serve(talk, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with weirgate.Trades(url, on_error=print, **options) as trades:
+            trades.subscribe(["A", "B"], lambda *_: came.set())
+            await came.wait()
+            await asyncio.sleep(_UNHEARD_S + 0.1)
+    assert [one.getMessage() for one in caplog.records if one.name == "weirgate"] == (
+        [] if is_heard else ["no subscription matches the symbol None of a trade"])
+    assert bad == ([("no subscription matches the symbol None of a trade", {"price": 1}),
+                    ("no subscription matches the symbol X of a trade", {"symbol": "X"})] if is_heard else [])
+
+
 @pytest.mark.parametrize("how", ["on_error", "on", "await", "wait"])
 async def test_who_hears_of_a_refused_name_finds_nothing_in_the_log(caplog, how):
     async with Gate() as gate:

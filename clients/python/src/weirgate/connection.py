@@ -199,8 +199,8 @@ class Connection(Generic[Item]):
                     self._call(listener, args)
             case Report(what, error):
                 self._report(what, error)
-            case Warn(text):
-                self._loop.call_later(_UNHEARD_S, self._warn, text)
+            case Warn(text, type):
+                self._loop.call_later(_UNHEARD_S, self._warn, text, type)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
             case Renew(is_wanted):
@@ -226,8 +226,8 @@ class Connection(Generic[Item]):
             return error
         return None
 
-    def _warn(self, text: Callable[[], str]) -> None:
-        if not self._listeners.get("error") and (said := text()):
+    def _warn(self, text: Callable[[], str], type: str) -> None:
+        if not self._listeners.get(type) and (said := text()):
             _LOG.warning("%s", said)
 
     def _report(self, what: str, error: BaseException) -> None:

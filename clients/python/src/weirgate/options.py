@@ -168,7 +168,8 @@ class ConnectionOptions(TypedDict, total=False):
     on_message: Callable[[str | bytes, bool], object]
     """Each message as received. The flag: the first state of a reconnection is the same as before the reconnection."""
     on_bad: Callable[[Exception, str | bytes], object]
-    """A message without valid JSON, or without an object; the message is skipped."""
+    """A message without valid JSON, or without an object; the message is skipped. Also a trade that matches no subscription: with
+    several symbols, these go by the `symbol` of the payload."""
 
 
 class LevelsOptions(ConnectionOptions, total=False):

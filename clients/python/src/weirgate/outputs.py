@@ -63,9 +63,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Warn:
-    """After a moment log `text()`, unless it is empty by then, or something listens to `error`: the program has heard otherwise."""
+    """After a moment log `text()`, unless it is empty by then, or something listens to `type`: the program has heard otherwise."""
 
     text: Callable[[], str]
+    type: str = "error"
 
 
 Output = Dial | Send | Drop | Emit | Deliver | Renew | Report | Warn

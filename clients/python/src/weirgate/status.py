@@ -9,8 +9,8 @@ from .latency import LatencyCore
 
 State = Literal["closed", "waiting", "connecting", "away", "stale", "missing", "failed", "late", "loading", "refused", "open"]
 """The worst first. closed, waiting, connecting: as of `status`, no connection; away: the server's bus is away, so nothing new comes;
-stale: nothing has come for `stale_ms`; missing: messages were lost, for this client, on the bus, or while it was away, or a name has
-more last values than come; failed: a request was refused or had no response, or there is no new token; late: messages come more than
+stale: nothing has come for `stale_ms`; missing: messages were lost, for this client, on the bus, or while it was away, or were bad, or
+a name has more last values than come; failed: a request was refused or had no response, or there is no new token; late: messages come more than
 `late_ms` late; loading: a name has no answer yet, or its last values are coming; refused: the server refuses names; open: none of these."""
 
 _OF_NAMES = ("status", "refused", "unanswered", "coming", "subscribed")
@@ -43,7 +43,7 @@ class StatusCore:
 
     def __init__(self, core: Core, changed: Callable[[FeedStatus], object], latency: LatencyCore | None = None,
                  late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> None:
-        self.types = ("status", "bus", "refused", "unanswered", "coming", "subscribed", "identified", "error", "gap", *([core.kind] if latency else ()))
+        self.types = ("status", "bus", "refused", "unanswered", "coming", "subscribed", "identified", "error", "bad", "gap", *([core.kind] if latency else ()))
         self._core, self._changed, self._latency = core, changed, latency
         self._late_ms, self._recent_ms = late_ms, recent_ms
         # What has happened within `recent_ms`.
@@ -64,6 +64,8 @@ class StatusCore:
             self._resumed(args[0])
         elif type == "error":
             self._failed(args[0])
+        elif type == "bad":
+            self._happened("missing", "bad", lambda count: f"Bad messages: {count}.")
         elif type == "gap":
             self._skipped(args[0])
         elif type == self._core.kind:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from .answer_wait import AnswerWait
 from .core import RequestError, Status
@@ -241,6 +241,11 @@ class SubscriberCore(SessionCore):
     @property
     def unanswered(self) -> list[str]:
         return [entry.name for entry in self._all("wanted", "asked") if not entry.why and entry.subscriptions]
+
+    def is_unanswered(self, name: str, group: str = "") -> bool:
+        """Whether the server has not answered yet for a name."""
+        entry = self._names.get((group, name))
+        return entry is not None and entry.state in ("wanted", "asked")
 
     @property
     def coming(self) -> list[str]:
@@ -991,6 +996,9 @@ class TradesCore(SubscriberCore):
         # The request that the server has dropped for the rate of the client, and when it goes again.
         self._dropped: Request | None = None
         self._repeat_at = math.inf
+        # The symbols whose trades the server sends, by its newest response.
+        self._held: set[str] = set()
+        self._has_warned = False
 
     def names(self, names: str | Iterable[str]) -> list[str]:
         return [name.upper() for name in super().names(names)]
@@ -1011,6 +1019,7 @@ class TradesCore(SubscriberCore):
     def changed(self, status: Status) -> None:
         if status not in ("open", "stale"):
             self._repeat_at = math.inf
+            self._held = set()
         super().changed(status)
 
     def handle_timer(self, now: float) -> None:
@@ -1030,10 +1039,15 @@ class TradesCore(SubscriberCore):
         self.hear(message)
         type, data, timestamp = message.get("type"), message.get("data"), message.get("timestamp")
         if type == "trade":
-            symbol = data.get("symbol") if isinstance(data, dict) else None
+            own = data.get("symbol") if isinstance(data, dict) else None
+            symbol = self._symbol(str(own).upper())
             self.stamps = message
-            self.deliver(str(symbol).upper(), "", data, data, timestamp)
-            return self._emit("trade", data, timestamp)
+            if symbol is not None:
+                self.deliver(symbol, "", data, data, timestamp)
+            self._emit("trade", data, timestamp)
+            if symbol is None:
+                self._skip(own)
+            return
         if type == "candle":
             self.deliver(data.get("symbol"), data.get("interval"), data, data)
             return self._emit("candle", data)
@@ -1051,6 +1065,8 @@ class TradesCore(SubscriberCore):
                 self._dropped, self._repeat_at, request = request, self.now + _AFTER_DROP_MS, None
             return self._refuse_request(request, "refused", why)
         interval, current = data.get("interval"), data.get("currentSubscriptions", [])
+        if "currentSubscriptions" in data and not interval:
+            self._held = set(current)
         action = "ping" if type == "pong" else "subscribe" if "subscribed" in data else "unsubscribe"
         asked = None if request is None else (request.message["action"], request.message.get("interval"))
         acknowledgement = self.judged(data, data.get("subscribed", []), request)
@@ -1062,3 +1078,19 @@ class TradesCore(SubscriberCore):
             self.recovered = acknowledgement.get("recovered", self.recovered)
             self.acknowledged(message.get("pos"), data.get("recovered"), is_pictured(request, [data.get("why")]))
             self._emit("subscribed", acknowledgement)
+
+    def _symbol(self, own: str) -> str | None:
+        """The symbol of a trade; None if no subscription matches. The server sends a trade by its channel, whose symbol is not in the
+        message: that of the payload (`own`) may be another, or missing. With a single symbol, the trade is of this symbol."""
+        held = self._held
+        if not held or own in held or self.is_unanswered(own):
+            return own
+        return None if len(held) > 1 else next(iter(held))
+
+    def _skip(self, own: Any) -> NoReturn:
+        """A trade for no subscription is bad, as what cannot be read."""
+        text = f"no subscription matches the symbol {own} of a trade"[:1_000]
+        if not self._has_warned:
+            self._has_warned = True
+            self._outputs.append(Warn(lambda: text, "bad"))
+        raise ValueError(text)
