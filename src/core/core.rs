@@ -179,7 +179,7 @@ impl Core {
             shown_topic: TopicName::clone,
             waits: Waits::default(),
             pongs_us: Vec::new(),
-            history: History::new(limits.history, &frame_bytes).map(Box::new),
+            history: History::new(limits.history, limits.kept_stream, &frame_bytes).map(Box::new),
             resumed_messages: Quota::new("resumed_messages", limits.resume_messages_max),
             connections: Quota::new("connection_bytes", limits.connection_bytes_max),
             refused: Quota::new(

@@ -8,7 +8,7 @@
 //! The newest message of each topic stays when the list has to become shorter for its memory, however many messages other
 //! topics have ([`NewestOnly`]): for clients that ask for the newest messages, if the gateway has such requests.
 //!
-//! A resume is whole or refused: [`NotRecovered`](super::NotRecovered) says why.
+//! A resume is whole or refused: [`NotRecovered`] says why.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -60,7 +60,10 @@ use self::reach::WholeSince;
 use self::topics::KnownTopics;
 pub(super) use self::wanted::FrameBudget;
 pub use self::wanted::{Outcome, Wanted};
-use super::{Body, FeedNotice, FrameBytes, HistoryLimits, Position, Render, StoredId, TopicName};
+use super::{
+    Body, FeedNotice, FrameBytes, HistoryLimits, NotRecovered, Position, Render, StoredId,
+    TopicName,
+};
 use weirgate_wire::auth::NamePatterns;
 use weirgate_wire::base::Now;
 
@@ -90,11 +93,16 @@ pub(super) struct History {
 }
 
 impl History {
-    /// An empty history; `None` if the limits keep nothing. `frames` counts the frames.
-    pub(super) fn new(limits: HistoryLimits, frames: &FrameBytes) -> Option<Self> {
+    /// An empty history; `None` if the limits keep nothing. `stream`: the hash of the stream that is the feed. `frames` counts
+    /// the frames.
+    pub(super) fn new(
+        limits: HistoryLimits,
+        stream: Option<u32>,
+        frames: &FrameBytes,
+    ) -> Option<Self> {
         (limits.keep_us > 0).then(|| Self {
             limits,
-            numbers: MessageNumbers::default(),
+            numbers: MessageNumbers::new(stream),
             certain: Certain::default(),
             list: MessageList::default(),
             newest_only: NewestOnly::new(limits.bytes_max),
@@ -239,9 +247,13 @@ impl History {
         self.numbers.find(since).map(|_| ())
     }
 
-    /// Whether a position of a client may be one from before a loss, although its id was read since.
-    pub(super) fn may_be_before_loss(&self, position: Position) -> bool {
-        self.numbers.may_be_before_loss(position)
+    /// Whether a position of a client may be one of the feed, since its newest loss.
+    pub(super) fn check_feed(&self, position: Position) -> Outcome {
+        self.numbers.check_feed(position)?;
+        match self.numbers.may_be_before_loss(position) {
+            true => Err(NotRecovered::Gap),
+            false => Ok(()),
+        }
     }
 
     /// Whether a message of the stream was read, or is older than what was read.

@@ -7,8 +7,8 @@ use super::core::Core;
 use super::publication::Delivery;
 use super::topics::TopicKey;
 use super::{
-    Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, Place, Point, Position,
-    Publication, Render, Retain, SessionKey, StoredId, TopicName, Wanted,
+    Body, BusNotice, Content, CopyFor, FeedNotice, Frame, Mark, NotKept, NotRecovered, Outcome,
+    Place, Point, Position, Publication, Render, Retain, SessionKey, StoredId, TopicName, Wanted,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::auth::NamePatterns;
@@ -93,11 +93,14 @@ impl Core {
         history.is_some_and(|history| history.has_read(id))
     }
 
-    /// Whether a position of a client may be one from before a loss of the stream, although a message with its id was read
-    /// since.
-    pub fn may_be_before_loss(&self, position: Position) -> bool {
-        let history = self.history.as_ref();
-        history.is_some_and(|history| history.may_be_before_loss(position))
+    /// Checks whether a position of a client may be one of the feed.
+    ///
+    /// # Errors
+    /// There is no history; it is one of another feed; or it may be one from before a loss of the stream, although a message
+    /// with its id was read since.
+    pub fn check_feed(&self, position: Position) -> Outcome {
+        let history = self.history.as_ref().ok_or(NotRecovered::Off)?;
+        history.check_feed(position)
     }
 
     /// Handles names that the feed has got: what was published of them before did not come.

@@ -87,6 +87,8 @@ pub struct Limits {
     pub send_queue: SendQueueLimits,
     /// Messages kept for resuming clients.
     pub history: HistoryLimits,
+    /// The [hash](super::Position::feed_hash) of the stream that is the kept feed; `None`: the feed is no stream.
+    pub kept_stream: Option<u32>,
     /// Missed messages that wait for all resuming clients together, with a share for each address.
     pub resume_messages_max: u64,
     /// Memory of all frames together, each counted once. If blocked clients alone hold more, those with the largest
@@ -164,6 +166,7 @@ impl Default for Limits {
         Self {
             send_queue: SendQueueLimits::default(),
             history: HistoryLimits::default(),
+            kept_stream: None,
             resume_messages_max: RESUME_MESSAGES_MAX,
             frame_bytes_max: 512 * 1024 * 1024,
             head_bytes_max: 16 * 1024,

@@ -10,6 +10,9 @@ use weirgate_wire::admission::Quota;
 use super::resume::limits;
 use super::*;
 
+/// The hash of the stream.
+const STREAM: u32 = 2;
+
 /// A message on a WebSocket: a name with the payload, an end, or the type.
 fn said(message: &Value) -> String {
     let name = message["channel"].as_str().unwrap_or_default();
@@ -53,7 +56,11 @@ fn with_history(
         acl: Acl::from_json(syntax, table).expect("a table"),
         ..settings
     };
-    let mut bench = Bench::limited(settings, history, |gateway| {
+    let change = |limits: &mut Limits| {
+        limits.history = history;
+        limits.kept_stream = Some(STREAM);
+    };
+    let mut bench = Bench::changed(settings, change, |gateway| {
         let gateway = gateway.with_kept_stream(vec![all.to_owned()]);
         gateway.expect("names").with_pages(1 << 24)
     });
@@ -67,7 +74,7 @@ fn position(sequence: u64) -> Position {
         major: sequence,
         minor: sequence,
     };
-    Position::stored(2, id)
+    Position::stored(STREAM, id)
 }
 
 impl Bench {
@@ -847,6 +854,64 @@ fn a_position_that_is_none_is_bad_for_every_name() {
         .expect("names");
     let not = recovered.values().filter(|said| **said == json!(false));
     assert_eq!((recovered.len(), not.count()), (700, 700));
+}
+
+/// Before this instance has read anything, and after it has lost everything.
+#[test]
+fn a_position_of_another_feed_is_bad_whatever_was_read() {
+    let mark = Mark {
+        nonce: 7,
+        counter: 1,
+    };
+    let Point::Stored(id) = position(5).point else {
+        panic!("an id");
+    };
+    let foreign = [
+        Position::stored(STREAM + 1, id),
+        Position::counted(STREAM + 1, mark, 0),
+        Position::counted(STREAM, mark, 0),
+    ];
+    let of_bus = [(NameSyntax::Redis, "a:1"), (NameSyntax::Nats, "a.1")];
+    for ((syntax, name), has_lost) in of_bus.into_iter().zip([false, true]) {
+        for since in foreign.map(|since| since.to_string()) {
+            let bench = || {
+                let mut bench = of_a_stream(syntax, settings());
+                if has_lost {
+                    bench.comes(name, 1);
+                    bench.bus(BusEvent::Gap { lost: None });
+                }
+                bench
+            };
+            let all = json!({"action": "subscribe", "channels": [name], "last": "all"});
+            let brings_all = |bench: &mut Bench| {
+                assert_eq!(bench.asked_after(), None, "{since}");
+                bench.finds(name, 3, "3");
+                bench.ends(None);
+                bench.comes(name, 3);
+                bench.world.advance(SECOND);
+            };
+
+            let mut on_websocket = bench();
+            let key = on_websocket.client();
+            let mut request = all.clone();
+            request["since"] = json!(since);
+            on_websocket.say(key, &request);
+            on_websocket.world.advance(1);
+            brings_all(&mut on_websocket);
+            let answer = format!(r#"subscribed {{"{name}":false}} {{"{name}":"bad"}}"#);
+            let end = format!("last {name} 1 null");
+            let brought = on_websocket.brought(key);
+            assert_eq!(brought, [answer, format!("{name} 3"), end]);
+
+            let mut on_stream = bench();
+            let key = on_stream.stream_from(&[all], Some(&since));
+            brings_all(&mut on_stream);
+            let answer = format!(r#"subscribed {{"{name}":false}}"#);
+            let mut got = on_stream.got_all(key);
+            got.retain(|one| one != "status");
+            assert_eq!(got[1..], [&answer, "3", "last 1 null"]);
+        }
+    }
 }
 
 /// What the history has of other names is passed over in steps, between which the loop serves others.

@@ -21,8 +21,10 @@ pub(super) const IDS_MAX: usize = 65_536;
 /// The numbers of all marks and ids, and of the newest message.
 #[derive(Debug, Default)]
 pub(super) struct MessageNumbers {
-    /// Positions with another hash are of another feed. `None` before the first position.
+    /// Positions with another hash are of another feed. `None` before the first position, unless the feed is a stream.
     feed_hash: Option<u32>,
+    /// The feed is a stream, so no position is counted.
+    is_stream: bool,
     /// The number of each mark, and the marks in their order.
     marked: HashMap<Mark, u64, RandomState>,
     marks: VecDeque<Mark>,
@@ -47,6 +49,15 @@ pub(super) struct MessageNumbers {
 }
 
 impl MessageNumbers {
+    /// No numbers yet. `stream`: the hash of the stream that is the feed.
+    pub(super) fn new(stream: Option<u32>) -> Self {
+        Self {
+            feed_hash: stream,
+            is_stream: stream.is_some(),
+            ..Self::default()
+        }
+    }
+
     /// Handles a mark, after which positions count from the mark. If this connection had a mark before, `count`
     /// messages of the feed have come since.
     pub(super) fn mark(&mut self, feed_hash: u32, mark: Mark, count: u64) {
@@ -166,6 +177,7 @@ impl MessageNumbers {
     /// As [`Self::find`], of a position in what was read since the last loss.
     pub(super) fn find_position(&self, since: CopyPosition) -> Result<After, NotRecovered> {
         let CopyPosition { position, copy } = since;
+        self.check_feed(position)?;
         let number = match position.point {
             Point::Counted { mark, count } => {
                 // If this instance has no mark and no id, resuming is off here; otherwise only this mark is unknown.
@@ -174,16 +186,12 @@ impl MessageNumbers {
                     false => NotRecovered::Epoch,
                 };
                 let number = self.marked.get(&mark).ok_or(unknown)?;
-                self.check_feed(position)?;
                 if *number < self.floor {
                     return Err(NotRecovered::Gap);
                 }
                 number.saturating_add(count)
             }
-            Point::Stored(id) => {
-                self.check_feed(position)?;
-                self.find_id(id)?
-            }
+            Point::Stored(id) => self.find_id(id)?,
         };
         match number <= self.head {
             true => Ok(After { number, copy }),
@@ -202,8 +210,11 @@ impl MessageNumbers {
         is_older || self.ids.binary_search(&id).is_ok()
     }
 
-    fn check_feed(&self, position: Position) -> Result<(), NotRecovered> {
-        match self.feed_hash.is_none_or(|hash| position.feed_hash == hash) {
+    /// Whether a position of a client may be one of this feed. Before the first position, that is known of a stream alone.
+    pub(super) fn check_feed(&self, position: Position) -> Result<(), NotRecovered> {
+        let is_other_kind = self.is_stream && matches!(position.point, Point::Counted { .. });
+        let has_hash = self.feed_hash.is_none_or(|hash| position.feed_hash == hash);
+        match has_hash && !is_other_kind {
             true => Ok(()),
             false => Err(NotRecovered::Bad),
         }

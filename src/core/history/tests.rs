@@ -89,7 +89,7 @@ impl Bench {
             bytes_max,
         };
         let alive = FrameBytes::default();
-        let mut history = History::new(limits, &alive).expect("a history");
+        let mut history = History::new(limits, None, &alive).expect("a history");
         note_mark(&mut history, mark(0), 0);
         history.set_render(render);
         Self {

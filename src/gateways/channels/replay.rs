@@ -55,19 +55,13 @@ impl ChannelsGateway {
     /// # Errors
     /// It is no position, or one of another feed, or perhaps one from before a loss of the stream.
     pub(super) fn check_since(&self, core: &Core, since: &AllSince) -> Outcome {
-        let feed_hash = core.newest_read().map(|position| position.feed_hash);
         let since = match since {
             AllSince::At(since) => since,
             AllSince::Absent => return Ok(()),
             AllSince::Invalid(why) => return Err(*why),
         };
         let since = CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
-        let position = since.position;
-        match feed_hash.is_none_or(|hash| hash == position.feed_hash) {
-            true if core.may_be_before_loss(position) => Err(NotRecovered::Gap),
-            true => Ok(()),
-            false => Err(NotRecovered::Bad),
-        }
+        core.check_feed(since.position)
     }
 
     /// Begins to send all kept messages of `replayed.names` to a client. It is told at once that nothing is kept of

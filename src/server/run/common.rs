@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use weirgate_core::{CloseReason, DrainPlan, Limits};
+use weirgate_core::{CloseReason, DrainPlan, Limits, Position};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::auth::Origins;
 
@@ -82,6 +82,9 @@ impl CommonSettings {
         let mut limits: Limits = checked.get();
         let listen: ListenSettings = checked.get();
         limits.origins_are_listed = !listen.allowed_origins.is_empty();
+        limits.kept_stream = checked
+            .stream()
+            .map(|name| Position::feed_hash(name.bytes()));
         let bus: BusSettings = checked.get();
         Self {
             reactor: reactor_settings(checked),

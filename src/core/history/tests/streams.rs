@@ -15,7 +15,7 @@ impl Bench {
     /// A history of a stream, with nothing in it.
     fn of_a_stream(bytes_max: usize) -> Self {
         let mut bench = Self::new(bytes_max);
-        bench.history.numbers = MessageNumbers::default();
+        bench.history.numbers = MessageNumbers::new(Some(2));
         bench.history.asks_for_newest = true;
         bench
     }
@@ -60,10 +60,34 @@ fn a_message_of_a_stream_is_found_by_both_parts_of_its_id() {
         (stored(7, 70), NotRecovered::Epoch),
         (stored(4, 40), NotRecovered::Window),
         (stored(10, 100), NotRecovered::Ahead),
-        (position(0, 0), NotRecovered::Epoch),
+        (position(0, 0), NotRecovered::Bad),
         (other_stream, NotRecovered::Bad),
     ] {
         assert_eq!(bench.missed(&["a"], since), Err(why), "{since}");
+    }
+}
+
+#[test]
+fn before_anything_is_read_a_position_of_another_feed_is_known_to_be_one() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    let id = StoredId {
+        major: 5,
+        minor: 50,
+    };
+    // Of another stream, of another list of names, and of a list whose hash is that of the stream.
+    let foreign = [
+        Position::stored(3, id),
+        position(0, 0),
+        Position::counted(2, mark(0), 0),
+    ];
+    for _ in ["nothing was read", "all was lost"] {
+        for since in foreign {
+            assert_eq!(bench.history.check_feed(since), Err(NotRecovered::Bad));
+            assert_eq!(bench.missed(&["a"], since), Err(NotRecovered::Bad));
+        }
+        assert_eq!(bench.history.check_feed(stored(6, 60)), Ok(()));
+        bench.store("a", "5", stored(5, 50));
+        bench.history.note(Now::default(), FeedNotice::Hole);
     }
 }
 
