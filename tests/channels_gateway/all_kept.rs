@@ -7,7 +7,7 @@ mod lost;
 use weirgate_core::{Gateway as _, Point, RetainedCut, StoredId};
 use weirgate_wire::admission::Quota;
 
-use super::resume::limits;
+use super::resume::{Kept, limits};
 use super::*;
 
 /// The hash of the stream.
@@ -375,20 +375,83 @@ fn the_bus_goes_away_and_the_client_gets_each_message_once() {
 }
 
 #[test]
-fn a_name_that_is_refused_brings_nothing_and_without_a_stream_all_is_an_error() {
+fn a_name_that_is_refused_brings_nothing() {
     let mut bench = on_a_stream();
     bench.stream(&["b"], None);
     let key = bench.client();
     bench.ask_all(key, &["b"], None);
     assert_eq!(bench.brought(key), ["subscribed null null"]);
     assert_eq!(bench.world.outputs.all.len(), 0);
-    let mut bench = Bench::limited(settings(), limits(), |gateway| {
-        let gateway = gateway.with_kept(vec!["*".to_owned()]);
-        gateway.expect("names")
-    });
-    let key = bench.client();
-    bench.ask_all(key, &["a:1"], None);
-    assert_eq!(bench.brought(key), ["error"]);
+}
+
+/// A client that waits for the end has to get it. Without a history, and with one that is no stream.
+#[test]
+fn without_a_stream_nothing_is_kept_and_the_end_says_so() {
+    let settings = || ChannelsGatewaySettings {
+        acl: Acl::from_json(NameSyntax::Redis, br#"{"user": ["a:*"]}"#).expect("a table"),
+        ..settings()
+    };
+    let kept = |names: &str| {
+        Bench::limited(settings(), limits(), |gateway| {
+            gateway.with_kept(vec![names.to_owned()]).expect("names")
+        })
+    };
+    for mut bench in [Bench::new(settings()), kept("a:*"), kept("b:*")] {
+        bench.bus(BusEvent::Up);
+        bench.world.advance(1);
+        let without = bench.client();
+        bench.ask_all(without, &["a:1"], None);
+        if bench.world.outputs.wanted.contains_key("a:1") {
+            bench.confirm("a:1");
+        }
+        let with = bench.client();
+        bench.ask_all(with, &["a:1"], Some(3));
+        let end = r#"last a:1 0 "off""#;
+        let answer = r#"subscribed null {"a:1":"off"}"#;
+        assert_eq!(bench.brought(without), [answer, end]);
+        let answer = r#"subscribed {"a:1":false} {"a:1":"off"}"#;
+        assert_eq!(bench.brought(with), [answer, end]);
+        let live = BusMessage::new("a:1", b"5".to_vec(), bench.world.now);
+        bench.bus(BusEvent::Message(live));
+        bench.world.advance(1);
+        for key in [without, with] {
+            assert_eq!(bench.brought(key), ["a:1 5"]);
+        }
+        bench.world.hub.check_invariants();
+    }
+}
+
+/// Its names have one position: no live message of one comes before the missed ones of another.
+#[test]
+fn without_a_stream_other_requests_of_an_event_stream_resume() {
+    let mut kept = Kept::new();
+    kept.publish("market:a", "1");
+    kept.publish("market:a", "2");
+    let request = |name: &str| json!({"action": "subscribe", "channels": [name]});
+    let mut all = request("market:b");
+    all["last"] = json!("all");
+    let requests = [all, request("market:a"), request("outside")];
+    let since = Kept::position(1).to_string();
+    let key = kept.bench.stream_from(&requests, Some(&since));
+    kept.publish("market:b", "3");
+    kept.publish("market:a", "4");
+    assert_eq!(kept.bench.got_all(key), ["connected"]);
+    kept.bench.confirm("outside");
+    kept.bench.world.advance(1);
+    kept.publish("market:b", "5");
+    let got = kept.bench.got_all(key);
+    assert_eq!(
+        got,
+        [
+            r#"subscribed {"market:b":false}"#,
+            r#"subscribed {"market:a":true}"#,
+            r#"subscribed {"outside":false}"#,
+            "2",
+            "4",
+            r#"last 0 "off""#,
+            "5"
+        ]
+    );
 }
 
 #[test]

@@ -345,7 +345,6 @@ impl ChannelsGateway {
         RequestLimits {
             entries_max: ENTRIES_MAX.max(2 * self.settings.channels_max),
             reads_last: self.kept.is_some(),
-            reads_all: self.retained.has_pages,
         }
     }
 
@@ -354,7 +353,7 @@ impl ChannelsGateway {
     fn asks_all(&self, head: &RequestHead<'_>) -> bool {
         let limits = self.request_limits();
         let mut requests = head.sent_in_query().flatten();
-        limits.reads_all && requests.any(|text| Request::parse(&text, limits).asks_all())
+        self.retained.has_pages && requests.any(|text| Request::parse(&text, limits).asks_all())
     }
 
     fn client(

@@ -24,10 +24,8 @@ const ACTION_TOO_LONG: &str = "action too long (max 4096 bytes)";
 pub(super) struct RequestLimits {
     /// The most entries of `channels`, because each entry may be compared with the whole table of roles.
     pub(super) entries_max: usize,
-    /// Whether `last` is read; otherwise `last` is an unknown member.
+    /// Whether a `last` other than `"all"` is read; otherwise it is ignored, as an unknown member is.
     pub(super) reads_last: bool,
-    /// Whether `last` may be `"all"`: the kept feed is a stream.
-    pub(super) reads_all: bool,
 }
 
 /// The action of a request.
@@ -119,12 +117,10 @@ impl Request {
         let named = Json::text_of(action);
         let action = match named.as_deref() {
             Some("subscribe") => channels().and_then(|channels| {
-                let last = last.as_ref().filter(|_| limits.reads_last);
-                let says_all = || last.and_then(text_of).is_some_and(|last| last == "all");
-                let is_all = limits.reads_all && says_all();
-                let last = match is_all {
+                let last = last.as_ref();
+                let last = match last.and_then(text_of).is_some_and(|last| last == "all") {
                     true => Some(Last::All),
-                    false => read_last(last)?.map(Last::Newest),
+                    false => read_last(last.filter(|_| limits.reads_last))?.map(Last::Newest),
                 };
                 let since = read_since(since.as_ref());
                 Ok(Action::Subscribe(channels, since, last))
@@ -186,7 +182,6 @@ mod tests {
         let limits = RequestLimits {
             entries_max: 100,
             reads_last: true,
-            reads_all: true,
         };
         let request = Request::parse(text, limits);
         (request.action, request.id)

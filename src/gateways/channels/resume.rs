@@ -63,6 +63,11 @@ impl Earlier {
         }
     }
 
+    /// Whether the client wants all kept messages.
+    pub(super) fn is_all(&self) -> bool {
+        matches!(self, Self::All(_))
+    }
+
     /// How many of the newest messages of a name the client gets; `None`: it wants none of them.
     pub(super) fn newest(&self) -> Option<usize> {
         match self {

@@ -68,7 +68,7 @@ impl Resuming {
 
     /// Whether a step is left that finds earlier messages. All kept messages are found after the answer.
     pub(super) fn will_search(&self) -> bool {
-        !matches!(self.earlier, Earlier::All(_)) && self.walk.has_next()
+        !self.earlier.is_all() && self.walk.has_next()
     }
 
     /// Whether the client's live messages have to be postponed until the answer.
@@ -91,8 +91,7 @@ impl Resuming {
     /// Discards all messages, because the client has got newer ones. Returns false if it has done so before, or if the
     /// client gets all kept messages: these come from the client's position on, whatever it has got of other names.
     pub(super) fn give_up(&mut self) -> bool {
-        let is_all = matches!(self.earlier, Earlier::All(_));
-        if is_all || self.found.left_out() == LeftOut::Overtaken {
+        if self.earlier.is_all() || self.found.left_out() == LeftOut::Overtaken {
             return false;
         }
         self.found.leave_out(LeftOut::Overtaken);
@@ -297,13 +296,18 @@ impl ChannelsGateway {
         // The stream of the kept feed may have got other subjects since the request.
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
+        // Only a stream has all messages of a name.
+        let (names, off) = match resuming.earlier.is_all() && !self.retained.has_pages {
+            true => (Vec::new(), names),
+            false => (names, Vec::new()),
+        };
         let outcomes = self.find(core, key, resuming, beside, &names);
         let joined = match resuming.earlier {
             // The client gets all kept messages first.
             Earlier::All(_) => &[],
             _ => &names[..],
         };
-        let joined = joined.iter().chain(&moved);
+        let joined = joined.iter().chain(&off).chain(&moved);
         for name in joined.filter(|name| resuming.walk.is_new(name)) {
             self.join(core, key, client, name);
             if self.joins_refused(name) {
@@ -315,7 +319,7 @@ impl ChannelsGateway {
             resuming.moved.extend_from_slice(&moved);
         }
         if resuming.earlier.reports_off() {
-            let off = moved.into_iter();
+            let off = off.into_iter().chain(moved);
             off.for_each(|name| resuming.outcomes.add_off(name));
         }
         let is_large = outcomes.contains(&Err(NotRecovered::Large));
