@@ -1,11 +1,15 @@
 //! Subjects and patterns that change while the source runs, without JetStream.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 use weirgate_core::{Subscription, TopicName};
 use weirgate_test_support::LinkProxy;
 use weirgate_wire::admission::ClientAddr;
 
+use super::silence::through;
 use super::*;
 
 /// A source on its thread, its handle, and what it hands over.
@@ -515,6 +519,57 @@ fn last_values_come_over_an_outage() {
     ask("kept.1", 5);
     let back = source.until("end of kept.1");
     assert_eq!(back, ["kept.1: 1", "end of kept.1"]);
+}
+
+/// nats-server 2.9 takes 10 s for the consumer of a million subjects, and reads nothing else of the connection meanwhile.
+#[test]
+fn a_server_that_makes_a_consumer_for_long_is_waited_for() {
+    const READS_NOTHING_FOR: Duration = Duration::from_secs(9);
+    let server = NatsServer::start();
+    let js = jetstream(&server.url());
+    js.add_stream(StreamConfig {
+        name: "KEPT".into(),
+        subjects: vec!["kept.>".into()],
+        ..Default::default()
+    })
+    .expect("a stream");
+    for subject in ["kept.a.1", "kept.a.2", "kept.b"] {
+        js.publish(subject, "1").expect("stored");
+    }
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let read_slowly = move |bytes: &mut Vec<u8>| {
+        let asked = b"$JS.API.CONSUMER.CREATE.KEPT";
+        let is_asked = bytes.windows(asked.len()).any(|part| part == asked);
+        if is_asked && is_slow.swap(false, SeqCst) {
+            thread::sleep(READS_NOTHING_FOR);
+        }
+    };
+    let source = run_with(&through(&server, read_slowly, |_| {}), &["kept.>"]);
+    let ask = |name: &str, number| {
+        let asked = (number, ClientAddr::Unix);
+        let nothing = Arc::default();
+        (source.interest).ask_retained(subscription(name), None, asked, nothing);
+    };
+    ask("kept.a.*", 1);
+    thread::sleep(Duration::from_secs(1));
+    // These are behind the request.
+    ask("kept.b", 2);
+    source.interest.subscribe(subscription("other"));
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        seen.push(source.next());
+    }
+    seen.sort();
+    let wanted = [
+        "+other",
+        "end of kept.a.*",
+        "end of kept.b",
+        "kept.a.1 (kept.a.*): 1",
+        "kept.a.2 (kept.a.*): 1",
+        "kept.b: 1",
+    ];
+    assert_eq!(seen, wanted);
+    assert!(source.status.connected() && source.status.reconnects() == 0);
 }
 
 /// The first request for a pattern is made before the sizes of its values are known. The loop takes each value late, so the

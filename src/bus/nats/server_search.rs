@@ -108,6 +108,11 @@ impl ServerSearch {
         })
     }
 
+    /// Whether the server of a silent connection answers on a second one.
+    pub(super) fn is_alive(settings: &NatsSettings, silent: &Connection) -> bool {
+        log_in(&silent.endpoint, SecondTo::InUse, settings) == ProbeResult::Answer
+    }
+
     /// Asks another server, each time the next one, about the streams that are read, while JetStream is silent on a
     /// connection that is well. Returns whether it answers about one of them, which is a reason to leave.
     pub(super) fn find_jetstream_elsewhere(

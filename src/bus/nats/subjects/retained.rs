@@ -306,6 +306,11 @@ impl Retained {
         if self.pending.is_empty() {
             return;
         }
+        if self.holds_connection(now) {
+            for pending in self.pending.values_mut() {
+                pending.patience.note_held(now);
+            }
+        }
         for number in self.numbers(|pending| pending.is_late(now)) {
             self.handle_silence(number, now, out);
         }
@@ -332,8 +337,13 @@ impl Retained {
         self.send(number, out);
     }
 
-    /// Whether the caller has to send a ping, and to call [`Self::note_ping`]: the answers to requests that were given
-    /// up are late, or the subscription for answers was sent.
+    /// Whether the server may answer nothing else on the connection, because it makes a consumer: not even a ping.
+    pub(super) fn holds_connection(&self, now: Instant) -> bool {
+        self.making.holds(now)
+    }
+
+    /// Whether the caller has to send a ping, and to call [`Self::note_ping`]: a request for a consumer or the subscription
+    /// for answers was sent, or the answers to requests that were given up are late.
     pub(super) fn needs_ping(&self, now: Instant) -> bool {
         self.making.needs_ping(now) || self.listening.needs_ping()
     }

@@ -29,7 +29,12 @@ pub(super) struct SubjectsSession<'a> {
     pub(super) sids: Sids,
     pub(super) changes: PendingChanges,
     pub(super) retained: Retained,
+    /// When the server was last found alive while it made a consumer and answered nothing else on this connection.
+    found_alive: Option<Instant>,
 }
+
+/// How often a server is looked at that makes a consumer and answers nothing else on the connection.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<'a> SubjectsSession<'a> {
     /// A session on a new connection, without subscriptions.
@@ -56,6 +61,7 @@ impl<'a> SubjectsSession<'a> {
             relay,
             sids: Sids::default(),
             changes: PendingChanges::default(),
+            found_alive: None,
         }
     }
 
@@ -153,6 +159,10 @@ impl<'a> SubjectsSession<'a> {
 
     /// Handles a silent server or a dead link. Returns the time of the next look.
     fn check_other_server(&mut self) -> Result<Instant, Stop> {
+        let now = Instant::now();
+        if self.retained.holds_connection(now) && self.is_alive(now) {
+            return Ok(now + ALIVE_INTERVAL);
+        }
         let nats = &self.source.settings.nats;
         let next = self.search.probe_if_due(
             self.connection.last_received(),
@@ -165,6 +175,27 @@ impl<'a> SubjectsSession<'a> {
             return Ok(Instant::now());
         }
         next.ok_or_else(|| self.connection.silent().into())
+    }
+
+    /// Whether the server answers on a second connection, now or a moment ago. Logs the first time of a silence.
+    fn is_alive(&mut self, now: Instant) -> bool {
+        let last_received = self.connection.last_received();
+        let found = self.found_alive.filter(|found| *found >= last_received);
+        if found.is_some_and(|found| now < found + ALIVE_INTERVAL) {
+            return true;
+        }
+        if !ServerSearch::is_alive(&self.source.settings.nats, self.connection) {
+            return false;
+        }
+        if found.is_none() {
+            tracing::warn!(
+                silent_ms = last_received.elapsed().as_millis() as u64,
+                "NATS takes long to find last values, and answers nothing else on this connection \
+                 meanwhile; newer versions of nats-server are faster"
+            );
+        }
+        self.found_alive = Some(Instant::now());
+        true
     }
 
     /// Handles all operations that were read.

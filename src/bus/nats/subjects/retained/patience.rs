@@ -80,6 +80,11 @@ impl Patience {
         }
     }
 
+    /// The server may work on a request before: the time until now does not count.
+    pub(super) fn note_held(&mut self, now: Instant) {
+        self.progressed = now;
+    }
+
     /// Notes that a step has failed, and is taken again. The first time since the newest message there is as much time as for
     /// a new question.
     pub(super) fn note_failure(&mut self, why: &str, now: Instant) {

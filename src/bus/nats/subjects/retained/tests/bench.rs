@@ -239,6 +239,16 @@ impl Bench {
 
     pub(super) fn take(&mut self, delivery: Delivery) {
         self.retained.take(delivery, self.now, &mut self.out);
+        self.read_past_requests();
+    }
+
+    /// The server answers the ping behind the requests that have just gone out: it makes consumers quickly.
+    fn read_past_requests(&mut self) {
+        const PING: u64 = 1;
+        if self.retained.needs_ping(self.now) {
+            self.retained.note_ping(PING, self.now);
+            self.retained.note_pongs(|ping| ping == PING);
+        }
     }
 
     pub(super) fn work(&mut self) {
