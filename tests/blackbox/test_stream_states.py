@@ -160,6 +160,24 @@ async def test_levels_says_it_of_its_streams_too(nats, start_weirgate):
     assert len([line for line in weirgate.log().splitlines() if "is sealed" in line and "WARN" in line]) == 1
 
 
+@pytest.mark.parametrize("gateway", ["channels", "levels"])
+async def test_jetstream_that_is_switched_off_for_the_account_is_the_cause_in_the_log(gateway, start_nats, start_weirgate):
+    config = "accounts { A { %s users: [ { user: gw, password: pw } ] } }"
+    server = start_nats(config=config % "jetstream: enabled,")
+    url = server.url.replace("//", "//gw:pw@")
+    async with jetstream(url) as stream:
+        await stream.add_stream(name="MARKET", subjects=["tick.*"])
+        weirgate, admin = await started(start_weirgate, gateway, url)
+        await said(admin, "quiet")
+        server.reload(config % "")
+        error = "error 10039: JetStream not enabled for account"
+        await until(lambda: [line for line in weirgate.log().splitlines() if "WARN" in line and error in line], 30, "the cause")
+        # As long as a stream without a leader is not reported.
+        await asyncio.sleep(6)
+    wrong = [line for line in weirgate.log().splitlines() if "no leader" in line or "does not answer" in line]
+    assert not wrong, wrong
+
+
 @contextlib.asynccontextmanager
 async def cluster(start_nats, count=3):
     """Servers with routes to one another."""

@@ -29,13 +29,16 @@ const UNAVAILABLE: u64 = 503;
 pub(super) const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// The reason for a request without the desired answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ApiError {
     #[error("error {code}: {description}")]
     Refused { code: u64, description: String },
-    /// JetStream is without a leader or a resource, or switched off: only the server answers.
+    /// The server reaches no leader of JetStream: only the server answers.
     #[error("error {code}: {description}")]
     Unavailable { code: u64, description: String },
+    /// JetStream is switched off for the account or at the server, or without a resource: only the server answers.
+    #[error("error {code}: {description}")]
+    OutOfService { code: u64, description: String },
     #[error("JetStream is not there")]
     NoJetStream,
     #[error("this user may not {0}")]
@@ -125,12 +128,16 @@ impl ApiError {
     const CONSUMER_NOT_FOUND: u64 = 10_014;
     const CONSUMERS_TOO_MANY: u64 = 10_026;
     const FILTER_NOT_SUBSET: u64 = 10_093;
+    /// No leader of JetStream is reached.
+    const NO_META_LEADER: u64 = 10_008;
     const NO_MESSAGE_FOUND: u64 = 10_037;
     const STREAM_NOT_FOUND: u64 = 10_059;
 
     pub(super) fn code(&self) -> Option<u64> {
         match self {
-            Self::Refused { code, .. } | Self::Unavailable { code, .. } => Some(*code),
+            Self::Refused { code, .. }
+            | Self::Unavailable { code, .. }
+            | Self::OutOfService { code, .. } => Some(*code),
             _ => None,
         }
     }
@@ -166,6 +173,7 @@ impl ApiError {
             Self::NotPermitted(what) => what.ends_with(INBOXES),
             Self::Refused { .. }
             | Self::Unavailable { .. }
+            | Self::OutOfService { .. }
             | Self::NoLeader(_)
             | Self::Unfinished
             | Self::NoAnswer(_)
@@ -387,7 +395,10 @@ pub(super) fn refusal(answer: Json<'_>) -> Option<ApiError> {
     let description = description.unwrap_or_else(|| "no description".to_owned());
     let code = answer.number(&["error", "err_code"]).unwrap_or(0);
     Some(match answer.number(&["error", "code"]) {
-        Some(UNAVAILABLE) => ApiError::Unavailable { code, description },
+        Some(UNAVAILABLE) if code == ApiError::NO_META_LEADER => {
+            ApiError::Unavailable { code, description }
+        }
+        Some(UNAVAILABLE) => ApiError::OutOfService { code, description },
         _ => ApiError::Refused { code, description },
     })
 }
@@ -501,7 +512,23 @@ mod tests {
             br#"{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}"#;
         let unavailable = refusal(cut_off).expect("a refusal");
         assert!(!unavailable.is_an_answer() && error.is_an_answer());
-        assert_eq!(unavailable.code(), Some(10_008));
+        let expected = ApiError::Unavailable {
+            code: 10_008,
+            description: "temporarily unavailable".to_owned(),
+        };
+        assert_eq!(unavailable, expected);
+        // Switched off for the account, and at the server.
+        for code in [10_039, 10_076] {
+            let off = format!(
+                r#"{{"error":{{"code":503,"err_code":{code},"description":"JetStream not enabled"}}}}"#
+            );
+            let off = refusal(off.as_bytes()).expect("a refusal");
+            assert!(matches!(off, ApiError::OutOfService { .. }) && !off.is_an_answer());
+            assert_eq!(
+                off.to_string(),
+                format!("error {code}: JetStream not enabled")
+            );
+        }
         // An unknown code, and no code at all.
         assert!(refusal(br#"{"error":{"err_code":99999}}"#).is_some());
         assert!(refusal(br#"{"error":{}}"#).is_some());

@@ -370,7 +370,7 @@ impl ConsumersSession<'_> {
             if let Some(silent) = subscription.health.falls_silent(now, reported_after) {
                 let subject = &subscription.spec.subject;
                 let silent_ms = silent.as_millis() as u64;
-                match subscription.health.not_permitted {
+                match subscription.health.refused {
                     Some(_) => tracing::warn!(
                         error = %subscription.health.silence(),
                         subject,

@@ -10,6 +10,9 @@ use weirgate_wire::base::{LogBudget, Now};
 pub(super) const JETSTREAM_ADVICE: &str =
     "check that nats-server runs with JetStream (-js) and that this user may use it";
 
+/// What JetStream does not do while it is silent about a subject.
+pub(super) const ANSWER: &str = "answer about the stream of a subject";
+
 /// The reason why NATS is away or cannot be used. The doc of each variant begins with the party at fault. The texts
 /// never hold a password or a token.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +206,7 @@ impl NatsError {
     /// The error for a silence of JetStream about a subject.
     pub(super) fn unanswered() -> Self {
         Self::JetStream {
-            action: "answer about the stream of a subject".to_owned(),
+            action: ANSWER.to_owned(),
             reason: "no answer".to_owned(),
             advice: JETSTREAM_ADVICE,
             fails_all_requests: false,

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::NatsError;
+use super::api::{ApiError, request_failed};
+use super::error::{ANSWER, NatsError};
 use weirgate_runtime::Stall;
 
 /// A consumer is stalled if the server has held messages for this long and none was handed over.
@@ -24,8 +25,8 @@ pub(super) struct Health {
     pub(super) acks_refused: Option<Instant>,
     /// Whether [`Self::falls_silent`] has returned the present silence.
     is_silent: bool,
-    /// What this user may not do, if the server has refused a question since the last answer: the cause of the silence.
-    pub(super) not_permitted: Option<String>,
+    /// What the server has said in place of JetStream since the last answer, if anything: the cause of the silence.
+    pub(super) refused: Option<ApiError>,
     /// Why messages do not arrive, by the server's last counts; `None`: they arrive, or none wait.
     pub(super) stall: Option<Stall>,
 }
@@ -51,7 +52,7 @@ impl Health {
             holds_since: None,
             acks_refused: None,
             is_silent: false,
-            not_permitted: None,
+            refused: None,
             stall: None,
         }
     }
@@ -59,17 +60,14 @@ impl Health {
     /// Records any answer of JetStream. Returns whether a silence ends.
     pub(super) fn note_received(&mut self, now: Instant) -> bool {
         self.last_received = now;
-        self.not_permitted = None;
+        self.refused = None;
         std::mem::take(&mut self.is_silent)
     }
 
     /// The error for the silence of JetStream.
     pub(super) fn silence(&self) -> NatsError {
-        match &self.not_permitted {
-            Some(what) => NatsError::NotPermitted {
-                what: what.clone(),
-                fails_all_requests: false,
-            },
+        match &self.refused {
+            Some(refused) => request_failed(ANSWER.to_owned(), refused.clone()),
             None => NatsError::unanswered(),
         }
     }

@@ -292,8 +292,8 @@ impl<'a> ConsumersSession<'a> {
             // No word about the consumer.
             return self.leave_silent_consumer(index);
         }
-        if let WatchdogAnswer::NotPermitted(what) = answer {
-            self.subscriptions[index].health.not_permitted = Some(what);
+        if let WatchdogAnswer::Refused(error) = answer {
+            self.subscriptions[index].health.refused = Some(error);
             return Ok(());
         }
         self.note_life(index, now);
@@ -337,7 +337,7 @@ impl<'a> ConsumersSession<'a> {
             WatchdogAnswer::Other
             | WatchdogAnswer::NoLeader
             | WatchdogAnswer::StreamAnswers
-            | WatchdogAnswer::NotPermitted(_)
+            | WatchdogAnswer::Refused(_)
             | WatchdogAnswer::Counted(..)
             | WatchdogAnswer::Gone(_)
             | WatchdogAnswer::Paused(_)

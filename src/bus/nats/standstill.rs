@@ -487,6 +487,33 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_of_an_account_without_jetstream_is_not_one_without_a_leader() {
+        let start = Instant::now();
+        let description = String::new;
+        for (error, want) in [
+            (
+                ApiError::Unavailable {
+                    code: 10_008,
+                    description: description(),
+                },
+                Some(StreamState::NoLeader),
+            ),
+            (
+                ApiError::OutOfService {
+                    code: 10_039,
+                    description: description(),
+                },
+                None,
+            ),
+        ] {
+            let mut all = Standstills::default();
+            all.note_info("S", Ok(&of_10("")), start);
+            all.note_info("S", Err(&error), start + STILL_AFTER);
+            assert_eq!(all.streams["S"].state, want, "{error}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_moves_again_is_said_so() {
         let start = Instant::now();
         let status = BusStatus::new(&[], 0);

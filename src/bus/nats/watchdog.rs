@@ -68,8 +68,8 @@ pub(super) enum WatchdogAnswer {
     NoLeader,
     /// Nothing is known of the consumer in use, but the leader of its stream answers.
     StreamAnswers,
-    /// The server refuses the question: this user may not do this. Nothing is known of JetStream.
-    NotPermitted(String),
+    /// The server says why JetStream does not answer, or that this user may not ask. Nothing is known of JetStream.
+    Refused(ApiError),
 }
 
 /// What the watchdog needs of the session.
@@ -415,18 +415,18 @@ fn judge_which_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     match answer.and_then(|answer| first_stream(Json::read(&answer)?)) {
         Ok(Some(stream)) => Verdict::ask_next(InfoRequest::SubjectStream, stream_info(&stream)),
         Ok(None) => Verdict::done([WatchdogAnswer::StreamExists(false)]),
-        Err(error) => Verdict::done(said_by(error)),
+        Err(error) => Verdict::done([said_by(error)]),
     }
 }
 
 /// Judges the answer about the stream that holds a subject: whether it is still there.
 fn judge_subject_stream(answer: Result<Vec<u8>, ApiError>) -> Verdict {
     let found = match answer.and_then(|answer| stream_of(&answer)) {
-        Ok(_) => Some(WatchdogAnswer::StreamExists(true)),
-        Err(error) if error.stream_is_missing() => Some(WatchdogAnswer::StreamExists(false)),
+        Ok(_) => WatchdogAnswer::StreamExists(true),
+        Err(error) if error.stream_is_missing() => WatchdogAnswer::StreamExists(false),
         Err(error) => said_by(error),
     };
-    Verdict::done(found)
+    Verdict::done([found])
 }
 
 impl WatchedConsumer {
@@ -438,18 +438,18 @@ impl WatchedConsumer {
         reached: Option<Reached>,
     ) -> Verdict {
         match self.state_found(answer.and_then(|answer| ConsumerState::read(&answer))) {
-            Some(WatchdogAnswer::Gone(_)) if look == Look::First => Verdict::doubt(),
+            WatchdogAnswer::Gone(_) if look == Look::First => Verdict::doubt(),
             // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
             // no messages. So the leader of the stream is asked too.
-            Some(WatchdogAnswer::Counted(_, counts)) => {
+            WatchdogAnswer::Counted(_, counts) => {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask_next(question, stream_info(&self.target.stream))
             }
             // Nothing is known of the consumer. Another one is of use only if its stream is well.
-            found @ (None | Some(WatchdogAnswer::NotPermitted(_))) => {
+            found @ WatchdogAnswer::Refused(_) => {
                 let request = stream_info(&self.target.stream);
                 let mut verdict = Verdict::ask_next(InfoRequest::StreamOfUnknown, request);
-                verdict.answers.extend(found);
+                verdict.answers.push(found);
                 verdict
             }
             // `None`: the last sequence of the stream was not asked for.
@@ -460,18 +460,15 @@ impl WatchedConsumer {
     /// Judges the answer about the stream of a consumer of which nothing is known.
     fn judge_stream_of_unknown(&self, answer: Result<Vec<u8>, ApiError>) -> Verdict {
         match answer.and_then(|answer| StreamInfo::read(&answer)) {
-            Ok(info) => self.verdict(
-                Some(WatchdogAnswer::StreamAnswers),
-                Some(info.head_number()),
-            ),
+            Ok(info) => self.verdict(WatchdogAnswer::StreamAnswers, Some(info.head_number())),
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 Verdict::done([WatchdogAnswer::NoLeader])
             }
             // A user that may not ask finds out by an attempt.
             Err(error) if error.is_an_answer() || matches!(error, ApiError::NotPermitted(_)) => {
-                self.verdict(Some(WatchdogAnswer::StreamAnswers), None)
+                self.verdict(WatchdogAnswer::StreamAnswers, None)
             }
-            Err(_) => Verdict::done(None),
+            Err(error) => Verdict::done([said_by(error)]),
         }
     }
 
@@ -492,8 +489,8 @@ impl WatchedConsumer {
             Err(ApiError::NoLeader(_) | ApiError::Unavailable { .. }) => {
                 return Verdict::done([WatchdogAnswer::NoLeader]);
             }
-            // Without an answer, nothing is known.
-            Err(_) => return Verdict::done(None),
+            // Nothing is known.
+            Err(error) => return Verdict::done([said_by(error)]),
         };
         let last = info.as_ref().map(StreamInfo::head_number);
         let stored = reached.and_then(|reached| reached.stored_unix_ns);
@@ -534,7 +531,7 @@ impl WatchedConsumer {
     /// The consumer is well, and its stream has this last sequence, if it is known.
     fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> Verdict {
         let found = WatchdogAnswer::Counted(self.consumer.clone(), counts);
-        self.verdict(Some(found), last_sequence)
+        self.verdict(found, last_sequence)
     }
 
     fn went_back(&self, look: Look) -> Verdict {
@@ -545,11 +542,11 @@ impl WatchedConsumer {
     }
 
     /// What was found of the consumer in use. The question about the durable consumer follows, if it is awaited.
-    fn verdict(&self, found: Option<WatchdogAnswer>, last_sequence: Option<u64>) -> Verdict {
+    fn verdict(&self, found: WatchdogAnswer, last_sequence: Option<u64>) -> Verdict {
         let DurableTarget {
             stream, durable, ..
         } = &self.target;
-        let mut verdict = Verdict::done(found);
+        let mut verdict = Verdict::done([found]);
         if self.awaits_durable {
             let question = InfoRequest::Durable(last_sequence);
             verdict.next = AfterAnswer::Ask(question, consumer_info(stream, durable));
@@ -558,25 +555,24 @@ impl WatchedConsumer {
     }
 
     /// What the server says of the consumer in use: a consumer of its name that delivers elsewhere is another one.
-    /// `None`: it says nothing.
-    fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> Option<WatchdogAnswer> {
+    fn state_found(&self, answer: Result<ConsumerState, ApiError>) -> WatchdogAnswer {
         let consumer = self.consumer.clone();
         match answer {
             Ok(state)
                 if state.info.config.deliver_subject.as_ref() != Some(&self.deliver_subject) =>
             {
-                Some(WatchdogAnswer::Gone(consumer))
+                WatchdogAnswer::Gone(consumer)
             }
-            Ok(state) if state.is_paused => Some(WatchdogAnswer::Paused(consumer)),
+            Ok(state) if state.is_paused => WatchdogAnswer::Paused(consumer),
             Ok(state) => {
                 let counts = Counts {
                     pending: state.info.num_pending,
                     ack_pending: state.info.num_ack_pending as u64,
                     is_full: is_full(&state.info),
                 };
-                Some(WatchdogAnswer::Counted(consumer, counts))
+                WatchdogAnswer::Counted(consumer, counts)
             }
-            Err(error) if error.consumer_is_missing() => Some(WatchdogAnswer::Gone(consumer)),
+            Err(error) if error.consumer_is_missing() => WatchdogAnswer::Gone(consumer),
             Err(error) => {
                 tracing::debug!(%error, consumer, "no answer about a consumer");
                 said_by(error)
@@ -593,12 +589,11 @@ fn stream_info(stream: &str) -> ApiRequest {
     ApiRequest::of(Action::StreamInfo.subject_about(stream))
 }
 
-/// What an error says: that JetStream works, if it is an answer of JetStream; or why there is none, if the server refuses
-/// the question. Any other error says nothing.
-fn said_by(error: ApiError) -> Option<WatchdogAnswer> {
-    match error {
-        ApiError::NotPermitted(what) => Some(WatchdogAnswer::NotPermitted(what)),
-        error => error.is_an_answer().then_some(WatchdogAnswer::Other),
+/// What an error says: that JetStream works, if it is an answer of JetStream; or why there is none.
+fn said_by(error: ApiError) -> WatchdogAnswer {
+    match error.is_an_answer() {
+        true => WatchdogAnswer::Other,
+        false => WatchdogAnswer::Refused(error),
     }
 }
 
@@ -732,8 +727,43 @@ mod tests {
         let (mut watchdog, mut sent, now) = started(false);
         let subject = consumer_info("S", "c").subject;
         let refused = watchdog.refused(&subject, now, &mut sent);
-        let what = format!("publish to {subject}");
-        assert_eq!(refused, Some((0, vec![WatchdogAnswer::NotPermitted(what)])));
+        let denied = ApiError::NotPermitted(format!("publish to {subject}"));
+        assert_eq!(refused, Some((0, vec![WatchdogAnswer::Refused(denied)])));
+    }
+
+    #[test]
+    fn what_the_server_says_in_place_of_jetstream_is_told() {
+        let description = || "no".to_owned();
+        let error =
+            |code| format!(r#"{{"error":{{"code":503,"err_code":{code},"description":"no"}}}}"#);
+        for (code, refusal, of_stream) in [
+            (
+                10_008,
+                ApiError::Unavailable {
+                    code: 10_008,
+                    description: description(),
+                },
+                Some(WatchdogAnswer::NoLeader),
+            ),
+            (
+                10_039,
+                ApiError::OutOfService {
+                    code: 10_039,
+                    description: description(),
+                },
+                None,
+            ),
+        ] {
+            let refused = WatchdogAnswer::Refused(refusal);
+            let (mut watchdog, mut sent, now) = started(false);
+            let found = answer(&mut watchdog, &mut sent, now, &error(code));
+            assert_eq!(found, [refused]);
+            let (mut watchdog, mut sent, now) = started(false);
+            answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+            let of_consumer = found;
+            let found = answer(&mut watchdog, &mut sent, now, &error(code));
+            assert_eq!(found, of_stream.map_or(of_consumer, |answer| vec![answer]));
+        }
     }
 
     #[test]
