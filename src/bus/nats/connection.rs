@@ -154,7 +154,7 @@ impl Connection {
             while let Some(op) = self.next_op()? {
                 match op {
                     Op::Pong => is_in = true,
-                    Op::Error(words) => return Err(self.refused(words)),
+                    Op::Error(words) => return Err(self.refused(shown(&words))),
                     Op::Info(_) | Op::Ok | Op::Ping | Op::Message(_) => {}
                 }
             }
@@ -465,7 +465,7 @@ fn words_before_tls(mut rest: &[u8], limits: PayloadLimits) -> Option<String> {
         return None;
     }
     match OpReader::new(limits).next(&mut rest) {
-        Ok(Some(Op::Error(words))) => Some(words),
+        Ok(Some(Op::Error(words))) => Some(shown(&words)),
         _ => Some("it does not wait for TLS".to_owned()),
     }
 }

@@ -36,13 +36,11 @@ pub enum NatsError {
         source: io::Error,
     },
     /// The settings or the server: the server answers and refuses the connection.
-    #[error(
-        "no connection with NATS at {url} ({reason}); check user, password, token and credentials"
-    )]
+    #[error("no connection with NATS at {url} ({reason}){}", advice(reason))]
     Refused {
         /// The URL, secrets hidden.
         url: String,
-        /// The error of the server.
+        /// The server's words, or what is wrong with its answer.
         reason: String,
     },
     /// The server, the network or the settings: the TLS library refuses the server, or the server refuses the client's
@@ -261,6 +259,24 @@ impl From<NatsError> for Stop {
 /// The limit on log lines of a source, a second.
 pub(super) const LINES_PER_SECOND: u32 = 5;
 
+/// What an operator can do about a connection that the server refuses in these words; of most, the words say it.
+fn advice(words: &str) -> &'static str {
+    let words = words.to_ascii_lowercase();
+    let has = |part| words.contains(part);
+    if has("maximum") && has("connections") {
+        "; raise max_connections, or end other connections"
+    } else if words.ends_with(" port") {
+        "; check the port of the URL: clients have another one (4222)"
+    } else if has("timeout") {
+        // `Authentication Timeout`: the server gave up a slow log-in.
+        ""
+    } else if has("authorization") || has("authentication") {
+        "; check user, password, token and credentials"
+    } else {
+        ""
+    }
+}
+
 /// Logs an error of the server that belongs to nothing else.
 pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
     if let Some(lines_left_out) = lines.line(now) {
@@ -269,5 +285,40 @@ pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
             lines_left_out,
             "nats-server reported an error"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_fits_the_refusal() {
+        let login = "; check user, password, token and credentials";
+        let connections = "; raise max_connections, or end other connections";
+        let port = "; check the port of the URL: clients have another one (4222)";
+        for (words, expected) in [
+            ("Authorization Violation", login),
+            ("User Authentication Expired", login),
+            ("Account Authentication Expired", login),
+            ("maximum connections exceeded", connections),
+            ("Maximum Account Active Connections Exceeded", connections),
+            ("attempted to connect to leaf node port", port),
+            ("Attempted To Connect To Route Port", port),
+            ("Authentication Timeout", ""),
+            (
+                "Connection throttling is active. Please try again later.",
+                "",
+            ),
+            ("it did not finish the handshake in time", ""),
+            ("what answers there is not a NATS server", ""),
+        ] {
+            let refused = NatsError::Refused {
+                url: "nats://h:1".to_owned(),
+                reason: words.to_owned(),
+            };
+            let text = format!("no connection with NATS at nats://h:1 ({words}){expected}");
+            assert_eq!(refused.to_string(), text);
+        }
     }
 }
