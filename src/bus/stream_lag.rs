@@ -8,50 +8,43 @@ use weirgate_runtime::BusStatus;
 /// `weirgate top` report it, and the alert fires.
 const STREAM_LATE_MS: u64 = 5_000;
 
-/// How long a start may read the stream before the loop accepts clients (`STREAM_WAIT_US`).
-const START: Duration = Duration::from_secs(5);
+/// How long the reader may be late without a warning while it reads what was stored before its connection. A start reads
+/// so long before the loop accepts clients (`STREAM_WAIT_US`).
+const GRACE: Duration = Duration::from_secs(5);
 /// Below this distance, the reader counts as no longer behind, milliseconds.
 const LOGGED_UNTIL_MS: u64 = 1_000;
 
 /// How far the reader of a stream is behind the newest message: the distance that the reader reported last, or the time
 /// for which the present answer has been arriving, if that is longer. Over a slow line a single answer can take
 /// minutes, and all its messages were stored before it began.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct StreamLag {
     /// The last reported distance: messages, if known, and milliseconds. `None` before the first report since the bus was
     /// away.
     reported: Option<(Option<u64>, u64)>,
     logged: Logged,
-    /// The start of this process, until the reader has caught up for the first time. The loop accepts no client before
-    /// that, for [`START`] at most.
+    /// The first report since the start of this process or since the bus was away, until the reader is no longer behind.
     begun: Option<Instant>,
 }
 
 /// The last log line about the distance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Logged {
-    /// No line yet, or the last one says that the reader is no longer behind.
+    /// No line yet, or the reader is no longer behind.
+    #[default]
     None,
-    /// The reader reads what the stream holds at a start.
-    Start,
+    /// The reader reads what was stored before its connection.
+    Backlog,
     /// Clients see messages late.
     Late,
-}
-
-impl Default for StreamLag {
-    fn default() -> Self {
-        Self {
-            reported: None,
-            logged: Logged::None,
-            begun: Some(Instant::now()),
-        }
-    }
 }
 
 impl StreamLag {
     /// Records the distance that the reader reports: messages, if known, and milliseconds from storage to storage.
     pub(super) fn note_distance(&mut self, status: &BusStatus, messages: Option<u64>, ms: u64) {
-        self.reported = Some((messages, ms));
+        if self.reported.replace((messages, ms)).is_none() {
+            self.begun = Some(Instant::now());
+        }
         self.show(status, ms);
     }
 
@@ -68,36 +61,40 @@ impl StreamLag {
         self.reported = None;
     }
 
-    /// Records that the reader has the newest message.
-    pub(super) fn note_caught_up(&mut self) {
-        self.begun = None;
-    }
-
     /// Sets the metrics to this distance, and logs once that it has become too large, and once that it is small again.
-    /// Before the first clients a large distance is expected, and no warning.
+    /// Of a reader that has to read what was stored while it had no connection, a large distance is expected, and for
+    /// [`GRACE`] no warning.
     fn show(&mut self, status: &BusStatus, ms: u64) {
         let messages = self.reported.and_then(|(messages, _)| messages);
         status.set_stream_behind(messages, ms);
-        let has_clients = || self.begun.is_none_or(|begun| begun.elapsed() >= START);
-        match self.logged {
-            Logged::Late if ms < LOGGED_UNTIL_MS => {
-                self.logged = Logged::None;
+        if ms < LOGGED_UNTIL_MS {
+            self.begun = None;
+            if std::mem::take(&mut self.logged) == Logged::Late {
                 tracing::info!("the reader is no longer behind the stream");
             }
-            Logged::None | Logged::Start if ms > STREAM_LATE_MS && has_clients() => {
+            return;
+        }
+        let is_over = || self.begun.is_none_or(|begun| begun.elapsed() >= GRACE);
+        match self.logged {
+            Logged::None | Logged::Backlog if ms > STREAM_LATE_MS && is_over() => {
                 self.logged = Logged::Late;
+                let backlog = match self.begun {
+                    Some(_) => "much was stored before this connection, ",
+                    None => "",
+                };
                 tracing::warn!(
                     behind_ms = ms,
                     messages,
-                    "the reader is behind the stream: a thin line to the bus, or no free core; clients see messages late"
+                    "the reader is behind the stream: {backlog}a thin line to the bus, or no free core; clients see messages \
+                     late"
                 );
             }
             Logged::None if ms > STREAM_LATE_MS => {
-                self.logged = Logged::Start;
+                self.logged = Logged::Backlog;
                 tracing::info!(
                     behind_ms = ms,
                     messages,
-                    "reading what the stream holds, before the first client"
+                    "reading what was stored before this connection"
                 );
             }
             _ => {}
@@ -112,7 +109,6 @@ mod tests {
     #[test]
     fn an_answer_that_comes_slowly_counts_while_it_comes() {
         let (status, mut lag) = (BusStatus::default(), StreamLag::default());
-        lag.note_caught_up();
         lag.note_distance(&status, Some(0), 0);
         lag.answer_comes_for(&status, Duration::from_secs(7));
         assert_eq!(status.stream_behind(), Some((Some(0), 7_000)));
@@ -127,19 +123,27 @@ mod tests {
     }
 
     #[test]
-    fn a_start_on_a_full_stream_is_no_warning_until_clients_come() {
+    fn what_was_stored_before_the_connection_is_no_warning_for_a_while() {
         let (status, mut lag) = (BusStatus::default(), StreamLag::default());
+        // A start, and two outages. Attempts fail in between.
+        for _ in 0..3 {
+            lag.forget();
+            lag.forget();
+            lag.note_distance(&status, Some(9), 600_000);
+            assert_eq!(lag.logged, Logged::Backlog);
+            assert_eq!(status.stream_behind(), Some((Some(9), 600_000)));
+            lag.note_distance(&status, Some(0), 0);
+            assert_eq!(lag.logged, Logged::None);
+        }
+        // It has caught up on this connection.
         lag.note_distance(&status, Some(9), 600_000);
-        assert_eq!(lag.logged, Logged::Start);
-        assert_eq!(status.stream_behind(), Some((Some(9), 600_000)));
-        lag.begun = lag.begun.and_then(|begun| begun.checked_sub(START));
-        lag.note_distance(&status, Some(8), 600_000);
         assert_eq!(lag.logged, Logged::Late);
-        let (status, mut lag) = (BusStatus::default(), StreamLag::default());
-        lag.note_distance(&status, Some(1), 600_000);
-        lag.note_caught_up();
         lag.note_distance(&status, Some(0), 0);
+        // It takes long.
+        lag.forget();
         lag.note_distance(&status, Some(9), 600_000);
+        lag.begun = lag.begun.and_then(|begun| begun.checked_sub(GRACE));
+        lag.note_distance(&status, Some(8), 600_000);
         assert_eq!(lag.logged, Logged::Late);
     }
 }

@@ -171,7 +171,6 @@ impl StreamFeed {
         }
         if event == KeptEvent::CaughtUp {
             let away_ms = relay.report_up()?;
-            relay.lag.note_caught_up();
             // The ids are the same for all instances.
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
