@@ -28,15 +28,20 @@ const READ_BYTES: usize = 64 * 1024;
 pub(super) struct Patience {
     /// To accept a TCP connection.
     pub(super) connect: Duration,
-    /// For the first line, TLS and the log-in together.
-    pub(super) handshake: Duration,
+    /// From then on, until the first line.
+    pub(super) greeting: Duration,
+    /// From then on, until the end of TLS and the log-in. Longer than a server allows itself (`authorization.timeout`, 2 s
+    /// by default, or more with an auth callout): then the server's own words say what is wrong.
+    pub(super) login: Duration,
 }
 
 impl Patience {
     /// The limits for a connection in normal use.
     pub(super) const USUAL: Self = Self {
         connect: Duration::from_secs(1),
-        handshake: Duration::from_secs(2),
+        // A server that hangs says nothing at all, so the next one is tried soon.
+        greeting: Duration::from_secs(2),
+        login: Duration::from_secs(6),
     };
 }
 
@@ -103,7 +108,7 @@ impl Connection {
             info,
             rest,
         } = greeted.map_err(unreachable)?;
-        let until = connected + patience.handshake;
+        let until = connected + patience.login;
         let is_tls = endpoint.is_tls(settings, &info);
         let stream = if is_tls {
             if let Some(reason) = words_before_tls(&rest, limits) {
@@ -401,7 +406,7 @@ impl Greeted {
         let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
         let mut tcp = waiter.connect_to(address, patience.connect)?;
         let (peer, connected) = (tcp.peer_addr()?, Instant::now());
-        let greeting = greeting(waiter, &mut tcp, connected + patience.handshake);
+        let greeting = greeting(waiter, &mut tcp, connected + patience.greeting);
         let read = greeting.and_then(|(line, rest)| {
             let info = Info::read(&line).map_err(io::Error::other)?;
             Ok((info, rest))
@@ -502,8 +507,8 @@ mod tests {
     use crate::nats::login::{Credentials, Tls};
     use crate::nats::servers::waiter;
 
-    /// Why a log-in at `listener` fails. Nobody has to accept: the kernel does.
-    fn failed(listener: &TcpListener) -> String {
+    /// Logs in at `listener`. Nobody has to accept: the kernel does.
+    fn opened(listener: &TcpListener) -> Result<(), NatsError> {
         let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
         let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
         let settings = NatsSettings {
@@ -514,12 +519,17 @@ mod tests {
         let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
         let (mut waiter, _) = waiter("a test").unwrap();
         let patience = Patience {
-            handshake: Duration::from_millis(300),
+            greeting: Duration::from_millis(300),
             ..Patience::USUAL
         };
         let limits = PayloadLimits::of_all(1);
         let opened = Connection::open(&mut waiter, &endpoint, &settings, limits, patience);
-        opened.map(drop).unwrap_err().to_string()
+        opened.map(drop)
+    }
+
+    /// Why a log-in at `listener` fails.
+    fn failed(listener: &TcpListener) -> String {
+        opened(listener).unwrap_err().to_string()
     }
 
     #[test]
@@ -538,6 +548,23 @@ mod tests {
         let wrong = failed(&listener);
         assert!(wrong.contains("is not a NATS server"), "{wrong}");
         other.join().unwrap();
+    }
+
+    #[test]
+    fn a_login_may_take_longer_than_the_first_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let served = listener.try_clone().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = served.accept().unwrap();
+            stream.write_all(b"INFO {\"server_id\":\"a\"}\r\n").unwrap();
+            // As a server that asks an auth callout.
+            std::thread::sleep(Duration::from_millis(600));
+            let _ = stream.write_all(b"PONG\r\n");
+            stream
+        });
+        let opened = opened(&listener);
+        assert!(opened.is_ok(), "{opened:?}");
+        server.join().unwrap();
     }
 
     #[test]

@@ -26,7 +26,8 @@ use weirgate_wire::json::Json;
 /// once on both.
 const PATIENCE: Patience = Patience {
     connect: Duration::from_millis(500),
-    handshake: Duration::from_secs(1),
+    greeting: Duration::from_secs(1),
+    login: Duration::from_secs(1),
 };
 /// The interval of looks for another server, while the one in use is in lame duck mode.
 const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
