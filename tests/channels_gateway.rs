@@ -170,6 +170,7 @@ impl Bench {
             subscription: Subscription::channel(name),
             number: self.world.outputs.numbers[name],
             fault: "NOPERM".to_owned(),
+            is_loss: false,
         });
     }
 

@@ -429,7 +429,7 @@ impl Names {
         }
     }
 
-    /// Logs a subscription that the bus refused, and reports it to the loop.
+    /// Logs a subscription that the bus refused, and reports it to the loop; `is_loss` as in [`BusEvent::Refused`].
     ///
     /// # Errors
     /// The loop is gone.
@@ -440,12 +440,14 @@ impl Names {
         subscription: Subscription,
         number: u64,
         reason: String,
+        is_loss: bool,
     ) -> Result<(), LoopGone> {
         if let Some(lines_left_out) = self.lines.line(link.now()) {
             tracing::warn!(
                 name = shown(&subscription.name),
                 is_pattern = subscription.is_pattern,
                 reason,
+                messages_lost = is_loss.then_some(true),
                 lines_left_out,
                 "{bus} refused a subscription; asking again every 30 s"
             );
@@ -454,6 +456,7 @@ impl Names {
             subscription,
             number,
             fault: reason,
+            is_loss,
         })
     }
 

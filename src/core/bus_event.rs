@@ -56,6 +56,8 @@ pub enum BusEvent {
         number: u64,
         /// The reason that the bus gave.
         fault: String,
+        /// The bus has withdrawn a subscription: messages are lost from here on, and no [`Self::Gap`] reports it.
+        is_loss: bool,
     },
     /// A stored message that answers a question: a last value, or one of all messages. It is
     /// [quiet](BusMessage::quiet).

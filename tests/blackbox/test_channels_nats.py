@@ -203,6 +203,7 @@ async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
         await client.wait_for(lambda c, taken=taken: c.data[-1]["data"] == list(taken), 10, "what is open")
         await hears.ask("ping")
         assert (plain.missing, client.missing) == (1, int(hears is client))
+        assert scrape(weirgate).sum("weirgate_bus_gaps_total") == len(taken)
         assert [m["error"] for m in hears.answers if m["type"] == "error"] == [f"Refused by the bus: {'plain.a' if hears is plain else 'kept.a'}"]
     late = await connect(weirgate)
     late.say({"action": "subscribe", "channels": ["kept.a", "open.a"], "since": before})

@@ -17,6 +17,7 @@ fn settled(is_confirmed: bool) -> BusEvent {
             subscription,
             number,
             fault: "NOPERM".to_owned(),
+            is_loss: false,
         },
     }
 }
@@ -66,7 +67,9 @@ fn members_of_kept_names_that_the_bus_refuses_get_an_error() {
         assert_eq!(errors(&mut kept, key), [] as [&str; 0], "they know");
         kept.bench.bus(settled(true));
         kept.publish(TICK, "1");
-        assert_eq!(data(&kept.bench.got(key)), [json!(1), json!(1)]);
+        let mut got = kept.bench.got(key);
+        got.retain(|message| message["type"] == "data");
+        assert_eq!(data(&got), [json!(1), json!(1)]);
     }
     assert_eq!(errors(&mut kept, late), [] as [&str; 0], "not its name");
     // All in one turn: the client joins before the members know.
@@ -79,6 +82,25 @@ fn members_of_kept_names_that_the_bus_refuses_get_an_error() {
     kept.bench.world.settle();
     assert_eq!(errors(&mut kept, late), refused[1..]);
     assert_eq!(errors(&mut kept, key), refused);
+}
+
+/// The error has told them of the loss so far; what they missed since is worth to be asked for only now.
+#[test]
+fn members_of_kept_names_that_the_bus_permits_again_get_the_status_of_a_loss() {
+    let mut kept = Kept::new();
+    let (key, _) = kept.member(&["market:*", TICK]);
+    let (spared, _) = kept.member(&["indicators:a"]);
+    kept.bench.bus(settled(false));
+    kept.bench.world.advance(SECOND);
+    for key in [key, spared] {
+        kept.bench.got(key);
+    }
+    kept.bench.bus(settled(true));
+    kept.bench.world.advance(SECOND);
+    let got = kept.bench.got(key);
+    let lost: Vec<_> = got.iter().map(|message| &message["lost"]).collect();
+    assert_eq!(lost, [&json!(true)], "once for both: {got:?}");
+    assert_eq!(kept.bench.got(spared), [] as [Value; 0]);
 }
 
 /// Many names are refused at once: the errors go out over several turns.
@@ -378,6 +400,7 @@ fn a_name_that_the_bus_refuses_keeps_no_other_from_its_newest_messages() {
         subscription,
         number,
         fault: "NOPERM".to_owned(),
+        is_loss: false,
     });
     kept.bench.got(key);
     kept.bench.say(key, &both);

@@ -156,6 +156,102 @@ fn a_name_that_the_bus_refuses_is_an_error_for_each_of_its_clients() {
     assert_eq!(bench.kinds(other), []);
 }
 
+/// The members get a status once the messages come again: only then is it worth to ask for what was missed.
+#[test]
+fn a_name_that_the_bus_takes_away_and_gives_back_is_a_loss() {
+    let mut bench = Bench::retaining();
+    let [holds, late, plain, other] = [(); 4].map(|()| bench.client());
+    let asks = |bench: &mut Bench, key, name| {
+        bench.say(
+            key,
+            &json!({"action": "subscribe", "channels": [name], "status": true}),
+        );
+    };
+    for (key, name) in [(holds, "market:tick"), (other, "indicators:a")] {
+        asks(&mut bench, key, name);
+        bench.confirm(name);
+        bench.end(name);
+    }
+    bench.subscribe(plain, &["market:tick"]);
+    bench.end("market:tick");
+    bench.refuse("market:tick");
+    let told = [("subscribed", 2), ("retained", 3), ("error", 5)];
+    assert_eq!(bench.kinds(holds), kinds(&told));
+    assert_eq!(
+        bench.kinds(plain),
+        kinds(&[("subscribed", 2), ("error", 4)])
+    );
+    asks(&mut bench, late, "market:tick");
+    bench.kinds(late);
+    // Refused once more on another connection.
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.down();
+    bench.refuse("market:tick");
+    bench.confirm("indicators:a");
+    bench.bus(BusEvent::Up);
+    bench.world.advance(5 * SECOND);
+    for key in [holds, late, plain] {
+        bench.kinds(key);
+    }
+    bench.confirm("market:tick");
+    bench.world.advance(SECOND);
+    for key in [holds, late] {
+        let got = bench.got(key);
+        let lost: Vec<_> = got.iter().map(|message| &message["lost"]).collect();
+        assert_eq!(lost, [&json!(true)], "{got:?}");
+    }
+    bench.publish("market:tick", &[], "1");
+    let seq = |got: Vec<(String, u64)>| got.iter().map(|(_, seq)| *seq).collect::<Vec<_>>();
+    assert_eq!(seq(bench.kinds(plain)), [6], "a number is missing");
+    let told = bench.got(other);
+    assert!(told.iter().all(|message| message["type"] != "error"));
+    // Once.
+    bench.refuse("market:tick");
+    bench.got(holds);
+    bench.unsubscribe(holds, &["market:tick"]);
+    bench.unsubscribe(plain, &["market:tick"]);
+    bench.unsubscribe(late, &["market:tick"]);
+    asks(&mut bench, holds, "market:tick");
+    bench.got(holds);
+    bench.confirm("market:tick");
+    bench.end("market:tick");
+    bench.world.advance(SECOND);
+    let got = bench.got(holds);
+    assert!(
+        got.iter().all(|message| message["type"] != "status"),
+        "{got:?}"
+    );
+}
+
+/// Redis ends the connection of a user that loses a channel.
+#[test]
+fn a_name_that_is_refused_after_a_loss_of_the_connection_is_a_loss_when_it_is_back() {
+    let mut bench = Bench::up(settings());
+    let key = bench.client();
+    bench.say(
+        key,
+        &json!({"action": "subscribe", "channels": ["market:tick"], "status": true}),
+    );
+    bench.confirm("market:tick");
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.down();
+    bench.refuse("market:tick");
+    bench.bus(BusEvent::Up);
+    bench.world.advance(5 * SECOND);
+    let told = [
+        ("subscribed", 2),
+        ("status", 4),
+        ("error", 5),
+        ("status", 6),
+    ];
+    assert_eq!(bench.kinds(key), kinds(&told));
+    bench.confirm("market:tick");
+    bench.world.advance(SECOND);
+    let got = bench.got(key);
+    let lost: Vec<_> = got.iter().map(|message| &message["lost"]).collect();
+    assert_eq!(lost, [&json!(true)], "{got:?}");
+}
+
 /// The errors of `subscribed` are those of the entries that are not granted, in their order.
 #[test]
 fn a_granted_name_that_the_bus_refuses_is_not_among_the_errors_of_the_answer() {

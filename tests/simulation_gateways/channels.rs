@@ -161,6 +161,7 @@ impl Bench<Channels> {
                 subscription,
                 number,
                 fault: "no".to_owned(),
+                is_loss: false,
             },
         });
     }

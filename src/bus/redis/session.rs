@@ -322,7 +322,15 @@ impl PubSubSession<'_, '_> {
         if let Some(number) = number {
             // Redis may have refused this name before, and the status would still say so.
             if self.relay.is_up_now() {
+                let was_refused = self.relay.status.is_subscription_refused();
                 self.show_refusals();
+                if was_refused && !self.relay.status.is_subscription_refused() {
+                    tracing::warn!(
+                        messages_lost = true,
+                        "Redis permits all subscriptions now; clients are notified of the loss"
+                    );
+                    self.relay.link.send(BusEvent::Gap { lost: None })?;
+                }
             }
             self.relay.link.send(BusEvent::Subscribed {
                 subscription,
@@ -408,10 +416,9 @@ impl PubSubSession<'_, '_> {
             self.show_refusals();
         }
         self.relay.status.count_refused();
-        let link = &self.relay.link;
-        Ok(self
-            .names
-            .report_refused("Redis", link, subscription, number, reason)?)
+        let (names, link) = (&mut *self.names, &self.relay.link);
+        // Redis ends the connection of a user that loses a subscription, which is reported as a gap.
+        Ok(names.report_refused("Redis", link, subscription, number, reason, false)?)
     }
 
     /// If the gateway needs all names, sets the status to whether all are subscribed. Must be called only while the bus

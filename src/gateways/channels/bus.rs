@@ -64,7 +64,7 @@ impl ChannelsGateway {
             self.settle_all();
         }
         for name in &names {
-            if self.names.take_left_feed(name) {
+            if self.names.take_missing(name) {
                 self.note_lost_name(core, name);
             }
         }
@@ -73,8 +73,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Handles the bus's refusal of a request for a name. If the bus withdraws a confirmed name, messages are missing from
-    /// here on, and each member misses a number.
+    /// Handles the bus's refusal of a request for a name. If messages of the name have come until now, each member misses a
+    /// number before the error, and gets the status of a loss when the bus confirms the name again.
     pub(super) fn refused(
         &mut self,
         core: &mut Core,
@@ -84,28 +84,30 @@ impl ChannelsGateway {
     ) {
         self.settle_kept(name, true);
         let requests = &mut self.names.requests;
+        let was_confirmed = requests.was_confirmed(name);
         let Some(before) = requests.record_answer(name, number, BusAnswer::Refused) else {
             // An answer to an earlier request for the name.
             return;
         };
+        let is_missing = before == BusAnswer::Confirmed || self.names.is_missing(name);
         let names = self.with_covered(name);
+        if was_confirmed {
+            names.iter().for_each(|name| self.names.note_missing(name));
+        }
         // The first of the names is `name` itself.
         self.ask_for_each(name, &names[1..]);
         self.show_active(core, &names);
         if before != BusAnswer::Refused {
-            let members = core.members(name).collect();
+            let members: Vec<_> = core.members(name).collect();
+            if is_missing {
+                self.skip_numbers(core, &members);
+            }
             self.queue_name_error(REFUSED, name, members);
             self.retained.refused(name);
         }
-        match before {
-            BusAnswer::Confirmed => {
-                let members = names.iter().flat_map(|name| core.members(name));
-                let members: Vec<_> = members.collect();
-                self.skip_numbers(core, &members);
-            }
+        if before == BusAnswer::Waits {
             // After a refused cover, each pattern within it waits for its own request.
-            BusAnswer::Waits => self.settle_members(core, clients, &names[..1]),
-            BusAnswer::Refused => {}
+            self.settle_members(core, clients, &names[..1]);
         }
     }
 
@@ -302,11 +304,14 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// If the bus refuses a held name of the feed, which it did not before, its members get an error.
+    /// If the bus refuses a held name of the feed, which it did not before, its members get an error; if it no longer
+    /// refuses the name, the status of a loss.
     fn note_refused_in_feed(&mut self, core: &Core, name: &TopicName) {
         let is_refused = self.is_kept_refused(name);
-        if self.names.set_refused_in_feed(name, is_refused) {
-            self.queue_name_error(REFUSED, name, core.members(name).collect());
+        match (self.names.set_refused_in_feed(name, is_refused), is_refused) {
+            (false, true) => self.queue_name_error(REFUSED, name, core.members(name).collect()),
+            (true, false) => self.note_lost_name(core, name),
+            (false, false) | (true, true) => {}
         }
     }
 
@@ -322,7 +327,9 @@ impl ChannelsGateway {
         let address = members.iter().find_map(|key| core.client_addr(*key));
         self.add_kept_pattern(name, address.unwrap_or(ClientAddr::Unix));
         self.names.set_route(name, Route::Kept);
-        self.names.note_in_feed(name);
+        if self.names.take_missing(name) {
+            self.note_lost_name(core, name);
+        }
         core.set_active(name, self.names.active(name));
         for key in members {
             if let Some(client) = clients.get_mut(key) {
@@ -341,7 +348,7 @@ impl ChannelsGateway {
     ) {
         self.patterns.remove(name);
         self.names.set_route(name, Route::Requested);
-        self.names.note_left_feed(name);
+        self.names.note_missing(name);
         core.set_active(name, self.names.active(name));
         let members: Vec<SessionKey> = core.members(name).collect();
         for key in members {

@@ -155,6 +155,13 @@ impl BusRequests {
         self.state(name) == Some(BusAnswer::Confirmed)
     }
 
+    /// Returns true if the bus's newest response to the request is a confirmation, also of an earlier connection: messages
+    /// of the name have come.
+    pub(super) fn was_confirmed(&self, name: &TopicName) -> bool {
+        let wanted = self.wanted.get(name);
+        wanted.is_some_and(|wanted| wanted.response.0 == BusAnswer::Confirmed)
+    }
+
     /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
         self.state(name)

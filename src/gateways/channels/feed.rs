@@ -196,7 +196,9 @@ impl Feed for ChannelsFeed {
                 number,
             } => out.extend(self.message(now, message, is_deletion, Some(number))),
             BusEvent::CaughtUp => self.stats.caught_up = true,
-            BusEvent::Gap { .. } | BusEvent::GapBeside { .. } => self.stats.gaps += 1,
+            BusEvent::Gap { .. }
+            | BusEvent::GapBeside { .. }
+            | BusEvent::Refused { is_loss: true, .. } => self.stats.gaps += 1,
             BusEvent::Skipped(skipped) => {
                 self.stats.subjects[0].messages_bad += 1;
                 self.bad_log.say_skipped(now, &skipped);
@@ -498,8 +500,18 @@ mod tests {
                     subscription: Subscription::channel("b"),
                     number: 5,
                     fault: fault(),
+                    is_loss: false,
                 },
                 settled("b", 5, false),
+            ),
+            (
+                BusEvent::Refused {
+                    subscription: Subscription::channel("a"),
+                    number: 6,
+                    fault: fault(),
+                    is_loss: true,
+                },
+                settled("a", 6, false),
             ),
             (BusEvent::Gap { lost: None }, Some(BusNotice::Gap)),
             (BusEvent::Down(fault()), Some(BusNotice::Down)),
@@ -510,6 +522,6 @@ mod tests {
             assert!(out.is_empty());
         }
         assert!(feed.stats().caught_up);
-        assert_eq!(feed.stats().gaps, 1);
+        assert_eq!(feed.stats().gaps, 2, "a gap, and a name taken away");
     }
 }

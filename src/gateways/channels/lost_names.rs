@@ -1,5 +1,5 @@
-//! Clients of names that have left the stream, whose messages are lost until the bus brings them. A client may hold
-//! very many of these names, so it is told at once of the first, and at most once a second of all others.
+//! Clients of names whose messages were lost for a while: the names have left the stream, or the bus had withdrawn them. A
+//! client may hold very many of these names, so it is told at once of the first, and at most once a second of all others.
 
 use std::collections::BTreeSet;
 use std::mem;

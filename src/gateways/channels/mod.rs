@@ -20,7 +20,7 @@
 //! | `client`, `held`, `names`, `leaving` | a client; its names; the sums of all clients; clients that have ended |
 //! | `bus`, `bus_requests` | notices of the bus, and requests to it |
 //! | `kept_names`, `patterns` | the names of the kept feed; patterns that the gateway matches itself |
-//! | `lost_names` | clients of names that have left the stream, whose messages are lost for a while |
+//! | `lost_names` | clients of names whose messages were lost for a while: they left the stream, or the bus withdrew them |
 //! | `feed` | from messages of the bus to topics |
 //! | `messages`, `raw_text` | the messages to clients; the text of a payload that is not JSON |
 //! | `answers`, `follow_up` | answers that wait; what they wait for, and what follows them |

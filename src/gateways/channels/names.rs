@@ -153,8 +153,8 @@ struct NameEntry {
     /// Memory of the name, as charged.
     bytes: u32,
     route: Route,
-    /// The stream no longer has the name, and the bus has not confirmed it yet: messages are missing.
-    has_left_feed: bool,
+    /// Messages are missing until the bus confirms the name: the stream no longer has it, or the bus has withdrawn it.
+    is_missing: bool,
     /// The name is of the kept feed, the bus refuses it, and its members know.
     is_refused_in_feed: bool,
 }
@@ -316,7 +316,7 @@ impl Names {
                 bytes,
                 // Nothing is requested yet: the caller sets the route.
                 route: Route::Kept,
-                has_left_feed: false,
+                is_missing: false,
                 is_refused_in_feed: false,
             });
             self.ids.insert(name, id);
@@ -376,29 +376,25 @@ impl Names {
         self.end_route(name, before);
     }
 
-    /// Notes that the stream no longer has a held name, whose messages are missing until the bus confirms the name.
-    pub(super) fn note_left_feed(&mut self, name: &TopicName) {
-        self.set_left_feed(name, true);
-    }
-
-    /// Notes that the stream has a held name.
-    pub(super) fn note_in_feed(&mut self, name: &TopicName) {
-        self.set_left_feed(name, false);
-    }
-
-    fn set_left_feed(&mut self, name: &TopicName, has_left: bool) {
+    /// Notes that messages of a held name are missing until the bus confirms the name, or the stream has it.
+    pub(super) fn note_missing(&mut self, name: &TopicName) {
         if let Some(id) = self.ids.get(name) {
-            self.entries[*id].has_left_feed = has_left;
+            self.entries[*id].is_missing = true;
         }
     }
 
-    /// Records whether the bus refuses a held name of the kept feed. Returns true if it newly does.
+    /// Whether messages of a held name are missing.
+    pub(super) fn is_missing(&self, name: &TopicName) -> bool {
+        let id = self.ids.get(name);
+        id.is_some_and(|id| self.entries[*id].is_missing)
+    }
+
+    /// Records whether the bus refuses a held name of the kept feed. Returns whether it did before.
     pub(super) fn set_refused_in_feed(&mut self, name: &TopicName, is_refused: bool) -> bool {
         let id = self.ids.get(name);
         id.is_some_and(|id| {
             let before = &mut self.entries[*id].is_refused_in_feed;
-            let was_refused = std::mem::replace(before, is_refused);
-            is_refused && !was_refused
+            std::mem::replace(before, is_refused)
         })
     }
 
@@ -409,10 +405,10 @@ impl Names {
         id.is_some_and(|id| self.entries[*id].is_refused_in_feed)
     }
 
-    /// Whether messages of a name that the bus has just confirmed are missing. Returns true once.
-    pub(super) fn take_left_feed(&mut self, name: &TopicName) -> bool {
+    /// Whether messages of a name that comes from here on are missing. Returns true once.
+    pub(super) fn take_missing(&mut self, name: &TopicName) -> bool {
         let id = self.ids.get(name);
-        id.is_some_and(|id| std::mem::take(&mut self.entries[*id].has_left_feed))
+        id.is_some_and(|id| std::mem::take(&mut self.entries[*id].is_missing))
     }
 
     /// Whether the messages of a held name come with the kept feed.

@@ -203,7 +203,7 @@ impl SubjectsSession<'_> {
         } else if let Some(number) = ledger.refused(&subscription) {
             let reason = asked.words.as_deref();
             let reason = reason.unwrap_or("no permission to subscribe");
-            self.report_refused(subscription.clone(), number, reason)?;
+            self.report_refused(subscription.clone(), number, reason, false)?;
         }
         if asked.lacks_room() {
             self.source.names.ledger.refused_for_room(subscription);

@@ -68,7 +68,8 @@ impl SubjectsSession<'_> {
             && let Some(number) = self.source.names.ledger.revoked(&subscription)
         {
             self.sids.remove(&subscription.name);
-            return self.report_refused(subscription, number, "the permission was taken away");
+            let reason = "the permission was taken away";
+            return self.report_refused(subscription, number, reason, true);
         }
         self.log_error(words);
         Ok(())
@@ -90,14 +91,15 @@ impl SubjectsSession<'_> {
     fn log_error(&mut self, words: &str) {
         log_error(&mut self.source.names.lines, self.relay.link.now(), words);
     }
-    /// Handles a subscription that the server has refused or taken away. With publishing, the connection ends. If this
-    /// ends the kept feed, the loop gets a gap, and all confirmed names again. `number` is that of the request for the
-    /// name.
+    /// Handles a subscription that the server has refused, or taken away (`is_loss`). With publishing, the connection ends.
+    /// If this ends the kept feed, the loop gets a gap, and all confirmed names again. `number` is that of the request for
+    /// the name.
     pub(super) fn report_refused(
         &mut self,
         subscription: Subscription,
         number: u64,
         reason: &str,
+        mut is_loss: bool,
     ) -> Result<(), Stop> {
         self.relay.status.count_refused();
         if self.source.publishing.is_some() {
@@ -108,6 +110,7 @@ impl SubjectsSession<'_> {
         let kept = self.source.kept.as_mut();
         if kept.is_some_and(|kept| kept.unsubscribed(&subscription)) {
             self.relay.link.send(BusEvent::Gap { lost: None })?;
+            is_loss = false;
             // The gateway takes a gap as the end of all confirmations, so the names still subscribed are confirmed
             // again.
             for (subscription, number) in self.source.names.ledger.confirmed_names() {
@@ -118,6 +121,7 @@ impl SubjectsSession<'_> {
             }
         }
         let (names, link) = (&mut self.source.names, &self.relay.link);
-        Ok(names.report_refused("NATS", link, subscription, number, reason.to_owned())?)
+        let reason = reason.to_owned();
+        Ok(names.report_refused("NATS", link, subscription, number, reason, is_loss)?)
     }
 }
