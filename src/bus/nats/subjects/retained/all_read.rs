@@ -169,6 +169,11 @@ impl AllRead {
         self.removals.expect(waiting);
     }
 
+    /// As [`Removals::doubt_rest`].
+    pub(super) fn doubt_rest(&mut self) {
+        self.removals.doubt_rest(self.whole_to);
+    }
+
     /// Counts a message. Returns false if it was read before, and is not to be handed over once more.
     pub(super) fn take(&mut self, id: StoredId) -> bool {
         match self.after {
@@ -201,7 +206,12 @@ impl AllRead {
     /// missing, all that was read is whole. At the end, a stream that has a leader is asked in any case who leads it now: the
     /// question is over only if that is still the server whose consumer was read.
     pub(super) fn needs_check(&mut self, after_check: AfterCheck) -> bool {
-        let asks_leader = after_check == AfterCheck::End && self.is_led();
+        let is_end = after_check == AfterCheck::End;
+        if is_end {
+            // The last consumer may have brought nothing but what was read before.
+            self.removals.compare();
+        }
+        let asks_leader = is_end && self.is_led();
         if self.gap_after.is_some() || asks_leader || self.removals.needs_check() {
             return true;
         }

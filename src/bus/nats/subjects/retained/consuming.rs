@@ -338,8 +338,14 @@ impl Retained {
                 self.handle_full_page(number, out)
             }
             TIMEOUT if !is_over => self.pull(number, out),
-            // Messages may have been removed since, or the consumer has lost its server: another one knows.
+            // Messages may have been removed since, or are none for the consumer although the server has counted them
+            // (a subject with a literal `>`), or the consumer has lost its server: another one knows.
             _ => {
+                if status == TIMEOUT
+                    && let Some(all) = pending.reading.all_mut()
+                {
+                    all.doubt_rest();
+                }
                 let why = shown(&format!("status {status} of its consumer: {words}"));
                 self.ask_again(number, why.trim_end_matches([':', ' ']), now, out);
             }

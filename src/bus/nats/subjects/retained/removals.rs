@@ -144,8 +144,19 @@ impl Removals {
         }
     }
 
+    /// Handles a consumer that has brought fewer messages than waited for it: the next one tells whether some will not
+    /// come. `read` as in [`Self::needs_list`].
+    pub(super) fn doubt_rest(&mut self, read: Option<StoredId>) {
+        if let (Known::Whole, Some(expected)) = (self.known, self.expected) {
+            self.known = Known::Doubted(Doubt {
+                total: expected.total,
+                read: read.map_or(0, |read| read.major),
+            });
+        }
+    }
+
     /// Compares a new consumer with the one before, once it is known whether it begins with messages that were read.
-    fn compare(&mut self) {
+    pub(super) fn compare(&mut self) {
         if let (Known::Doubted(before), Some(expected)) = (self.known, self.expected) {
             self.known = match expected.total < before.total {
                 true => Known::Lost,

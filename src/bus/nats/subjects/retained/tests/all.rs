@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::consuming::PULL_TIMEOUT;
 use super::super::question::PAUSE_MAX;
 use super::super::reading::PAGE_VALUES;
 use super::super::*;
@@ -340,12 +341,42 @@ fn messages_that_were_removed_from_within_are_missed() {
     }
 }
 
+/// The last one that was read may still be there, or not.
 #[test]
 fn all_messages_of_the_name_that_were_removed_are_missed() {
-    let SecondPage { mut bench, .. } = second_page();
-    bench.checks(with_holes(90_000, 70_000));
-    bench.made_from(1, 0);
-    assert_eq!(bench.came(), lacking(0, RetainedCut::Window));
+    for left in [0, 1] {
+        let SecondPage {
+            mut bench,
+            page_end,
+        } = second_page();
+        bench.checks(with_holes(90_000, 70_000));
+        bench.made_from(1, left);
+        bench.brings_all([page_end].into_iter().take(left as usize));
+        assert_eq!(bench.came(), lacking(0, RetainedCut::Window), "{left}");
+    }
+}
+
+/// The server counts a message with the subject `a.>` for the consumer of `a.*`, and does not deliver it. Another consumer
+/// tells whether a message was only late.
+#[test]
+fn a_message_that_waits_for_a_consumer_and_never_comes_is_missed() {
+    for (waiting, last, came) in [(1, 3, lacking(2, RetainedCut::Window)), (2, 4, whole(3))] {
+        let mut bench = reads(None, stream(1, 4), 3);
+        bench.brings_all([1, 3]);
+        for _ in 1..=2 {
+            bench.now += PULL_TIMEOUT;
+            bench.says(408, "");
+        }
+        bench.pause();
+        bench.checks(stream(1, 4));
+        bench.made_from(3, waiting);
+        bench.brings_all(3..=last);
+        if waiting > 1 {
+            // It may have been stored meanwhile.
+            bench.checks(stream(1, 4));
+        }
+        assert_eq!(bench.came(), came, "{waiting}");
+    }
 }
 
 #[test]
