@@ -342,6 +342,26 @@ async def test_marks_reach_no_client_and_junk_among_them_is_nothing(start_weirga
     assert "pos" not in client.data[0]
 
 
+async def test_without_a_history_too_no_client_gets_the_marks_of_other_instances(start_weirgate, redis_server):
+    """Their names, and a pattern that matches the channel: as in a deploy that adds `--history-ms`."""
+    one = start(start_weirgate, TRADES, redis_server)
+    live = start_weirgate("channels", redis=redis_server, env={"DEFAULT_ROLE": "internal"})
+    redis_server.client().xadd("ticks", {"channel": "other", "data": "1"})
+    stream = start_weirgate("channels", *HISTORY, "--stream", "ticks", redis=redis_server, env={"DEFAULT_ROLE": "internal"})
+    await shares(one)
+    for instance in (live, stream):
+        instance.wait_ready()
+        client = await clients.connect(instance.port, path="/ws", make=Reader)
+        client.say({"action": "subscribe", "channels": ["*", "weirgate:*", "weirgate:mark"]})
+        await client.wait_for(lambda c: len(c.answers) == 2, 10, "the answer")
+        assert client.answers[1]["errors"] == ["Access denied to channel: weirgate:mark"]
+        await asyncio.sleep(2.5)
+        redis_server.client().publish("other", 2)
+        redis_server.client().xadd("ticks", {"channel": "other", "data": "2"})
+        await client.wait_for(lambda c: c.data, 10, "a message of another channel")
+        assert {message["channel"] for message in client.data} == {"other"}
+
+
 async def test_a_role_that_lost_the_right_resumes_nothing(start_weirgate, redis_server, tmp_path):
     table = tmp_path / "roles.json"
     table.write_text(json.dumps({"internal": ["market:*"]}))

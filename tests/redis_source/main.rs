@@ -48,7 +48,7 @@ fn run_with_marks(settings: RedisSettings, channel: &str) -> Running {
     let names = Subscription::pattern("market:*");
     let feed = CountedFeed::new(NameSyntax::Redis, vec![names.clone()]).expect("a pattern");
     let source = run_made(settings, 4_096, |source| {
-        source.with_kept(feed, channel).expect("a thread")
+        (source.with_marks(channel.to_owned(), Some(feed))).expect("a thread")
     });
     source.interest.subscribe(names);
     source

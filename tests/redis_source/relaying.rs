@@ -23,6 +23,32 @@ fn what_is_published_after_a_confirmation_comes() {
     assert_eq!(channels(&mut client), 200);
 }
 
+/// Other instances on the same Redis may keep a feed.
+#[test]
+fn marks_are_not_relayed_without_a_kept_feed_either() {
+    let server = RedisServer::start();
+    let source = run_made(settings(&server.url()), 100, |source| {
+        source
+            .with_marks("app:marks".to_owned(), None)
+            .expect("no thread")
+    });
+    source.until("CaughtUp");
+    let subscribed = [
+        Subscription::pattern("app:*"),
+        Subscription::channel("app:marks"),
+    ];
+    for subscription in subscribed {
+        source.interest.subscribe(subscription.clone());
+        assert_eq!(source.next_short(), format!("+{}", subscription.name));
+    }
+    let mut client = server.client();
+    for name in ["app:marks", "app:mark", "app:marks:1"] {
+        publish(&mut client, name, "000000000001.1");
+    }
+    let texts = ["app:mark", "app:marks:1"].map(|name| format!("{name} (app:*): 000000000001.1"));
+    assert_eq!([source.next_short(), source.next_short()], texts);
+}
+
 #[test]
 fn wishes_before_the_start_and_of_both_kinds_stand_when_it_is_up() {
     let server = RedisServer::start();

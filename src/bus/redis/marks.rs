@@ -40,8 +40,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The kept feed, and the channel to the thread that publishes its marks.
 pub(super) struct MarkedFeed {
     pub(super) feed: CountedFeed,
-    /// The Redis channel of the marks, which are not relayed to clients.
-    pub(super) channel: Arc<str>,
     marks: Sender<ToPublish>,
     /// What the thread has learned about this connection.
     learned: Arc<Learned>,
@@ -81,7 +79,6 @@ impl MarkedFeed {
         detached("redis-marks", move || thread.run(servers, waiter)).map_err(RedisError::System)?;
         Ok(Self {
             feed,
-            channel: channel.into(),
             marks,
             learned: Arc::default(),
             next: None,
@@ -184,8 +181,8 @@ impl PubSubSession<'_, '_> {
     }
 
     fn request_marks(&mut self) {
-        if let Some(kept) = &self.kept {
-            self.connection.queue(&["SUBSCRIBE", &*kept.channel]);
+        if let Some(channel) = self.marks_channel {
+            self.connection.queue(&["SUBSCRIBE", channel]);
             self.expected.push_back(Expected::Marks);
         }
     }
@@ -193,8 +190,9 @@ impl PubSubSession<'_, '_> {
     /// Handles the confirmation of the marks' channel: the marks of all instances come from here on.
     pub(super) fn marks_confirmed(&mut self, name: &Value) -> Result<(), Stop> {
         self.expected.pop_front();
-        match (&mut self.kept, name) {
-            (Some(kept), Value::Bulk(name)) if *name == kept.channel.as_bytes() => {
+        let fits = matches!(name, Value::Bulk(name) if self.is_of_marks(name));
+        match &mut self.kept {
+            Some(kept) if fits => {
                 kept.publishes = true;
                 kept.is_refusal_logged = false;
                 // The first mark to publish is due at once.
@@ -215,7 +213,7 @@ impl PubSubSession<'_, '_> {
             return;
         }
         tracing::warn!(
-            channel = &*kept.channel,
+            channel = self.marks_channel,
             reason = shown_trimmed(words),
             "this user may not subscribe to the marks (&CHANNEL), so positions are valid on this \
              connection only; asking again every 30 s"
@@ -470,7 +468,6 @@ mod tests {
         let feed = CountedFeed::new(NameSyntax::Redis, Vec::new());
         let mut publisher = MarkedFeed {
             feed: feed.expect("no names"),
-            channel: "m".into(),
             marks,
             learned: Arc::default(),
             next: None,

@@ -93,6 +93,7 @@ pub struct RedisSource {
     /// For the second connection, while the first is silent.
     second_waiter: Waiter,
     names: Names,
+    marks_channel: Option<String>,
     kept: Option<MarkedFeed>,
 }
 
@@ -116,18 +117,27 @@ impl RedisSource {
             waiter,
             second_waiter,
             names,
+            marks_channel: None,
             kept: None,
         };
         Ok((source, handle))
     }
 
-    /// Makes the source give the messages of `feed` their positions, and publish marks on `channel`, so that the
-    /// positions are valid on all instances. The caller subscribes to the names of the feed.
+    /// Makes the source relay no message of `channel`: instances publish marks there. If there is a kept feed, the source
+    /// gives its messages their positions, and publishes marks too, so that the positions are valid on all instances. The
+    /// caller subscribes to the names of the feed.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
-    pub fn with_kept(mut self, feed: CountedFeed, channel: &str) -> Result<Self, RedisError> {
-        self.kept = Some(MarkedFeed::start(feed, self.servers.clone(), channel)?);
+    pub fn with_marks(
+        mut self,
+        channel: String,
+        feed: Option<CountedFeed>,
+    ) -> Result<Self, RedisError> {
+        if let Some(feed) = feed {
+            self.kept = Some(MarkedFeed::start(feed, self.servers.clone(), &channel)?);
+        }
+        self.marks_channel = Some(channel);
         Ok(self)
     }
 
@@ -149,6 +159,7 @@ impl RedisSource {
             second_waiter: &mut self.second_waiter,
             relay,
             names: &mut self.names,
+            marks_channel: self.marks_channel.as_deref(),
             kept: self.kept.as_mut(),
             expected: VecDeque::new(),
         };

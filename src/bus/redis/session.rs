@@ -33,6 +33,8 @@ pub(super) struct PubSubSession<'a, 'w> {
     pub(super) second_waiter: &'a mut Waiter,
     pub(super) relay: &'a mut Relay<RedisError>,
     pub(super) names: &'a mut Names,
+    /// The channel of the marks, of which nothing is relayed. Never `None` with a kept feed.
+    pub(super) marks_channel: Option<&'a str>,
     /// `None` without a kept feed.
     pub(super) kept: Option<&'a mut MarkedFeed>,
     /// Unanswered commands, in the order of their sending.
@@ -203,7 +205,8 @@ impl PubSubSession<'_, '_> {
         }
     }
 
-    /// Relays a message, or takes it as a mark. `pattern` is the pattern of a `pmessage`.
+    /// Relays a message, or takes it as a mark, which means nothing without a kept feed. `pattern` is the pattern of a
+    /// `pmessage`.
     fn message(
         &mut self,
         pattern: Option<Value>,
@@ -225,7 +228,7 @@ impl PubSubSession<'_, '_> {
         let (Value::Bulk(payload) | Value::Cut(CutString { start: payload, .. })) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
-        if (self.kept.as_ref()).is_some_and(|kept| kept.channel.as_bytes() == channel) {
+        if self.is_of_marks(&channel) {
             return match subscription.is_pattern {
                 // A copy of the mark, because the pattern matches its channel too.
                 true => Ok(()),
@@ -261,6 +264,11 @@ impl PubSubSession<'_, '_> {
             (None, Value::Bulk(channel)) => Ok(Subscription::channel(self.channel(channel))),
             (None, _) => Ok(Subscription::pattern("")),
         }
+    }
+
+    /// Whether this is the channel of the marks.
+    pub(super) fn is_of_marks(&self, channel: &[u8]) -> bool {
+        (self.marks_channel).is_some_and(|marks| marks.as_bytes() == channel)
     }
 
     /// Reports a message that cannot be relayed.

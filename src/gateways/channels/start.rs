@@ -16,7 +16,7 @@ use crate::gateways::shared::bus::Bus;
 use crate::gateways::shared::open_bus::{BusReading, open, wrong_history_name};
 use crate::gateways::shared::roles::{AclFile, Tokens, check_table, read_acl};
 use weirgate_bus::nats::Settle;
-use weirgate_core::{FrameBytes, Limits};
+use weirgate_core::FrameBytes;
 use weirgate_runtime::Clock;
 use weirgate_server::flag;
 use weirgate_server::run::{
@@ -174,7 +174,7 @@ fn bus_reading<'a>(checked: &Checked, own: &ChannelsSettings, acl: &'a Acl) -> B
     let subscription = |name: &String| subscription_of(own.syntax(), &name.as_str().into());
     BusReading {
         names: history_names.map(subscription).collect(),
-        marks_channel: marks_channel(checked, own),
+        keeps_names: !own.history_names.is_empty(),
         acl: Some(acl),
         has_last_values: own.retained,
         settle: settle(checked, own),
@@ -266,18 +266,10 @@ fn settle(checked: &Checked, own: &ChannelsSettings) -> Settle {
     }
 }
 
-/// The channel on which the instances number kept messages (the marks of `--history-names`); `None` if the messages of no
-/// names are kept.
-fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
-    let has_names = !own.history_names.is_empty();
-    has_names.then(|| checked.marks_channel())
-}
-
 /// The channel of the marks if clients must not get a permission for it: on Redis, where it is a channel like those of
-/// clients. `None` if there are no marks.
+/// clients. Other instances on the same Redis may publish marks also if this one keeps nothing.
 fn reserved_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
-    let keeps = checked.get::<Limits>().history.keep_us > 0;
-    marks_channel(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
+    (own.syntax() == NameSyntax::Redis).then(|| checked.marks_channel())
 }
 
 /// The settings of the client side.

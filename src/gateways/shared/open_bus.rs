@@ -26,8 +26,10 @@ pub(in crate::gateways) struct BusReading<'a> {
     pub(in crate::gateways) names: Vec<Subscription>,
     /// Whether the gateway cannot work without these names.
     pub(in crate::gateways) needs_names: bool,
-    /// The channel of the marks, if the messages of these names are kept.
-    pub(in crate::gateways) marks_channel: Option<String>,
+    /// Whether the messages of these names are kept.
+    pub(in crate::gateways) keeps_names: bool,
+    /// The channel of the marks on Redis: its messages are for instances, also if this one keeps nothing.
+    pub(in crate::gateways) marks_channel: String,
     /// The table of what clients may request. `None`: clients choose no names.
     pub(in crate::gateways) acl: Option<&'a Acl>,
     /// Whether clients get last values (`--retained`).
@@ -39,10 +41,10 @@ pub(in crate::gateways) struct BusReading<'a> {
 impl BusReading<'_> {
     /// Where the messages of the names come from that are read from the start.
     pub(in crate::gateways) fn source(&self) -> NameSource {
-        match (&self.stream, &self.marks_channel) {
+        match (&self.stream, self.keeps_names) {
             (Some(_), _) => NameSource::Stream,
-            (None, Some(_)) => NameSource::Kept,
-            (None, None) => NameSource::Live,
+            (None, true) => NameSource::Kept,
+            (None, false) => NameSource::Live,
         }
     }
 
@@ -59,7 +61,8 @@ impl BusReading<'_> {
             }),
             names: Vec::new(),
             needs_names: false,
-            marks_channel: None,
+            keeps_names: false,
+            marks_channel: checked.marks_channel(),
             acl: None,
             has_last_values: false,
             // As soon as the server confirms it.
@@ -162,17 +165,17 @@ fn open_redis(
     };
     wanted.extend(reading.names.iter().cloned());
     // An instance subscribes to the marks and publishes them too: both rights are checked.
-    let marks = reading.marks_channel.as_deref().map(Subscription::channel);
-    needs.requests.extend(marks);
-    needs.marks.clone_from(&reading.marks_channel);
-    let question = redis_question(&settings, needs);
-    let (mut source, interest) =
-        RedisSource::new(settings, Arc::clone(&status)).map_err(redis_error)?;
-    if let Some(feed) = subscribe_names(NameSyntax::Redis, &reading, &interest)? {
-        // Never empty: without a channel there is no kept feed.
-        let marks = reading.marks_channel.unwrap_or_default();
-        source = source.with_kept(feed, &marks).map_err(redis_error)?;
+    if reading.keeps_names {
+        let marks = reading.marks_channel.clone();
+        needs.requests.push(Subscription::channel(&*marks));
+        needs.marks = Some(marks);
     }
+    let question = redis_question(&settings, needs);
+    let (source, interest) =
+        RedisSource::new(settings, Arc::clone(&status)).map_err(redis_error)?;
+    let feed = subscribe_names(NameSyntax::Redis, &reading, &interest)?;
+    let source = source.with_marks(reading.marks_channel, feed);
+    let source = source.map_err(redis_error)?;
     Ok(OpenBus {
         source: Box::new(source),
         status,
@@ -233,7 +236,7 @@ fn names_settings(
     };
     let requests = reading.acl.into_iter().flat_map(Acl::all_names);
     let requests = requests.map(str::to_owned).collect();
-    let needs = NatsSubjectsSource::needs(&settings, requests, reading.marks_channel.is_some());
+    let needs = NatsSubjectsSource::needs(&settings, requests, reading.keeps_names);
     (settings, needs)
 }
 
@@ -293,7 +296,7 @@ fn subscribe_names(
     for name in &reading.names {
         interest.subscribe(name.clone());
     }
-    if reading.marks_channel.is_none() {
+    if !reading.keeps_names {
         return Ok(None);
     }
     let feed = CountedFeed::new(syntax, reading.names.clone());

@@ -144,11 +144,10 @@ fn reading(checked: &Checked) -> BusReading<'static> {
         stream.only = NamePatterns::new(NameSyntax::Redis, &[TradesFeed::PATTERN.to_owned()]).ok();
     }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
-    let marks = checked.marks_channel();
     BusReading {
         names: vec![Subscription::pattern(TradesFeed::PATTERN)],
         needs_names: true,
-        marks_channel: has_history.then_some(marks),
+        keeps_names: has_history,
         ..reading
     }
 }

@@ -48,7 +48,8 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(TablePart::His
     )
     .more(
         "Used with --history-ms. If Redis does not let weirgate publish and subscribe there, a client can resume on \
-         its own instance only.",
+         its own instance only. No client of channels gets its messages, also without --history-ms: give all instances on \
+         this Redis the same value.",
     )
     .part(TablePart::HistoryMarks),
     Setting::new(
