@@ -512,6 +512,38 @@ fn a_check_warns_of_each_right_without_which_trims_count_as_losses() {
     }
 }
 
+/// A server that does not let anybody read the stream says nothing of the rights of this user.
+#[test]
+fn what_is_no_right_is_not_said_to_be_missing() {
+    let server = RedisServer::start();
+    let mut client = server.client();
+    let needs = RedisNeeds {
+        stream: Some(KEY.to_owned()),
+        ..RedisNeeds::default()
+    };
+    let mut refusal = |commands: &[&[&str]]| {
+        for words in commands {
+            let mut command = redis::cmd(words[0]);
+            let () = command.arg(&words[1..]).query(&mut client).expect("done");
+        }
+        let found = needs.check(&settings(&server.url()), PATIENCE);
+        let bad = found
+            .into_iter()
+            .filter(|one| !matches!(one, Finding::Good(_)));
+        match &bad.collect::<Vec<_>>()[..] {
+            [Finding::Error(text)] => text.clone(),
+            bad => panic!("{bad:?}"),
+        }
+    };
+    let text = refusal(&[&["SET", KEY, "0"]]);
+    assert!(text.ends_with("; check the key and the database"), "{text}");
+    let text = refusal(&[
+        &["CONFIG", "SET", "replica-serve-stale-data", "no"],
+        &["REPLICAOF", "127.0.0.1", "1"],
+    ]);
+    assert!(text.contains(": MASTERDOWN"), "{text}");
+}
+
 #[test]
 fn a_key_without_a_stream_is_said_to_be_one() {
     let server = RedisServer::start();

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::error::{RedisError, advice, is_elsewhere, shown_trimmed};
+use super::error::{RedisError, advice, is_of_user_or_key, shown_trimmed};
 use super::marks::NO_POSITIONS;
 use super::resp::Value;
 use super::role::{bulk_field, says_lone_master};
@@ -188,20 +188,19 @@ fn check_stream(
         vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
     ];
     let answers = server.ask(&commands)?;
-    let refused = answers.iter().find_map(refusal);
-    let is_elsewhere = refused.as_deref().is_some_and(is_elsewhere);
+    if let Some(reason) = answers.iter().find_map(refusal) {
+        let advice = advice("XREAD", &reason);
+        let text = format!("cannot read the stream {key}: {reason}{advice}");
+        found.push(Finding::Error(text));
+        // The counters matter only once the stream can be read.
+        return Ok(());
+    }
     let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
-    found.push(match refused {
-        Some(reason) if is_elsewhere => {
-            let advice = advice("XREAD", &reason);
-            Finding::Error(format!("cannot read the stream {key}: {reason}{advice}"))
-        }
-        Some(reason) => Finding::Error(format!("cannot read the stream {key}: {reason}")),
-        None if is_empty => Finding::Warning(format!("the stream {key} has no entry")),
-        None => Finding::Good(format!("may read the stream {key}")),
+    found.push(match is_empty {
+        true => Finding::Warning(format!("the stream {key} has no entry")),
+        false => Finding::Good(format!("may read the stream {key}")),
     });
-    // What another node would answer about the counters is not known.
-    if !is_elsewhere && let Some(reason) = no_counters(server, key)? {
+    if let Some(reason) = no_counters(server, key)? {
         found.push(Finding::Warning(format!(
             "may not ask for the counters of the stream {key} ({reason}; Redis 7.0, +eval_ro +xinfo|stream +info): \
              what is trimmed after it was read counts as lost"
@@ -211,7 +210,8 @@ fn check_stream(
 }
 
 /// Why the script does not return the counters of the stream, if it does not, or why nothing shows that they are those of the
-/// same stream. The script hides an error of `XINFO`, so that command is also sent by itself.
+/// same stream. A server that is not ready says nothing of that. The script hides an error of `XINFO`, so that command is also
+/// sent by itself.
 fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>, RedisError> {
     let commands = [
         vec!["EVAL_RO", STATE, "1", key, "0-0"],
@@ -223,15 +223,16 @@ fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>
     let [state, info, executed] = &answers[..] else {
         return Ok(None);
     };
-    Ok(match (state, info) {
+    let refused = match (state, info) {
         (Value::Error(_), _) => refusal(state),
         _ if matches!(executed, Value::Error(_)) => refusal(executed),
         // There is no stream yet, and so no counters.
         (_, Value::Error(words)) if words.starts_with(NO_KEY) => None,
         (_, Value::Error(_)) => refusal(info),
         (Value::Array(items), _) if StreamState::read(items).counters.is_some() => None,
-        _ => Some("the server does not have all of them".to_owned()),
-    })
+        _ => return Ok(Some("the server does not have all of them".to_owned())),
+    };
+    Ok(refused.filter(|words| is_of_user_or_key(words)))
 }
 
 /// The words of a refusal.

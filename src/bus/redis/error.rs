@@ -171,11 +171,6 @@ pub(super) fn is_of_user_or_key(words: &str) -> bool {
     is_of_connection || ["NOPERM", "WRONGTYPE", "ERR"].contains(&code_of(words))
 }
 
-/// Whether a refusal in these words is of a key that another node of the cluster has.
-pub(super) fn is_elsewhere(words: &str) -> bool {
-    ["MOVED", "ASK"].contains(&code_of(words))
-}
-
 /// What an operator can do about a refusal of a command in these words; of most, the words say it.
 pub(super) fn advice(command: &str, words: &str) -> &'static str {
     match (command, code_of(words)) {
@@ -183,7 +178,7 @@ pub(super) fn advice(command: &str, words: &str) -> &'static str {
             "; check user, password and database"
         }
         (_, "WRONGTYPE") => "; check the key and the database",
-        _ if is_elsewhere(words) => "; the URL must name the node of the cluster that has the key",
+        (_, "MOVED" | "ASK") => "; the URL must name the node of the cluster that has the key",
         _ => "",
     }
 }
