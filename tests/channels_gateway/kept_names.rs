@@ -173,26 +173,29 @@ fn clients_get_the_status_of_the_bus_with_a_young_position() {
 
 #[test]
 fn a_loss_is_told_before_an_answer_with_a_position_from_behind() {
-    let mut kept = Kept::new();
-    let (key, _) = kept.member(&[TICK]);
-    // All in one turn of the loop, before its deadlines.
-    let now = kept.bench.world.now;
-    let mark = BusNotice::Feed(FeedNotice::Mark {
-        feed_hash: 5,
-        mark: Mark { counter: 9, ..MARK },
-        count: 0,
-    });
-    for notice in [BusNotice::Gap, BusNotice::Down, mark] {
-        kept.bench.world.hub.handle_notice(now, &notice);
+    // The second request joins no name, so nothing but the answer is sent.
+    for request in [&["market:quiet"][..], &[]] {
+        let mut kept = Kept::new();
+        let (key, _) = kept.member(&[TICK]);
+        // All in one turn of the loop, before its deadlines.
+        let now = kept.bench.world.now;
+        let mark = BusNotice::Feed(FeedNotice::Mark {
+            feed_hash: 5,
+            mark: Mark { counter: 9, ..MARK },
+            count: 0,
+        });
+        for notice in [BusNotice::Gap, BusNotice::Down, mark] {
+            kept.bench.world.hub.handle_notice(now, &notice);
+        }
+        kept.bench.subscribe(key, request);
+        let got = kept.bench.got(key);
+        let lost: Vec<_> = got.iter().map(|message| message.get("lost")).collect();
+        assert_eq!(lost, [Some(&json!(true)), None, None], "{got:?}");
+        assert_eq!(got[0].get("pos"), None);
+        assert_eq!(got[1]["type"], "subscribed");
+        assert!(got[1].get("pos").is_some());
+        assert_eq!(got[2]["bus"], "away", "the round of the change");
     }
-    kept.bench.subscribe(key, &["market:quiet"]);
-    let got = kept.bench.got(key);
-    let lost: Vec<_> = got.iter().map(|message| message.get("lost")).collect();
-    assert_eq!(lost, [Some(&json!(true)), None, None], "{got:?}");
-    assert_eq!(got[0].get("pos"), None);
-    assert_eq!(got[1]["type"], "subscribed");
-    assert!(got[1].get("pos").is_some());
-    assert_eq!(got[2]["bus"], "away", "the round of the change");
 }
 
 #[test]
