@@ -5,7 +5,9 @@ use std::sync::Arc;
 use weirgate_wire::auth::StreamSubjects;
 use weirgate_wire::base::Now;
 
-use crate::{BusNotice, FeedNotice, Place, ReadTo, RetainedCut, StoredId};
+use crate::{
+    BusNotice, EntryHash, FeedNotice, Place, Point, Position, ReadTo, RetainedCut, StoredId,
+};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -177,8 +179,8 @@ pub struct PageCursor {
     pub after: Option<StoredId>,
     /// Whether the question brings that message once more, because a client may lack a copy of it.
     pub repeats: bool,
-    /// A hash of that message, if the source has read it and its id may be that of another message by now.
-    pub hash: Option<u64>,
+    /// The hash of that message, if it is known and the id may be that of another message by now.
+    pub hash: Option<EntryHash>,
     /// Why messages before this place may be missing; `None` if they are whole.
     pub cut: Option<RetainedCut>,
 }
@@ -197,6 +199,17 @@ impl PageCursor {
         Self {
             after,
             ..Self::default()
+        }
+    }
+
+    /// After the message of the stream at a position.
+    pub fn at(position: Position) -> Self {
+        match position.point {
+            Point::Stored { id, hash } => Self {
+                hash,
+                ..Self::after(Some(id))
+            },
+            Point::Counted { .. } => Self::default(),
         }
     }
 }

@@ -343,7 +343,7 @@ impl Core {
             Point::Counted { mark, count } => {
                 Some(Position::counted(feed_hash, mark, count + messages as u64))
             }
-            Point::Stored(_) => None,
+            Point::Stored { .. } => None,
         }
     }
 }

@@ -111,7 +111,7 @@ pub use losses::Active;
 pub use max_rate::MaxRate;
 use message::Render;
 pub use message::{Body, CopyFor, Message, Part};
-pub use position::{CopyPosition, CopyRank, Mark, Place, Point, Position, StoredId};
+pub use position::{CopyPosition, CopyRank, EntryHash, Mark, Place, Point, Position, StoredId};
 pub use protocol::Incoming;
 use protocol::RequestRefusal;
 pub use publication::{

@@ -1,18 +1,24 @@
 //! Positions in a kept feed. A message to a client has its position as a text, and the client sends the text back to
 //! resume.
 //!
-//! In a stream of the bus, a position is the id of the message. On a bus without ids, a position names a message by the
-//! newest mark before the message and the number of kept messages since the mark. A mark is unique, and every instance
-//! of weirgate with the mark on the connection counts the same messages after the mark. Therefore a position means the
-//! same message on all instances, without any agreement between instances and for any payloads.
+//! In a stream of the bus, a position is the id of the message. Two Redis servers, such as a master and the replica that
+//! replaces it, may give an id to different entries, so a position in a Redis stream also has a hash of the entry.
+//!
+//! On a bus without ids, a position names a message by the newest mark before the message and the number of kept messages
+//! since the mark. A mark is unique, and every instance of weirgate with the mark on the connection counts the same messages
+//! after the mark. Therefore a position means the same message on all instances, without any agreement between instances and
+//! for any payloads.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::num::NonZeroU32;
 
 /// The first byte of the position of a counted message.
 const COUNTED: u8 = b'm';
-/// The first byte of the position of a stored message.
+/// The first byte of the position of a stored message without a hash.
 const STORED: u8 = b's';
+/// The first byte of the position of a stored message with a hash.
+const HASHED: u8 = b'r';
 
 /// Hexadecimal digits of a nonce.
 const NONCE_DIGITS: usize = 12;
@@ -45,6 +51,25 @@ impl StoredId {
     }
 }
 
+/// A hash of an entry of a Redis stream, without its id: the same on all instances of all versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryHash(NonZeroU32);
+
+impl EntryHash {
+    /// Shortens a hash, whose bits are all equally good.
+    pub const fn of(hash: u64) -> Self {
+        match NonZeroU32::new(hash as u32) {
+            Some(hash) => Self(hash),
+            None => Self(NonZeroU32::MIN),
+        }
+    }
+
+    /// Whether two messages with the same id are not the same, as far as is known.
+    pub(super) fn differ(one: Option<Self>, other: Option<Self>) -> bool {
+        one.zip(other).is_some_and(|(one, other)| one != other)
+    }
+}
+
 /// The position of a message in a kept feed, which clients get as a text: the feed, and the message within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -65,7 +90,13 @@ pub enum Point {
         count: u64,
     },
     /// A message of a stream.
-    Stored(StoredId),
+    Stored {
+        /// Its id.
+        id: StoredId,
+        /// On Redis, the hash of the entry. `None` on JetStream, whose ids have the time; in a position of a version without
+        /// hashes; and for a message over the limit of an instance, which does not read all of it.
+        hash: Option<EntryHash>,
+    },
 }
 
 /// The rank of a copy among the copies of a message, the same on all instances: a client with several matching names
@@ -154,25 +185,30 @@ impl Position {
         Self { feed_hash, point }
     }
 
-    /// The position of a message of a stream.
+    /// The position of a message of a stream whose ids tell all messages apart.
     pub fn stored(feed_hash: u32, id: StoredId) -> Self {
-        let point = Point::Stored(id);
+        Self::hashed(feed_hash, id, None)
+    }
+
+    /// The position of a message of a stream, with its hash.
+    pub fn hashed(feed_hash: u32, id: StoredId, hash: Option<EntryHash>) -> Self {
+        let point = Point::Stored { id, hash };
         Self { feed_hash, point }
     }
 
     /// Appends the text. Every kept message needs such a text, so it is written without a formatter, and the text of a
     /// mark is made once for all messages after the mark.
     pub(super) fn append(self, out: &mut Vec<u8>) {
-        let numbers = match self.point {
+        let (id, hash) = match self.point {
             Point::Counted { mark, count } => {
                 HEAD.with_borrow_mut(|head| out.extend_from_slice(head.text(self.feed_hash, mark)));
                 return push_base_36(out, count);
             }
-            Point::Stored(id) => [id.major, id.minor],
+            Point::Stored { id, hash } => (id, hash.map(|hash| u64::from(hash.0.get()))),
         };
-        out.push(STORED);
+        out.push(if hash.is_some() { HASHED } else { STORED });
         push_base_36(out, u64::from(self.feed_hash));
-        for number in numbers {
+        for number in [id.major, id.minor].into_iter().chain(hash) {
             out.push(b'.');
             push_base_36(out, number);
         }
@@ -233,10 +269,16 @@ impl CopyPosition {
         let mut number = || from_base_36(parts.next()?);
         let feed_hash = u32::try_from(number()?).ok()?;
         let point = match text.as_bytes()[0] {
-            STORED => Point::Stored(StoredId {
-                major: number()?,
-                minor: number()?,
-            }),
+            kind @ (STORED | HASHED) => Point::Stored {
+                id: StoredId {
+                    major: number()?,
+                    minor: number()?,
+                },
+                hash: match kind {
+                    HASHED => Some(EntryHash(u32::try_from(number()?).ok()?.try_into().ok()?)),
+                    _ => None,
+                },
+            },
             COUNTED => {
                 let mark = Mark::of(parts.next()?, parts.next()?)?;
                 let count = from_base_36(parts.next()?)?;
@@ -272,7 +314,8 @@ impl fmt::Display for Mark {
     }
 }
 
-/// `m<feed>.<nonce>.<counter>.<count>` or `s<feed>.<major>.<minor>`, at most [`Position::BYTES_MAX`] bytes.
+/// `m<feed>.<nonce>.<counter>.<count>`, `s<feed>.<major>.<minor>`, or `r<feed>.<major>.<minor>.<hash>`; at most
+/// [`Position::BYTES_MAX`] bytes.
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::with_capacity(Self::BYTES_MAX);
@@ -406,6 +449,11 @@ mod tests {
             "s1.2.3.4",
             "s1.02.3",
             "s1.2.3w5e11264sgsg",
+            "r1.2.3",
+            "r1.2.3.0",
+            "r1.2.3.04",
+            "r1.2.3.1z141z4",
+            "r1.2.3.4.5",
             "s1z141z4.2.3",
             "s1.7f3a09c2b11e.1.",
             "é1.2.3",
@@ -431,15 +479,43 @@ mod tests {
         assert_eq!(parse(&pos.to_string()), Some(pos));
         let copy = CopyPosition::parse(&format!("{pos}.5")).expect("a copy");
         assert_eq!((copy.position, copy.copy), (pos, CopyRank(5)));
+    }
+
+    #[test]
+    fn an_entry_of_redis_has_the_text_of_its_id_and_its_hash() {
+        let id = StoredId {
+            major: 1_700_000_000_123,
+            minor: 4,
+        };
+        let pos = Position::hashed(7_483_915, id, Some(EntryHash::of(5 << 32 | 46_655)));
+        assert_eq!(pos.to_string(), "r4gemj.loyw3v5n.4.zzz");
+        assert_eq!(parse(&pos.to_string()), Some(pos));
+        let copy = CopyPosition::parse(&format!("{pos}.5")).expect("a copy");
+        assert_eq!((copy.position, copy.copy), (pos, CopyRank(5)));
         let [major, minor] = [u64::MAX; 2];
-        let longest = Position::stored(u32::MAX, StoredId { major, minor });
+        let hash = Some(EntryHash::of(u64::MAX));
+        let longest = Position::hashed(u32::MAX, StoredId { major, minor }, hash);
         assert!(format!("{longest}.1z141z3").len() <= Position::BYTES_MAX);
+    }
+
+    /// An earlier version sends positions without a hash.
+    #[test]
+    fn messages_with_the_same_id_differ_if_both_hashes_are_known_and_differ() {
+        let hash = |hash: u64| Some(EntryHash::of(hash));
+        assert!(EntryHash::differ(hash(1), hash(2)));
+        for (one, other) in [(hash(1), hash(1)), (None, hash(2)), (None, None)] {
+            assert!(!EntryHash::differ(one, other) && !EntryHash::differ(other, one));
+        }
+        // No hash is 0.
+        assert_eq!(hash(0), hash(1));
     }
 
     proptest! {
         #[test]
-        fn every_stored_position_is_read_back(feed_hash in any::<u32>(), major in any::<u64>(), minor in any::<u64>()) {
-            let pos = Position::stored(feed_hash, StoredId { major, minor });
+        fn every_stored_position_is_read_back(
+            feed_hash in any::<u32>(), major in any::<u64>(), minor in any::<u64>(), hash in any::<Option<u64>>(),
+        ) {
+            let pos = Position::hashed(feed_hash, StoredId { major, minor }, hash.map(EntryHash::of));
             prop_assert_eq!(parse(&pos.to_string()), Some(pos));
         }
 

@@ -14,7 +14,8 @@ from processes import ROOT, node_binary
 from prometheus import scrape
 from redis_gateways import BOTH
 from services import device, push
-from test_resume import flags_of, got, publish, recovered, shares, subscribe
+from test_resume import HISTORY, flags_of, got, publish, recovered, shares, subscribe
+from test_streams import OnRedis
 from waiting import until
 
 GATEWAYS = {kind.name: kind for kind in BOTH}
@@ -52,6 +53,27 @@ async def test_a_position_of_one_version_is_good_on_the_other(start_weirgate, re
     client, answer = await subscribe(other, kind, ["A"], since=client.pos)
     assert recovered(kind, answer) == (True, None), answer
     assert await got(client, 3) == [3, 4, 5]
+
+
+@ORDERS
+@pytest.mark.parametrize("kind", BOTH, ids=lambda kind: kind.name)
+async def test_a_position_in_a_redis_stream_is_good_on_the_newer_and_none_on_the_older(start_weirgate, redis_server, kind, programs, old_first):
+    """The older one does not know that of the newer: it says so, and hides no loss."""
+    feed = OnRedis(kind, redis_server)
+    one, other = (start_weirgate(kind.name, *HISTORY, *feed.flags(), env={"DEFAULT_ROLE": "internal"}, program=program)
+                  for program in programs)
+    for instance in (one, other):
+        await asyncio.to_thread(instance.wait_ready)
+    client, _ = await subscribe(one, kind, ["A"])
+    await feed.publish("A", *range(3))
+    assert await got(client, 3) == [0, 1, 2]
+    one.kill()
+    await feed.publish("A", 3, 4)
+    client, answer = await subscribe(other, kind, ["A"], since=client.pos)
+    assert recovered(kind, answer) == ((True, None) if old_first else (False, "bad")), answer
+    await feed.publish("A", 5)
+    missed = [3, 4] if old_first else []
+    assert await got(client, len(missed) + 1) == [*missed, 5]
 
 
 @ORDERS

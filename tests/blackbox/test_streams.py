@@ -310,6 +310,48 @@ async def test_a_position_of_a_redis_stream_before_is_no_position_of_the_one_wit
     assert outcome(answer, "recovered") is True
 
 
+@pytest.mark.parametrize("kind", [CHANNELS, TRADES], ids=lambda kind: kind.name)
+async def test_a_position_whose_id_a_promoted_replica_gave_to_another_entry_is_no_position_there(start, redis_server, started, kind):
+    """Publishers still write to the old master for a moment, and both give ids by the time."""
+    started.append(RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)))
+    old, new = OnRedis(kind, redis_server), OnRedis(kind, started[-1])
+    await old.publish("A", 0)
+    is_there = lambda: new.server.client().info("replication")["master_link_status"] == "up" and new.server.client().xlen(KEY) == 1
+    await until(is_there, 20, "replication")
+    on_old, on_new = start(old), start(new)
+    await ready(on_old, on_new)
+    client, _ = await subscribe(on_old, old, ["A"])
+    new.server.client().replicaof("NO", "ONE")
+    [[first, _]] = redis_server.client().xrange(KEY)
+    ms = int(first.split(b"-")[0])
+
+    def add(feed, at, price):
+        fields = {"channel": kind.channel("A"), "data": json.dumps({"price": price})}
+        feed.server.client().xadd(KEY, fields, id=f"{ms + at}-0")
+    for at, price in ((10, 1), (20, 2), (30, 3)):
+        add(old, at, price)
+    # The second one is the same on both.
+    for at, price in ((5, 11), (10, 12), (20, 2), (30, 13)):
+        add(new, at, price)
+    await got(client, 3)
+    positions = [message["pos"] for message in client.data]
+    on_new_later = start(new)
+    await ready(on_new_later)
+    for instance in (on_new, on_new_later):
+        known, _ = await subscribe(instance, new, ["A"], last=1)
+        assert await got(known, 1) == [13]
+        for pos, missed in ((positions[0], None), (positions[1], [13]), (positions[2], None), (known.pos, [])):
+            again, answer = await subscribe(instance, new, ["A"], since=pos)
+            assert recovered(kind, answer) == ((False, "epoch") if missed is None else (True, None)), answer
+            assert await got(again, len(missed or [])) == (missed or [])
+        if kind is CHANNELS:
+            again, _ = await subscribe(instance, new, ["A"], since=positions[0], last="all")
+            assert await got(again, 5) == [0, 11, 12, 2, 13]
+            # It may lack later messages of the old master.
+            await again.wait_for(lambda c: c.answers[-1]["type"] == "last", 20, "the end")
+            assert again.answers[-1]["cut"] == "window"
+
+
 class ClockAhead(Link):
     """A link on which the server's clock seems to be an hour ahead, until it is right."""
 

@@ -127,10 +127,7 @@ impl Bench {
     /// The newest question has a page up to this message, and goes on or has to be asked again.
     fn pages(&mut self, sequence: u64, is_open: bool) {
         let number = self.question();
-        let cursor = PageCursor::after(match position(sequence).point {
-            Point::Stored(id) => Some(id),
-            Point::Counted { .. } => None,
-        });
+        let cursor = PageCursor::at(position(sequence));
         self.bus(BusEvent::RetainedPage {
             number,
             cursor: Arc::new(cursor),
@@ -926,7 +923,7 @@ fn a_position_of_another_feed_is_bad_whatever_was_read() {
         nonce: 7,
         counter: 1,
     };
-    let Point::Stored(id) = position(5).point else {
+    let Point::Stored { id, .. } = position(5).point else {
         panic!("an id");
     };
     let foreign = [

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
 use weirgate_bus::{BusInterest, CountedFeed};
-use weirgate_core::{BusEvent, BusMessage, PageCursor, Point, RetainedCut, Subscription};
+use weirgate_core::{BusEvent, BusMessage, PageCursor, RetainedCut, Subscription};
 use weirgate_runtime::{BusStatus, Clock, Source, SourceLink};
 use weirgate_test_support::{RedisServer, free_port, patient};
 use weirgate_wire::auth::NameSyntax;

@@ -330,7 +330,7 @@ fn all_messages_after_one_begin_with_that_one_if_that_is_asked() {
         loop {
             match soon(&events).expect("an end") {
                 BusEvent::LastValue { message, .. } => match message.place.position() {
-                    Some(position) => came.push(position.point),
+                    Some(position) => came.push(position),
                     None => panic!("no position"),
                 },
                 BusEvent::RetainedEnd { cut, .. } => break (came, cut),
@@ -339,16 +339,23 @@ fn all_messages_after_one_begin_with_that_one_if_that_is_asked() {
         }
     };
     let (whole, _) = all(1, PageCursor::default());
-    let Point::Stored(second) = whole[1] else {
-        panic!("{whole:?}");
-    };
-    for (repeats, from) in [(false, 2), (true, 1)] {
+    let second = PageCursor::at(whole[1]);
+    for (number, repeats, from) in [(2, false, 2), (3, true, 1)] {
         let after = PageCursor {
             repeats,
-            ..PageCursor::after(Some(second))
+            ..second.clone()
         };
-        assert_eq!(all(2 + from as u64, after), (whole[from..].to_vec(), None));
+        assert_eq!(all(number, after), (whole[from..].to_vec(), None));
     }
+    // A version without hashes has sent the position.
+    let after = PageCursor::after(second.after);
+    assert_eq!(all(4, after), (whole[2..].to_vec(), None));
+    // Another server has given the id to another message.
+    let after = PageCursor {
+        hash: PageCursor::at(whole[0]).hash,
+        ..second
+    };
+    assert_eq!(all(5, after), (Vec::new(), Some(RetainedCut::Epoch)));
 }
 
 /// A client takes a page of all messages. Meanwhile, a publisher who numbers the entries begins again.

@@ -373,7 +373,7 @@ impl Client {
 fn reach_of(redis: &Redis, pos: &str, end: usize) -> usize {
     let point = CopyPosition::parse(pos).map(|at| at.position.point);
     match (point, &redis.stream) {
-        (Some(Point::Stored(id)), Some(stream)) => stream.number_of(id) + 1,
+        (Some(Point::Stored { id, .. }), Some(stream)) => stream.number_of(id) + 1,
         _ => end,
     }
 }

@@ -203,7 +203,7 @@ impl StreamLink {
     /// Notes what was read, and returns its number. What is up to the head was lost, or is older than all that was read.
     fn note(&mut self, redis: &mut Redis, told: &KeptEvent) -> Option<usize> {
         let id = match told {
-            KeptEvent::Message { id, .. } | KeptEvent::Head(id) => *id,
+            KeptEvent::Message { id, .. } | KeptEvent::Head { id, .. } => *id,
             KeptEvent::Lost | KeptEvent::Hole => {
                 redis.forget_gone(self.process);
                 self.is_after_loss = true;
@@ -216,7 +216,7 @@ impl StreamLink {
             | KeptEvent::Subjects(_) => return None,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);
-        let is_head = matches!(told, KeptEvent::Head(_));
+        let is_head = matches!(told, KeptEvent::Head { .. });
         if !is_head {
             assert!(number >= self.end, "{number} was read before {}", self.end);
             redis.items[number].read_by.push(self.process);

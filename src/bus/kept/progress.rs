@@ -64,9 +64,9 @@ impl SourceProgress {
     /// be another one.
     pub(crate) fn note(&self, events: &[KeptEvent]) {
         let reached = events.iter().rev().find_map(|event| match event {
-            KeptEvent::Message { id, .. } | KeptEvent::Bad { id, .. } | KeptEvent::Head(id) => {
-                Some(Some(*id))
-            }
+            KeptEvent::Message { id, .. }
+            | KeptEvent::Bad { id, .. }
+            | KeptEvent::Head { id, .. } => Some(Some(*id)),
             // After a loss no entry is known; the other events say nothing of it.
             KeptEvent::Lost => Some(None),
             _ => None,

@@ -6,7 +6,7 @@ use std::error::Error;
 use crate::relay::Relay;
 use crate::server_words::shown;
 use weirgate_core::{
-    BusEvent, BusMessage, FeedNotice, Place, Position, ReadTo, SkippedMessage, StoredId,
+    BusEvent, BusMessage, EntryHash, FeedNotice, Place, Position, ReadTo, SkippedMessage, StoredId,
     Subscription,
 };
 use weirgate_runtime::LoopGone;
@@ -39,6 +39,8 @@ pub enum KeptEvent {
     Message {
         /// The id.
         id: StoredId,
+        /// The hash of the message, if the bus may give the id to another one.
+        hash: Option<EntryHash>,
         /// The subject or channel.
         subject: String,
         /// The payload, cut after the first byte over the limit.
@@ -63,8 +65,13 @@ pub enum KeptEvent {
     /// Whether messages after the last one that was relayed may be missing, which the reader is about to find out. `true`
     /// while in doubt: there was an answer, and later messages are in doubt.
     InDoubt(bool),
-    /// The id of the newest message of the stream, which is not relayed.
-    Head(StoredId),
+    /// The newest message of the stream, which is not relayed.
+    Head {
+        /// The id.
+        id: StoredId,
+        /// As of [`KeptEvent::Message`].
+        hash: Option<EntryHash>,
+    },
     /// The subjects of the messages in the stream.
     Subjects(StreamSubjects),
     /// From here on, messages come as they are stored. Said once for each connection.
@@ -221,6 +228,7 @@ impl StreamFeed {
         Some(match event {
             KeptEvent::Message {
                 id,
+                hash,
                 subject,
                 payload,
                 is_deletion,
@@ -238,7 +246,7 @@ impl StreamFeed {
                 // is sent to them.
                 let started_ms = self.started_ms.unwrap_or(i64::MAX);
                 let message = BusMessage {
-                    place: Place::Kept(Some(Position::stored(self.feed_hash, id))),
+                    place: Place::Kept(Some(Position::hashed(self.feed_hash, id, hash))),
                     quiet: is_old && received.unix_ms() < started_ms,
                     ..BusMessage::new(subject, payload, received)
                 };
@@ -257,8 +265,8 @@ impl StreamFeed {
             }
             KeptEvent::Hole => BusEvent::Feed(FeedNotice::Hole),
             KeptEvent::InDoubt(is_in_doubt) => BusEvent::Feed(FeedNotice::InDoubt(is_in_doubt)),
-            KeptEvent::Head(id) => {
-                BusEvent::Feed(FeedNotice::Head(Position::stored(self.feed_hash, id)))
+            KeptEvent::Head { id, hash } => {
+                BusEvent::Feed(FeedNotice::Head(Position::hashed(self.feed_hash, id, hash)))
             }
             KeptEvent::Subjects(subjects) => BusEvent::Subjects(subjects),
             KeptEvent::CaughtUp => BusEvent::CaughtUp,

@@ -73,9 +73,9 @@ impl Certain {
         };
         let is_certain = match (message.number, message.position.point) {
             // It was read from the stream later than messages after it.
-            (0, Point::Stored(id)) => certain
-                .1
-                .is_some_and(|at| matches!(at.point, Point::Stored(certain) if id <= certain)),
+            (0, Point::Stored { id, .. }) => certain.1.is_some_and(
+                |at| matches!(at.point, Point::Stored { id: certain, .. } if id <= certain),
+            ),
             (number, _) => number <= certain.0,
         };
         is_certain.then_some(message.position)

@@ -22,7 +22,7 @@
 use super::History;
 use super::message::KeptMessage;
 use super::wanted::After;
-use crate::{CopyPosition, CopyRank, NotRecovered, Point, Position, StoredId};
+use crate::{CopyPosition, CopyRank, NotRecovered, PageCursor, Point, Position, StoredId};
 
 /// How far this instance has read the stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,9 +89,15 @@ impl KeptCursor {
     pub fn stored(&self) -> Option<(StoredId, CopyRank)> {
         let at = self.position?;
         match at.position.point {
-            Point::Stored(id) => Some((id, at.copy)),
+            Point::Stored { id, .. } => Some((id, at.copy)),
             Point::Counted { .. } => None,
         }
+    }
+
+    /// From where a question to the bus reads: after that message.
+    pub fn begins(&self) -> PageCursor {
+        let at = self.position;
+        at.map_or_else(PageCursor::default, |at| PageCursor::at(at.position))
     }
 
     /// Begins a question to the bus, or goes on with one (`is_same`).

@@ -4,14 +4,15 @@
 
 use super::History;
 use super::message::{KeptMessage, time_of};
+use super::numbers::KnownId;
 use super::topics::TopicIndex;
+use crate::ShortHistory;
 use crate::turn::Turn;
-use crate::{ShortHistory, StoredId};
 
 /// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because the nodes of the tree of
 /// [`newest_only`](super::newest_only) may be half empty; the list of all messages takes less.
 pub(super) const ENTRY_BYTES: usize =
-    2 * (size_of::<KeptMessage>() + size_of::<TopicIndex>() + size_of::<StoredId>());
+    2 * (size_of::<KeptMessage>() + size_of::<TopicIndex>() + size_of::<KnownId>());
 /// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
 /// The most steps of forgetting for one new message: some 0.2 ms. If the message has more bytes than so many older

@@ -113,7 +113,7 @@ impl History {
         if self.last_forgotten(topic) > forgotten {
             return Err(NotKept::Forgotten);
         }
-        if let Point::Stored(id) = position.point
+        if let Point::Stored { id, .. } = position.point
             && !self.has_read(id)
         {
             return Err(NotKept::Unread(id));

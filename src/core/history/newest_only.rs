@@ -32,7 +32,7 @@ pub(super) type KeptOrder = (u64, StoredId);
 
 fn order_of(entry: &KeptMessage) -> KeptOrder {
     match entry.position.point {
-        Point::Stored(id) if entry.number == 0 => (0, id),
+        Point::Stored { id, .. } if entry.number == 0 => (0, id),
         _ => (entry.number, StoredId::default()),
     }
 }

@@ -10,7 +10,7 @@ use foldhash::quality::RandomState;
 
 use super::wanted::After;
 use crate::position::CopyPosition;
-use crate::{Mark, NotRecovered, Point, Position, StoredId};
+use crate::{EntryHash, Mark, NotRecovered, Point, Position, StoredId};
 use weirgate_wire::base::ChunkedQueue;
 
 /// The most marks that are remembered, the newest: an hour of one instance with a mark each second.
@@ -32,7 +32,7 @@ pub(super) struct MessageNumbers {
     newest_mark: Option<(Mark, u64)>,
     /// The ids of the newest messages of a stream, in their order and without a hole; the last has the
     /// number [`Self::head`].
-    ids: ChunkedQueue<StoredId>,
+    ids: ChunkedQueue<KnownId>,
     /// Messages before the first of the ids were lost.
     is_after_loss: bool,
     /// The highest first part and the highest second part of all ids.
@@ -46,6 +46,14 @@ pub(super) struct MessageNumbers {
     floor: u64,
     /// The newest position from before that loss.
     before_loss: Option<Position>,
+}
+
+/// The id of a message that was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownId {
+    id: StoredId,
+    /// The hash of the message, if the bus may give the id to another one.
+    hash: Option<EntryHash>,
 }
 
 impl MessageNumbers {
@@ -100,14 +108,14 @@ impl MessageNumbers {
                 debug_assert!(newest == mark && number > self.head, "out of order");
                 number
             }
-            Point::Stored(id) => {
-                debug_assert!(self.ids.back().is_none_or(|newest| *newest < id));
+            Point::Stored { id, hash } => {
+                debug_assert!(self.newest_id().is_none_or(|newest| newest < id));
                 self.feed_hash = Some(position.feed_hash);
                 self.highest = StoredId {
                     major: self.highest.major.max(id.major),
                     minor: self.highest.minor.max(id.minor),
                 };
-                self.ids.push_back(id);
+                self.ids.push_back(KnownId { id, hash });
                 self.head + 1
             }
         };
@@ -122,7 +130,8 @@ impl MessageNumbers {
 
     /// The id of the first message since that loss; `None` if there is none or it is forgotten.
     pub(super) fn first_since_loss(&self) -> Option<StoredId> {
-        self.ids.front().copied().filter(|_| self.is_after_loss)
+        let first = self.ids.front().filter(|_| self.is_after_loss);
+        first.map(|known| known.id)
     }
 
     /// The newest position from before that loss.
@@ -147,8 +156,8 @@ impl MessageNumbers {
     /// loss.
     pub(super) fn newest(&self) -> Option<Position> {
         let feed_hash = self.feed_hash?;
-        if let Some(id) = self.ids.back() {
-            return Some(Position::stored(feed_hash, *id));
+        if let Some(KnownId { id, hash }) = self.ids.back() {
+            return Some(Position::hashed(feed_hash, *id, *hash));
         }
         let (mark, number) = self.newest_mark?;
         Some(Position::counted(feed_hash, mark, self.head - number))
@@ -166,12 +175,12 @@ impl MessageNumbers {
     /// Whether the message at a position of a client may be one from before a loss, although a message with this id was read
     /// since: a Redis stream that is made anew may give an id again. JetStream does not, by its times.
     pub(super) fn may_be_before_loss(&self, position: Position) -> bool {
-        let Point::Stored(id) = position.point else {
+        let Point::Stored { id, .. } = position.point else {
             return false;
         };
         let is_low = id.major <= self.highest_before_loss.major
             && id.minor <= self.highest_before_loss.minor;
-        is_low && self.check_feed(position).is_ok() && self.ids.binary_search(&id).is_ok()
+        is_low && self.check_feed(position).is_ok() && self.index_of(id).is_ok()
     }
 
     /// As [`Self::find`], of a position in what was read since the last loss.
@@ -191,7 +200,7 @@ impl MessageNumbers {
                 }
                 number.saturating_add(count)
             }
-            Point::Stored(id) => self.find_id(id)?,
+            Point::Stored { id, hash } => self.find_id(id, hash)?,
         };
         match number <= self.head {
             true => Ok(After { number, copy }),
@@ -201,13 +210,13 @@ impl MessageNumbers {
 
     /// Whether a message of the stream comes no more, because the stream was read up to it, or beyond.
     pub(super) fn has_read(&self, id: StoredId) -> bool {
-        let Some(newest) = self.ids.back() else {
+        let Some(newest) = self.newest_id() else {
             return false;
         };
         // A stream that was made anew has low numbers again, at later times. A clock that was set back does the same to
         // messages that were read.
         let is_older = id.major <= newest.major && id.minor <= newest.minor;
-        is_older || self.ids.binary_search(&id).is_ok()
+        is_older || self.index_of(id).is_ok()
     }
 
     /// Whether a position of a client may be one of this feed. Before the first position, that is known of a stream alone.
@@ -220,11 +229,26 @@ impl MessageNumbers {
         }
     }
 
-    /// Returns the number of the message that has this id. `ids` are those of the newest messages, so the last of them
-    /// has the number `head`. The error is the reason for clients.
-    fn find_id(&self, id: StoredId) -> Result<u64, NotRecovered> {
+    fn newest_id(&self) -> Option<StoredId> {
+        self.ids.back().map(|known| known.id)
+    }
+
+    /// The index of an id. `Err`: it was not read, or is forgotten; the index that it would have.
+    fn index_of(&self, id: StoredId) -> Result<usize, usize> {
+        let at = self.ids.partition_point(|known| known.id < id);
+        match self.ids.get(at) {
+            Some(known) if known.id == id => Ok(at),
+            _ => Err(at),
+        }
+    }
+
+    /// Returns the number of the message that has this id, and this hash if both hashes are known. `ids` are those of the
+    /// newest messages, so the last of them has the number `head`. The error is the reason for clients.
+    fn find_id(&self, id: StoredId, hash: Option<EntryHash>) -> Result<u64, NotRecovered> {
         let ids = self.ids.len();
-        match self.ids.binary_search(&id) {
+        match self.index_of(id) {
+            // A server has given the id to another message.
+            Ok(at) if EntryHash::differ(self.ids[at].hash, hash) => Err(NotRecovered::Epoch),
             Ok(at) => Ok(self.head - (ids - 1 - at) as u64),
             // Before all remembered ids, and what was there was lost.
             Err(0) if self.is_after_loss => Err(NotRecovered::Gap),
@@ -248,7 +272,7 @@ impl MessageNumbers {
     /// Whether the newest message has the number of this id. On Redis, ids have no number: entries of the same millisecond
     /// have the same first part.
     fn has_number(&self, id: StoredId) -> bool {
-        let newest = self.ids.back().and_then(|newest| newest.number());
+        let newest = self.newest_id().and_then(StoredId::number);
         newest.is_some() && newest == id.number()
     }
 }

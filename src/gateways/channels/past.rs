@@ -542,7 +542,7 @@ impl ChannelsGateway {
         let next = self.past.ahead.first().filter(|_| !self.past.has_lost());
         next.is_some_and(|(ahead, _)| {
             let point = core.newest_read().map(|position| position.point);
-            matches!(point, Some(Point::Stored(newest)) if ahead.id <= newest)
+            matches!(point, Some(Point::Stored { id: newest, .. }) if ahead.id <= newest)
         })
     }
 

@@ -157,7 +157,7 @@ fn id_of(message: &BusMessage) -> Option<String> {
         return Some(position.sequence.to_string());
     }
     match message.place.position()?.point {
-        Point::Stored(id) => Some(id.to_string()),
+        Point::Stored { id, .. } => Some(id.to_string()),
         Point::Counted { .. } => None,
     }
 }

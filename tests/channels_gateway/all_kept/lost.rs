@@ -20,7 +20,7 @@ impl Bench {
         for message in self.got(key) {
             let at = message["pos"].as_str().and_then(CopyPosition::parse);
             let at = at.and_then(|at| match at.position.point {
-                Point::Stored(id) => Some(id.major),
+                Point::Stored { id, .. } => Some(id.major),
                 Point::Counted { .. } => None,
             });
             placed.push((said(&message), at));

@@ -21,7 +21,7 @@ pub(crate) fn check_reports(
             KeptEvent::Lost | KeptEvent::Hole => (next, newest, caught_up_at) = (None, None, None),
             KeptEvent::CaughtUp => has_caught_up = true,
             KeptEvent::Lag { .. } | KeptEvent::Subjects(_) | KeptEvent::InDoubt(_) => {}
-            KeptEvent::Head(id) => newest = Some(*id),
+            KeptEvent::Head { id, .. } => newest = Some(*id),
             KeptEvent::Bad { why, .. } => panic!("{why}"),
             KeptEvent::Message {
                 id,
@@ -99,6 +99,7 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
             let (major, minor) = id(storage_time, stored_ms);
             let events = KeptEvent::Message {
                 id: StoredId { major, minor },
+                hash: None,
                 subject: "a".to_owned(),
                 payload: Vec::new(),
                 is_deletion: false,

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use self::answer::{AnswerEnd, Answered, EntriesRequest, Taken, Verdict};
 use self::connection::PagesConnection;
 use self::reading::{Behind, QuestionReading, Turn};
-use super::prints::EntryPrints;
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::error::{RedisError, is_of_user_or_key, shown_trimmed};
 use crate::redis::servers::{RedisServers, waiter};
@@ -47,7 +46,6 @@ pub(super) struct RedisStreamPages {
     key: String,
     /// How far the source has read the stream.
     progress: SourceProgress,
-    prints: EntryPrints,
     /// The questions, in the order of their turns.
     open: VecDeque<QuestionReading>,
 }
@@ -71,7 +69,6 @@ impl RedisStreamPages {
             names,
             key: key.to_owned(),
             progress,
-            prints: EntryPrints::default(),
             open: VecDeque::new(),
         };
         Ok((pages, handle))
@@ -179,7 +176,6 @@ impl RedisStreamPages {
     ) -> Result<Answered, RedisError> {
         let request = EntriesRequest {
             key: &self.key,
-            prints: &self.prints,
             link,
             progress: self.progress.now(),
             patience: self.connection.patience(),

@@ -46,7 +46,7 @@ use self::writes::WritesWatch;
 use super::super::resp::Value;
 use super::ENTRY_FIELDS;
 use super::entry::{StreamEntry, entries, id_text};
-use super::prints::{EntryPrint, EntryPrints};
+use super::prints::EntryPrint;
 use super::range::RangeSize;
 use super::state::{LastEntry, STATE, StreamState};
 use crate::kept::KeptEvent;
@@ -71,7 +71,6 @@ pub struct RedisStreamReader {
     reports: Reports,
     /// The entries that were read, for a stream that has other entries after a lower id.
     known: KnownEntries,
-    prints: EntryPrints,
 }
 
 /// What is read, and how much of it at a time.
@@ -256,7 +255,7 @@ impl RedisStreamReader {
         if newest.is_some() {
             self.check.measure(bytes);
         }
-        Ok(newest.map(|entry| self.prints.print(&entry)))
+        Ok(newest.map(|entry| EntryPrint::of(&entry)))
     }
 
     /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state. Finds out
@@ -279,7 +278,7 @@ impl RedisStreamReader {
             && state.is_there == Some(true)
         {
             let found = LastEntry::read(&items);
-            let found = found.map(|entry| self.prints.last_print(asked.id, &entry));
+            let found = found.map(|entry| EntryPrint::of_last(asked.id, &entry));
             let is_it = found == Some(asked);
             state.is_there = Some(is_it);
             match self.position.last_read() {
@@ -317,7 +316,7 @@ impl RedisStreamReader {
         entry: StreamEntry,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), StreamReadError> {
-        let print = self.prints.print(&entry);
+        let print = EntryPrint::of(&entry);
         if print.id <= self.position.after() {
             return Err(StreamReadError::Wrong("an entry out of order"));
         }
@@ -326,7 +325,7 @@ impl RedisStreamReader {
         self.evidence.count_entry(print.id);
         self.reports.reached = Some(print.id);
         match self.known.note(print) {
-            Noted::New => self.reports.hand_over(entry, out),
+            Noted::New => self.reports.hand_over(entry, print, out),
             Noted::PassedOver => {}
             Noted::PassedOverUnsaid => out.push(KeptEvent::Lost),
         }

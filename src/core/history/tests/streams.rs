@@ -1,8 +1,8 @@
 //! Positions that are ids of messages in a stream; and what a search finds.
 
 use super::*;
-use crate::CopyPosition;
 use crate::history::wanted::After;
+use crate::{CopyPosition, EntryHash, PageCursor};
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::NameSyntax;
 
@@ -88,6 +88,34 @@ fn before_anything_is_read_a_position_of_another_feed_is_known_to_be_one() {
         assert_eq!(bench.history.check_feed(stored(6, 60)), Ok(()));
         bench.store("a", "5", stored(5, 50));
         bench.history.note(Now::default(), FeedNotice::Hole);
+    }
+}
+
+/// A replica takes over while publishers still write to the master of before: both give the same ids.
+#[test]
+fn a_position_of_a_message_whose_id_another_server_gave_to_another_message_is_of_another_epoch() {
+    let mut bench = Bench::of_a_stream(1 << 20);
+    let entry = |major, hash: u64| {
+        let id = StoredId { major, minor: 0 };
+        Position::hashed(2, id, Some(EntryHash::of(hash)))
+    };
+    for major in 5..=7 {
+        bench.store("a", &major.to_string(), entry(major, 10 * major));
+    }
+    assert_eq!(bench.history.position(), Some(entry(7, 70)));
+    for (since, missed) in [
+        (entry(6, 60), Ok(vec!["7".to_owned()])),
+        (entry(6, 61), Err(NotRecovered::Epoch)),
+        (entry(7, 71), Err(NotRecovered::Epoch)),
+        // A version without hashes has sent the position.
+        (stored(6, 0), Ok(vec!["7".to_owned()])),
+    ] {
+        assert_eq!(bench.missed(&["a"], since), missed, "{since}");
+        let cursor = KeptCursor::after(CopyPosition::parse(&since.to_string()));
+        let found = bench.history.find_cursor(&cursor, false);
+        assert_eq!(found.map(|_| ()), missed.map(|_| ()), "{since}");
+        // A question to the bus goes on from there.
+        assert_eq!(cursor.begins(), PageCursor::at(since));
     }
 }
 
@@ -727,7 +755,7 @@ fn what_is_forgotten_before_a_long_search_has_reached_it_is_missed() {
         assert!(made.1.is_err() && made.0.is_empty(), "{forgotten}");
     }
     // Newest messages that go from the list to those that stay are found, once; others are left out.
-    let mut bench = Bench::of_messages(1 << 21);
+    let mut bench = Bench::of_messages(2_200_000);
     fill(&mut bench, "a:", 2_500);
     let (mut newest, outcome) = bench.history.newest(&[all_names()], 3, budget);
     assert_eq!(outcome, Ok(()));
@@ -797,7 +825,7 @@ fn a_long_search_finds_out_once_which_names_it_wants() {
 /// However few of them are wanted.
 #[test]
 fn messages_that_stay_alone_are_passed_over_in_steps() {
-    let mut bench = Bench::new(1 << 25);
+    let mut bench = Bench::new(35_000_000);
     for n in 0..14_000 {
         bench.keep(&format!("row:{n}"), &n.to_string());
     }
@@ -1020,7 +1048,7 @@ fn a_newest_message_that_was_left_out_is_said_to_be_missing() {
 /// A name without wildcards is looked up: no step passes over the messages of others.
 #[test]
 fn the_newest_message_of_a_name_is_found_in_one_step_however_many_others_there_are() {
-    let mut bench = Bench::new(1 << 25);
+    let mut bench = Bench::new(35_000_000);
     bench.keep("first", "1");
     for n in 0..14_000 {
         bench.keep(&format!("quiet:{n}"), "1");

@@ -42,7 +42,7 @@ impl ClientReplays {
             for replay in replays.filter(|replay| replay.asks_bus()) {
                 let own = replay.begins();
                 let begins = begins.get_or_insert_with(|| own.clone());
-                if begins.after == own.after {
+                if (begins.after, begins.hash) == (own.after, own.hash) {
                     replay.join_question();
                     begins.repeats |= own.repeats;
                 }

@@ -286,7 +286,7 @@ impl Replay {
         let stored = self.cursor.stored();
         PageCursor {
             repeats: stored.is_some_and(|(_, copy)| self.names.has_copy_after(copy)),
-            ..PageCursor::after(stored.map(|(id, _)| id))
+            ..self.cursor.begins()
         }
     }
 

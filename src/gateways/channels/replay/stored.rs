@@ -23,7 +23,7 @@ impl<'a> StoredMessage<'a> {
     /// `None` for a message that has no position in a stream.
     fn new(value: &'a Publication) -> Option<Self> {
         let position = value.place.position()?;
-        let Point::Stored(id) = position.point else {
+        let Point::Stored { id, .. } = position.point else {
             return None;
         };
         Some(Self {
@@ -80,7 +80,7 @@ impl ChannelsGateway {
         let number = value.request.unwrap_or_default();
         let questions = &mut self.retained.questions;
         let receivers = questions.receivers(number, value.topic.as_str());
-        questions.brought(number, message.id);
+        questions.brought(number, message.position);
         let head = core.kept_head();
         for (key, replay_key) in receivers {
             let waiter = self.retained.clients.get_mut(&key);

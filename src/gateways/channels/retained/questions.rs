@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::RetainedRequest;
 use super::sought::{Receiver, Sought};
-use weirgate_core::{PageCursor, SessionKey, StoredId, TopicName};
+use weirgate_core::{PageCursor, Position, SessionKey, TopicName};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::ExtendibleMap;
 
@@ -107,7 +107,7 @@ struct OpenQuestion {
     cursor: QuestionCursor,
     /// The first message that the question has brought, if it reads all messages from the beginning of the stream, and
     /// no page has ended yet.
-    first: Option<StoredId>,
+    first: Option<Position>,
     members: BTreeSet<SessionKey>,
     /// What the members of a question for all messages wait for.
     sought: Sought,
@@ -142,10 +142,7 @@ impl OpenQuestion {
         if let Some(first) = self.first.take() {
             *cursors += 1;
             self.cursor.id = CursorId::Page(*cursors);
-            self.cursor.page_cursor = Arc::new(PageCursor {
-                after: Some(first),
-                ..PageCursor::clone(&self.cursor.page_cursor)
-            });
+            self.cursor.page_cursor = Arc::new(PageCursor::at(first));
         }
         self.cursor.clone()
     }
@@ -428,11 +425,11 @@ impl Questions {
     }
 
     /// Handles a message that a question for all messages has brought.
-    pub(in super::super) fn brought(&mut self, number: u64, id: StoredId) {
+    pub(in super::super) fn brought(&mut self, number: u64, position: Position) {
         if let Some(question) = self.open.get_mut(&number)
             && question.cursor.is_at_beginning()
         {
-            question.first.get_or_insert(id);
+            question.first.get_or_insert(position);
         }
     }
 

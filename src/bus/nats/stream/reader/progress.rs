@@ -148,6 +148,11 @@ pub(super) enum IfUnknown {
     There,
 }
 
+/// The event for a newest message that is not relayed.
+fn head_event(id: StoredId) -> KeptEvent {
+    KeptEvent::Head { id, hash: None }
+}
+
 /// Whether the newest message of the stream is this one. If it was deleted, nats-server 2.9.10 does not know its time
 /// after a restart; what has taken its number since would be gone, too.
 fn is_head(head: StoredId, id: StoredId) -> bool {
@@ -509,7 +514,7 @@ impl Progress {
         self.start = Start::Sequence(id.major + 1);
         if self.old_until == Some(id.major) {
             self.empty_at = Some(id);
-            events.push(KeptEvent::Head(id));
+            events.push(head_event(id));
         }
     }
 
@@ -548,6 +553,7 @@ impl Progress {
         events.push(match into_name(delivery.subject) {
             Ok(subject) => KeptEvent::Message {
                 id,
+                hash: None,
                 subject,
                 payload: delivery.payload,
                 is_deletion: delivery.is_deletion,
@@ -702,7 +708,7 @@ impl Progress {
         self.empty_at = Some(head);
         if self.last.is_none() {
             self.start = Start::Sequence(head.major + 1);
-            events.extend(self.head().map(KeptEvent::Head));
+            events.extend(self.head().map(head_event));
         }
     }
 

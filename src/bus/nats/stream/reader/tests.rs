@@ -267,7 +267,7 @@ fn names(events: &[KeptEvent]) -> Vec<&'static str> {
         KeptEvent::Bad { .. } => "bad",
         KeptEvent::Lost => "lost",
         KeptEvent::Hole => "hole",
-        KeptEvent::Head(_) => "head",
+        KeptEvent::Head { .. } => "head",
         KeptEvent::CaughtUp => "caught up",
         KeptEvent::Lag { .. } => "behind",
         KeptEvent::Subjects(_) => "subjects",
@@ -606,7 +606,8 @@ fn an_empty_stream_stands_at_its_head() {
     bench.connect();
     bench.read(100);
     assert_eq!(names(&bench.events), ["head", "caught up", "caught up"]);
-    assert_eq!(bench.events[0], KeptEvent::Head(bench.server.last));
+    let (id, hash) = (bench.server.last, None);
+    assert_eq!(bench.events[0], KeptEvent::Head { id, hash });
 }
 
 #[test]

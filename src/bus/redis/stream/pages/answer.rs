@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::entry::{StreamEntry, entries, id_text};
-use super::super::prints::EntryPrints;
+use super::super::prints::EntryPrint;
 use super::super::range::RangeSize;
 use super::super::read_limits;
 use super::super::state::{STATE, StreamState};
@@ -18,7 +18,6 @@ use weirgate_runtime::SourceLink;
 /// What a request for entries needs beside the question.
 pub(super) struct EntriesRequest<'a> {
     pub(super) key: &'a str,
-    pub(super) prints: &'a EntryPrints,
     pub(super) link: &'a SourceLink,
     /// How far the source has come.
     pub(super) progress: Progress,
@@ -166,11 +165,12 @@ impl EntriesRequest<'_> {
     ) -> Option<AnswerEnd> {
         taken.entries += 1;
         taken.newest = Some(entry.id);
-        match reading.meet(self.prints.print(&entry), last, taken.entries == 1) {
+        let print = EntryPrint::of(&entry);
+        match reading.meet(print, last, taken.entries == 1) {
             Met::OtherEpoch => Some(AnswerEnd::OtherEpoch),
             Met::Known => None,
             Met::Next => {
-                let handed = reading.hand_over(self.key, entry, self.link);
+                let handed = reading.hand_over(self.key, (entry, print), self.link);
                 handed.is_err().then_some(AnswerEnd::LoopGone)
             }
         }

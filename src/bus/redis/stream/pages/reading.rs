@@ -192,9 +192,10 @@ impl QuestionReading {
     pub(super) fn hand_over(
         &mut self,
         key: &str,
-        entry: StreamEntry,
+        (entry, print): (StreamEntry, EntryPrint),
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
+        let hash = print.hash_of(&entry);
         let StreamEntry { id, fields } = entry;
         self.cursor.after = Some(id);
         if let Ok((channel, payload)) = message(fields)
@@ -202,7 +203,8 @@ impl QuestionReading {
         {
             self.page.values += 1;
             self.page.bytes += payload.len() + channel.len();
-            link.send(self.value(key, id, channel, payload, link.now()))?;
+            let position = Position::hashed(Position::feed_hash(key.bytes()), id, hash);
+            link.send(self.value((position, id), channel, payload, link.now()))?;
         }
         Ok(())
     }
@@ -210,14 +212,12 @@ impl QuestionReading {
     /// Returns the event for a message of the stream. Its time of arrival is when the stream stored it, which is in its ID.
     fn value(
         &self,
-        key: &str,
-        id: StoredId,
+        (position, id): (Position, StoredId),
         channel: String,
         payload: Vec<u8>,
         now: Now,
     ) -> BusEvent {
         let subscription = &self.question.subscription;
-        let position = Position::stored(Position::feed_hash(key.bytes()), id);
         let stored_us = i64::try_from(id.major.saturating_mul(1_000));
         BusEvent::LastValue {
             is_deletion: false,
@@ -286,10 +286,13 @@ impl QuestionReading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weirgate_core::EntryHash;
 
     fn print(major: u64, hash: u64) -> EntryPrint {
-        let id = StoredId { major, minor: 0 };
-        EntryPrint { id, hash }
+        EntryPrint {
+            id: StoredId { major, minor: 0 },
+            hash: EntryHash::of(hash),
+        }
     }
 
     /// A question whose last entry is this one, which was read here or not.

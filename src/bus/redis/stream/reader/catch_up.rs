@@ -2,6 +2,7 @@
 //! proves that nothing was lost between the two; the parser returns the entries one by one.
 
 use super::super::entry::{StreamEntry, id_text, next_id};
+use super::super::prints::EntryPrint;
 use super::super::state::StreamState;
 use super::round::RoundAnswers;
 use super::{RedisStreamReader, Step, StreamReadError};
@@ -40,7 +41,7 @@ impl RedisStreamReader {
         }
         if let Some(last) = self.position.last_read() {
             // The first entry has been handed over before, if it is the right one.
-            *is_proved = last == self.prints.print(&entry);
+            *is_proved = last == EntryPrint::of(&entry);
             return Ok(());
         }
         *is_proved = true;

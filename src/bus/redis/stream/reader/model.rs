@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::entry::id_text;
+use super::super::entry::{StreamEntry, id_text};
+use super::super::prints::EntryPrint;
 use super::super::range::SCRIPT;
 use super::super::state::STATE;
 use super::rig::NOW_MS;
@@ -356,6 +357,12 @@ impl StreamServer {
             None => format!("master_replid:{}\r\n", self.data_set),
         };
         format!("role:{role}\r\nmaster_link_status:{link}\r\n{written_to}")
+    }
+
+    /// The print of the newest entry.
+    pub(super) fn newest(&self) -> Option<EntryPrint> {
+        let newest = StreamEntry::read(entry(self.entries.back()?));
+        newest.ok().map(|newest| EntryPrint::of(&newest))
     }
 
     fn state(&self, after: StoredId) -> Value {

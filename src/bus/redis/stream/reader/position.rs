@@ -123,10 +123,11 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weirgate_core::EntryHash;
 
     const ENTRY: EntryPrint = EntryPrint {
         id: StoredId { major: 7, minor: 1 },
-        hash: 9,
+        hash: EntryHash::of(9),
     };
 
     #[test]

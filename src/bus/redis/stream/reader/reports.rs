@@ -1,6 +1,7 @@
 //! What is reported to the loop: messages, whether they are old, that the reader has caught up, and how far it is behind. Pure.
 
 use super::super::entry::{StreamEntry, message};
+use super::super::prints::EntryPrint;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
@@ -33,8 +34,14 @@ impl Reports {
         (self.reached, self.old_until) = (reached, None);
     }
 
-    /// Hands an entry over.
-    pub(super) fn hand_over(&mut self, entry: StreamEntry, out: &mut Vec<KeptEvent>) {
+    /// Hands an entry over, which has this print.
+    pub(super) fn hand_over(
+        &mut self,
+        entry: StreamEntry,
+        print: EntryPrint,
+        out: &mut Vec<KeptEvent>,
+    ) {
+        let hash = print.hash_of(&entry);
         let StreamEntry { id, fields } = entry;
         let is_old = self.old_until.is_some_and(|until| id <= until);
         if !is_old {
@@ -43,6 +50,7 @@ impl Reports {
         out.push(match message(fields) {
             Ok((subject, payload)) => KeptEvent::Message {
                 id,
+                hash,
                 subject,
                 payload,
                 is_deletion: false,

@@ -165,7 +165,10 @@ impl RedisStreamReader {
         self.known.pass_over_after(newest.id);
         self.position = Position::Read(newest);
         self.reports.reached = Some(newest.id);
-        out.push(KeptEvent::Head(newest.id));
+        out.push(KeptEvent::Head {
+            id: newest.id,
+            hash: Some(newest.hash),
+        });
     }
 }
 

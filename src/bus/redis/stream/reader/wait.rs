@@ -217,7 +217,7 @@ impl RedisStreamReader {
         let Some(last) = waited.entries.last() else {
             return;
         };
-        let newest = waited.newest.unwrap_or_else(|| self.prints.print(last));
+        let newest = waited.newest.unwrap_or_else(|| EntryPrint::of(last));
         let held = Held::new(waited.state.counters, waited.entries.len());
         // `false`: the server is the same.
         self.begin_again(newest, held, false, out);

@@ -155,6 +155,8 @@ fn no_entry_comes_again_if_very_many_were_lost() {
     server.last = server.entries[99].0;
     reader.connected();
     let events = read(&mut reader, &mut server);
-    let head = KeptEvent::Head(server.last);
+    let hash = server.newest().map(|newest| newest.hash);
+    let id = server.last;
+    let head = KeptEvent::Head { id, hash };
     assert_eq!(events, [KeptEvent::Lost, head, KeptEvent::CaughtUp]);
 }

@@ -40,7 +40,9 @@ fn another_server_that_lacks_entries_is_left_before_its_stream_counts_as_another
     assert_eq!(log.events, []);
     server.is_cut_off = false;
     log.take_all(&mut reader, &mut server);
-    let (lost, head) = (KeptEvent::Lost, KeptEvent::Head(server.last));
+    let hash = server.newest().map(|newest| newest.hash);
+    let (id, lost) = (server.last, KeptEvent::Lost);
+    let head = KeptEvent::Head { id, hash };
     assert_eq!(log.events[..3], [lost, head, KeptEvent::CaughtUp]);
     assert_eq!(reader.reached(), Some(server.last));
 }
