@@ -142,15 +142,18 @@ async def test_a_signal_ends_it_while_nats_does_not_answer(start_nats, started, 
 
 def test_a_signal_ends_it_while_a_server_greets_nobody(started):
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
         for scheme in ("nats", "redis"):
             publisher = Process([weirgate_binary(), "publish", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", "c", "x"])
             started.append(publisher)
-            time.sleep(0.5)
+            # A signal before that would end it without a word.
+            link, _ = silent.accept()
             begun = time.monotonic()
             publisher.send(signal.SIGINT)
             assert publisher.wait(3) == 0
             assert time.monotonic() - begun < 1, scheme
             publisher.logs("published 0 messages on c")
+            link.close()
 
 
 def test_a_signal_ends_it_while_it_waits_for_a_line(redis_server):
