@@ -20,6 +20,9 @@ pub(crate) struct Track {
     excused: usize,
     /// Missed messages that follow the answer, all of them: from here, and up to there.
     replay: (usize, usize),
+    /// The instance had the messages below when the request came. What it skips behind them it does not know yet, so it says
+    /// later that they are lost, as to any client; no position is given until then.
+    asked: usize,
     /// Messages below were not recovered, and must not come on this connection.
     floor: usize,
     /// Whether the name has a place in the feed on this instance.
@@ -270,6 +273,7 @@ impl Client {
                 None => {
                     self.met.recovered += 1;
                     track.replay = (track.from.max(track.excused), end);
+                    track.asked = asked.tag.end;
                     track.is_promised = true;
                 }
                 Some(why) => {
@@ -280,6 +284,7 @@ impl Client {
                         excused: track.excused.max(latest),
                         floor: end,
                         replay: (end, end),
+                        asked: end,
                         placed: track.from.min(placed),
                         may_repeat: track.excused.max(latest),
                         ..*track
@@ -299,6 +304,7 @@ impl Client {
                 from: end,
                 excused: end,
                 replay: (end, end),
+                asked: end,
                 floor: end,
                 is_promised: true,
                 placed,
@@ -386,7 +392,7 @@ fn is_due(redis: &Redis, track: &Track, number: usize, tag: Tag, has_lost: bool)
     }
     let (first, end) = track.replay;
     match number < end {
-        true => number >= first,
+        true => number >= first && (number < track.asked || !item.is_skipped(tag)),
         false => number >= track.excused && !has_lost && item.is_live(tag),
     }
 }
