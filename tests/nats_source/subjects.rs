@@ -92,6 +92,15 @@ fn said(event: &BusEvent) -> String {
     }
 }
 
+/// The stream `KEPT` with these subjects.
+fn kept(subjects: &[&str]) -> StreamConfig {
+    StreamConfig {
+        name: "KEPT".into(),
+        subjects: subjects.iter().map(|&subject| subject.into()).collect(),
+        ..Default::default()
+    }
+}
+
 impl Subjects {
     pub(super) fn next(&self) -> String {
         said(&self.events.recv_timeout(PATIENCE).expect("an event"))
@@ -431,12 +440,7 @@ fn a_limit_on_subscriptions_refuses_what_is_beyond() {
 fn last_values_of_a_pattern_within_a_wider_one_are_asked_for_until_the_newest_message_is_stored() {
     let server = NatsServer::start();
     let js = jetstream(&server.url());
-    let stream = |subjects: &[&str]| StreamConfig {
-        name: "KEPT".into(),
-        subjects: subjects.iter().map(|&subject| subject.into()).collect(),
-        ..Default::default()
-    };
-    js.add_stream(stream(&["kept.a.*"])).expect("a stream");
+    js.add_stream(kept(&["kept.a.*"])).expect("a stream");
     let source = run_with(&server.url(), &["kept.>"]);
     js.publish("kept.a.1", "1").expect("stored");
     let connection = nats::connect(server.url()).expect("a connection");
@@ -457,7 +461,7 @@ fn last_values_of_a_pattern_within_a_wider_one_are_asked_for_until_the_newest_me
     ask("kept.*.1", 2);
     assert_eq!(source.next(), "kept.a.1 (kept.*.1): 1");
     source.nothing_comes_for(Duration::from_millis(500));
-    js.update_stream(&stream(&["kept.a.*", "kept.b.*"]))
+    js.update_stream(&kept(&["kept.a.*", "kept.b.*"]))
         .expect("changed");
     js.publish("kept.b.1", "2").expect("stored");
     let values = source.until("end of kept.*.1");
@@ -471,12 +475,7 @@ fn last_values_of_a_pattern_within_a_wider_one_are_asked_for_until_the_newest_me
 fn last_values_come_over_an_outage() {
     let mut server = NatsServer::start();
     let js = jetstream(&server.url());
-    js.add_stream(StreamConfig {
-        name: "KEPT".into(),
-        subjects: vec!["kept.>".into()],
-        ..Default::default()
-    })
-    .expect("a stream");
+    js.add_stream(kept(&["kept.>"])).expect("a stream");
     for n in 0..5 {
         js.publish(&format!("kept.{n}"), format!("{n}"))
             .expect("stored");
@@ -527,12 +526,7 @@ fn a_server_that_makes_a_consumer_for_long_is_waited_for() {
     const READS_NOTHING_FOR: Duration = Duration::from_secs(9);
     let server = NatsServer::start();
     let js = jetstream(&server.url());
-    js.add_stream(StreamConfig {
-        name: "KEPT".into(),
-        subjects: vec!["kept.>".into()],
-        ..Default::default()
-    })
-    .expect("a stream");
+    js.add_stream(kept(&["kept.>"])).expect("a stream");
     for subject in ["kept.a.1", "kept.a.2", "kept.b"] {
         js.publish(subject, "1").expect("stored");
     }

@@ -331,8 +331,7 @@ impl Round {
     fn after_silence(&self, question: InfoRequest) -> Option<(InfoRequest, ApiRequest)> {
         match (&self.watched, question) {
             (Watched::Consumer(watched), InfoRequest::Consumer) => {
-                let request = stream_info(&watched.target.stream);
-                Some((InfoRequest::StreamOfUnknown, request))
+                Some(watched.question_for_unknown())
             }
             _ => None,
         }
@@ -445,16 +444,21 @@ impl WatchedConsumer {
                 let question = InfoRequest::Stream { counts, reached };
                 Verdict::ask_next(question, stream_info(&self.target.stream))
             }
-            // Nothing is known of the consumer. Another one is of use only if its stream is well.
             found @ WatchdogAnswer::Refused(_) => {
-                let request = stream_info(&self.target.stream);
-                let mut verdict = Verdict::ask_next(InfoRequest::StreamOfUnknown, request);
+                let (question, request) = self.question_for_unknown();
+                let mut verdict = Verdict::ask_next(question, request);
                 verdict.answers.push(found);
                 verdict
             }
             // `None`: the last sequence of the stream was not asked for.
             found => self.verdict(found, None),
         }
+    }
+
+    /// The question that follows if nothing is known of the consumer: another one is of use only if its stream is well.
+    fn question_for_unknown(&self) -> (InfoRequest, ApiRequest) {
+        let request = stream_info(&self.target.stream);
+        (InfoRequest::StreamOfUnknown, request)
     }
 
     /// Judges the answer about the stream of a consumer of which nothing is known.

@@ -11,7 +11,7 @@ use super::role::{bulk_field, says_lone_master};
 use super::sentinels::name_same_server;
 use super::servers::{RedisServers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
-use super::stream::{STATE, StreamState, read_limits};
+use super::stream::{STATE, StateAnswer, read_limits};
 use crate::socket::Waiter;
 use crate::{Answers, names_to_check};
 use weirgate_core::Subscription;
@@ -229,7 +229,7 @@ fn no_counters(server: &mut AskedServer<'_>, key: &str) -> Result<Option<String>
         // There is no stream yet, and so no counters.
         (_, Value::Error(words)) if words.starts_with(NO_KEY) => None,
         (_, Value::Error(_)) => refusal(info),
-        (Value::Array(items), _) if StreamState::read(items).counters.is_some() => None,
+        (Value::Array(items), _) if StateAnswer::read(items).counters.is_some() => None,
         _ => return Ok(Some("the server does not have all of them".to_owned())),
     };
     Ok(refused.filter(|words| is_of_user_or_key(words)))

@@ -29,7 +29,7 @@ use self::entry::{CHANNEL, DATA};
 use self::pages::RedisStreamPages;
 use self::reader::BLOCK_MS;
 pub use self::reader::{RedisStreamReader, StreamReadError};
-pub(super) use self::state::{STATE, StreamState};
+pub(super) use self::state::{STATE, StateAnswer};
 use super::error::{RedisError, Stop, shown_trimmed};
 use super::resp::{EntryField, ReadLimits};
 use super::servers::{RedisServers, waiter};

@@ -15,9 +15,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::answer::{AnswerEnd, Answered, EntriesRequest, Taken, Verdict};
+use self::answer::{AnswerEnd, AnswerVerdict, Answered, EntriesRequest, Taken};
 use self::connection::PagesConnection;
-use self::reading::{Behind, QuestionReading, Turn};
+use self::reading::{Behind, PagedQuestion, Turn};
 use crate::kept::{Progress, SourceProgress};
 use crate::redis::error::{RedisError, is_of_user_or_key, shown_trimmed};
 use crate::redis::servers::{RedisServers, waiter};
@@ -47,7 +47,7 @@ pub(super) struct RedisStreamPages {
     /// How far the source has read the stream.
     progress: SourceProgress,
     /// The questions, in the order of their turns.
-    open: VecDeque<QuestionReading>,
+    open: VecDeque<PagedQuestion>,
 }
 
 impl RedisStreamPages {
@@ -105,13 +105,13 @@ impl RedisStreamPages {
         while let Some((number, request)) = self.names.next_page_request() {
             self.handle_page_request(number, request);
         }
-        let is_paused = |reading: &&QuestionReading| reading.is_paused();
+        let is_paused = |reading: &&PagedQuestion| reading.is_paused();
         let paused = self.open.iter().filter(is_paused).count();
         // `true`: there is room for a question that has to read, and all questions here have to.
         while self.open.len() - paused < OPEN_MAX
             && let Some(question) = self.names.next_question(|| true)
         {
-            self.open.push_back(QuestionReading::new(question));
+            self.open.push_back(PagedQuestion::new(question));
         }
         let asked = self.open.len() - paused;
         self.names.show_asked_questions(asked, paused);
@@ -119,7 +119,7 @@ impl RedisStreamPages {
 
     /// Goes on with the next page of a question, or drops the question. Does nothing if the question has ended.
     fn handle_page_request(&mut self, number: u64, request: PageRequest) {
-        let is_it = |reading: &QuestionReading| reading.number() == number;
+        let is_it = |reading: &PagedQuestion| reading.number() == number;
         let Some(at) = self.open.iter().position(is_it) else {
             return;
         };
@@ -130,7 +130,7 @@ impl RedisStreamPages {
     }
 
     /// Takes the question whose turn it is from the list.
-    fn next_reading(&mut self) -> Option<QuestionReading> {
+    fn next_reading(&mut self) -> Option<PagedQuestion> {
         let now = Instant::now();
         let at = self.open.iter().position(|reading| reading.is_due(now))?;
         self.open.remove(at)
@@ -147,11 +147,7 @@ impl RedisStreamPages {
     }
 
     /// Asks for entries for a question, and handles the answer.
-    fn read_for(
-        &mut self,
-        mut reading: QuestionReading,
-        link: &SourceLink,
-    ) -> Result<(), LoopGone> {
+    fn read_for(&mut self, mut reading: PagedQuestion, link: &SourceLink) -> Result<(), LoopGone> {
         let answer = match self.ask(&mut reading, link) {
             Ok(answer) => answer,
             Err(error) => return self.fail(&reading, &error.to_string(), link),
@@ -171,7 +167,7 @@ impl RedisStreamPages {
     /// Asks for entries, and hands them over.
     fn ask(
         &mut self,
-        reading: &mut QuestionReading,
+        reading: &mut PagedQuestion,
         link: &SourceLink,
     ) -> Result<Answered, RedisError> {
         let request = EntriesRequest {
@@ -194,17 +190,17 @@ impl RedisStreamPages {
     /// Goes on after a whole answer.
     fn answered(
         &mut self,
-        mut reading: QuestionReading,
+        mut reading: PagedQuestion,
         answer: &Answered,
         taken: Taken,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
         match answer.judge(taken, &reading) {
-            Verdict::ServerBehind { is_last_gone } => {
+            AnswerVerdict::ServerBehind { is_last_gone } => {
                 self.wait_for_server(reading, answer.progress, is_last_gone, link)
             }
-            Verdict::Ends(cut) => link.send(reading.end(cut)),
-            Verdict::GoesOn => {
+            AnswerVerdict::Ends(cut) => link.send(reading.end(cut)),
+            AnswerVerdict::GoesOn => {
                 reading.turn = Turn::Due;
                 if reading.is_full() {
                     reading.turn = Turn::Paused;
@@ -220,7 +216,7 @@ impl RedisStreamPages {
     /// the last entry that was read.
     fn wait_for_server(
         &mut self,
-        mut reading: QuestionReading,
+        mut reading: PagedQuestion,
         progress: Progress,
         is_last_gone: bool,
         link: &SourceLink,
@@ -251,7 +247,7 @@ impl RedisStreamPages {
     /// Ends a question that the server does not answer.
     fn refuse(
         &mut self,
-        reading: QuestionReading,
+        reading: PagedQuestion,
         reason: &str,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
@@ -274,7 +270,7 @@ impl RedisStreamPages {
     /// Ends a question that has no answer for now. Another one, from the same place on, may have one a little later.
     fn fail(
         &mut self,
-        reading: &QuestionReading,
+        reading: &PagedQuestion,
         error: &str,
         link: &SourceLink,
     ) -> Result<(), LoopGone> {
@@ -285,7 +281,7 @@ impl RedisStreamPages {
         Ok(())
     }
 
-    fn unreadable(&self, reading: QuestionReading, link: &SourceLink) -> Result<(), LoopGone> {
+    fn unreadable(&self, reading: PagedQuestion, link: &SourceLink) -> Result<(), LoopGone> {
         self.status.count_retained_limited();
         link.send(reading.end(Some(RetainedCut::Unreadable)))
     }

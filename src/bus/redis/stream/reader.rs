@@ -36,10 +36,10 @@ mod writes;
 use self::entry_check::{EntryCheck, StateQuestion};
 use self::evidence::Evidence;
 use self::known::{KnownEntries, Noted};
-use self::position::Position;
+use self::position::ReadPosition;
 use self::replication::Replication;
 use self::reports::Reports;
-use self::round::{Answer, Round, words};
+use self::round::{Answer, CommandRound, words};
 use self::server::KnownServer;
 pub(super) use self::wait::BLOCK_MS;
 use self::writes::WritesWatch;
@@ -48,7 +48,7 @@ use super::ENTRY_FIELDS;
 use super::entry::{StreamEntry, entries, id_text};
 use super::prints::EntryPrint;
 use super::range::RangeSize;
-use super::state::{LastEntry, STATE, StreamState};
+use super::state::{LastEntry, STATE, StateAnswer};
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
@@ -60,10 +60,10 @@ const HELD_MAX: usize = 16;
 pub struct RedisStreamReader {
     settings: ReaderSettings,
     step: Step,
-    round: Round,
+    round: CommandRound,
     /// The size of the answers with entries that are there already.
     range: RangeSize,
-    position: Position,
+    position: ReadPosition,
     evidence: Evidence,
     check: EntryCheck,
     server: KnownServer,
@@ -264,16 +264,16 @@ impl RedisStreamReader {
         &mut self,
         answer: Option<Answer>,
         is_other_server: bool,
-    ) -> Result<StreamState, StreamReadError> {
+    ) -> Result<StateAnswer, StreamReadError> {
         let items = match answer {
-            None => return Ok(StreamState::default()),
+            None => return Ok(StateAnswer::default()),
             Some((Value::Error(_), _)) if self.check.may_script() => {
                 self.check.script_refused();
-                return Ok(StreamState::default());
+                return Ok(StateAnswer::default());
             }
             Some((answer, _)) => entries(answer)?,
         };
-        let mut state = StreamState::read(&items);
+        let mut state = StateAnswer::read(&items);
         if let Some(asked) = self.round.asked_about
             && state.is_there == Some(true)
         {
@@ -298,7 +298,7 @@ impl RedisStreamReader {
 
     /// Handles that the last entry that was read before a loss is there again, so that the stream is the same.
     fn is_back_at(&mut self, last: EntryPrint) {
-        self.position = Position::Read(last);
+        self.position = ReadPosition::Read(last);
         self.reports.reached = Some(last.id);
         self.evidence.forget_count();
     }
@@ -320,7 +320,7 @@ impl RedisStreamReader {
         if print.id <= self.position.after() {
             return Err(StreamReadError::Wrong("an entry out of order"));
         }
-        self.position = Position::Read(print);
+        self.position = ReadPosition::Read(print);
         self.check.entry_read();
         self.evidence.count_entry(print.id);
         self.reports.reached = Some(print.id);

@@ -21,7 +21,7 @@ pub(in crate::redis) const STATE: &str = "\
 
 /// Whether the last read entry is still there, and the counters: the answer to [`STATE`], or to `XRANGE`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::redis) struct StreamState {
+pub(in crate::redis) struct StateAnswer {
     /// Whether the last read entry is there; `None` if that was not asked, or was refused.
     pub(super) is_there: Option<bool>,
     pub(in crate::redis) counters: Option<Counters>,
@@ -50,7 +50,7 @@ pub(in crate::redis) struct Counters {
     pub(super) last_deleted: StoredId,
 }
 
-impl StreamState {
+impl StateAnswer {
     /// Reads the answer to the script, or to `XRANGE`, which has the last read entry if it is still there.
     pub(in crate::redis) fn read(items: &[Value]) -> Self {
         let (is_there, counters) = match items {

@@ -35,12 +35,12 @@ pub(in super::super) struct Replay {
     pub(super) cursor: KeptCursor,
     pub(super) cut: ReplayCut,
     pauses: Pauses,
-    stage: Stage,
+    stage: ReplayStage,
 }
 
 /// From where the next messages come.
 #[derive(Debug)]
-enum Stage {
+enum ReplayStage {
     /// From the history or, if it lacks some of them, from the stream.
     Stream(StreamReading),
     /// From the history: the stream is not asked again.
@@ -143,7 +143,7 @@ impl Replay {
             cursor: KeptCursor::after(since),
             cut: ReplayCut::default(),
             pauses: Pauses::default(),
-            stage: Stage::Stream(StreamReading::default()),
+            stage: ReplayStage::Stream(StreamReading::default()),
         }
     }
 
@@ -168,8 +168,8 @@ impl Replay {
     /// What the client lacks of what should have come so far: it is told at the end.
     pub(super) fn lacks(&self) -> Lacks {
         match self.stage {
-            Stage::CutShort { .. } => Lacks::More,
-            Stage::Stream(_) | Stage::History => self.cut.lacks(),
+            ReplayStage::CutShort { .. } => Lacks::More,
+            ReplayStage::Stream(_) | ReplayStage::History => self.cut.lacks(),
         }
     }
 
@@ -180,8 +180,8 @@ impl Replay {
     /// How far the stream has been read; `None` once the stream is not asked again.
     fn stream(&self) -> Option<&StreamReading> {
         match &self.stage {
-            Stage::Stream(stream) => Some(stream),
-            Stage::History | Stage::CutShort { .. } => None,
+            ReplayStage::Stream(stream) => Some(stream),
+            ReplayStage::History | ReplayStage::CutShort { .. } => None,
         }
     }
 
@@ -192,7 +192,7 @@ impl Replay {
     }
 
     fn set_question(&mut self, question: Question) {
-        if let Stage::Stream(stream) = &mut self.stage {
+        if let ReplayStage::Stream(stream) = &mut self.stage {
             stream.question = question;
         }
     }
@@ -232,9 +232,9 @@ impl Replay {
     /// the feed, and would never come to the end.
     pub(super) fn skipped(&mut self) -> bool {
         match &mut self.stage {
-            Stage::CutShort { has_skipped } => mem::replace(has_skipped, true),
+            ReplayStage::CutShort { has_skipped } => mem::replace(has_skipped, true),
             // Before these pages nothing was forgotten, or the history would have none.
-            Stage::Stream(_) | Stage::History => false,
+            ReplayStage::Stream(_) | ReplayStage::History => false,
         }
     }
 
@@ -250,13 +250,13 @@ impl Replay {
             NotRecovered::Off => self.end_for(RetainedCut::Off),
             _ => match self.stage {
                 // The stream has what the history lacks.
-                Stage::Stream(_) => WithoutPage::Waits,
-                Stage::History => {
-                    self.stage = Stage::CutShort { has_skipped: false };
+                ReplayStage::Stream(_) => WithoutPage::Waits,
+                ReplayStage::History => {
+                    self.stage = ReplayStage::CutShort { has_skipped: false };
                     self.cut.note(RetainedCut::Limit);
                     WithoutPage::Again
                 }
-                Stage::CutShort { .. } => WithoutPage::Ends,
+                ReplayStage::CutShort { .. } => WithoutPage::Ends,
             },
         }
     }
@@ -320,7 +320,7 @@ impl Replay {
     /// question that is refused, perhaps only because the answer was late, is asked again once, from where the bus
     /// knows that nothing was missing. `is_short`: the question had no page before its end.
     pub(super) fn question_ended(&mut self, cut: Option<RetainedCut>, is_short: bool) {
-        let Stage::Stream(stream) = &mut self.stage else {
+        let ReplayStage::Stream(stream) = &mut self.stage else {
             return;
         };
         if stream.attempts.asks_again(cut) {
@@ -339,7 +339,7 @@ impl Replay {
             is_over |= self.read_stream(cut);
         }
         if is_over {
-            self.stage = Stage::History;
+            self.stage = ReplayStage::History;
         }
     }
 

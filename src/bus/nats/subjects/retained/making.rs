@@ -38,19 +38,17 @@ pub(super) struct Making {
 #[derive(Debug)]
 struct CreateRequest {
     sent: Instant,
-    progress: Progress,
+    behind: PingBehind,
     state: RequestState,
 }
 
-/// How far the server is known to have read.
+/// The ping right behind a request: its answer shows that the server has read past the request.
 #[derive(Debug)]
-enum Progress {
-    /// No ping has followed the request.
-    Unknown,
-    /// The number of the ping right behind the request, which is not answered.
-    Pinged(u64),
-    /// The server has read past the request.
-    Past,
+enum PingBehind {
+    NotSent,
+    /// The number of the ping.
+    Sent(u64),
+    Answered,
 }
 
 #[derive(Debug)]
@@ -74,16 +72,21 @@ impl CreateRequest {
         }
     }
 
+    /// Whether a request that was given up is so late that a ping has to follow.
+    fn is_late(&self, now: Instant) -> bool {
+        self.ping_due().is_some_and(|due| due <= now)
+    }
+
     fn needs_ping(&self, now: Instant) -> bool {
-        matches!(self.progress, Progress::Unknown) || self.ping_due().is_some_and(|due| due <= now)
+        matches!(self.behind, PingBehind::NotSent) || self.is_late(now)
     }
 
     /// Notes the number of a ping that goes out after the request.
     fn note_ping(&mut self, number: u64, now: Instant) {
-        if matches!(self.progress, Progress::Unknown) {
-            self.progress = Progress::Pinged(number);
+        if matches!(self.behind, PingBehind::NotSent) {
+            self.behind = PingBehind::Sent(number);
         }
-        if self.ping_due().is_some_and(|due| due <= now)
+        if self.is_late(now)
             && let RequestState::GivenUp { ping, .. } = &mut self.state
         {
             *ping = Some(number);
@@ -92,7 +95,7 @@ impl CreateRequest {
 
     /// Whether the server may answer nothing else before it has worked off this request.
     fn holds(&self, now: Instant) -> bool {
-        !matches!(self.progress, Progress::Past) && now < self.sent + HELD_MAX
+        !matches!(self.behind, PingBehind::Answered) && now < self.sent + HELD_MAX
     }
 }
 
@@ -122,7 +125,7 @@ impl Making {
     pub(super) fn note_sent(&mut self, sid: u64, number: ReplyNumber, now: Instant) {
         let request = CreateRequest {
             sent: now,
-            progress: Progress::Unknown,
+            behind: PingBehind::NotSent,
             state: RequestState::Awaited(number),
         };
         self.on_way.insert(sid, request);
@@ -183,8 +186,8 @@ impl Making {
         // After each message, and hardly ever with a request.
         if !self.on_way.is_empty() {
             for request in self.on_way.values_mut() {
-                if matches!(request.progress, Progress::Pinged(ping) if is_answered(ping)) {
-                    request.progress = Progress::Past;
+                if matches!(request.behind, PingBehind::Sent(ping) if is_answered(ping)) {
+                    request.behind = PingBehind::Answered;
                 }
             }
             self.on_way.retain(|_, request| match request.state {

@@ -6,8 +6,8 @@ use super::super::entry::{StreamEntry, entries, id_text};
 use super::super::prints::EntryPrint;
 use super::super::range::RangeSize;
 use super::super::read_limits;
-use super::super::state::{STATE, StreamState};
-use super::reading::{Met, QuestionReading};
+use super::super::state::{STATE, StateAnswer};
+use super::reading::{Met, PagedQuestion};
 use crate::kept::Progress;
 use crate::redis::connection::Connection;
 use crate::redis::error::RedisError;
@@ -32,7 +32,7 @@ pub(super) struct Answered {
     /// How far the source had come before.
     pub(super) progress: Progress,
     /// The state of the stream before, if it was asked for.
-    state: Option<StreamState>,
+    state: Option<StateAnswer>,
 }
 
 /// How an answer with entries ended.
@@ -60,7 +60,7 @@ pub(super) struct Taken {
 
 /// What a whole answer says of its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AnswerVerdict {
     /// More entries may follow.
     GoesOn,
     /// All entries were read; for this reason, some may be missing.
@@ -79,7 +79,7 @@ impl EntriesRequest<'_> {
         &self,
         connection: &mut Connection<'_>,
         range: &mut RangeSize,
-        reading: &mut QuestionReading,
+        reading: &mut PagedQuestion,
     ) -> Result<Answered, RedisError> {
         let limits = read_limits(self.payload_bytes_max);
         connection.reader.set_limits(limits);
@@ -105,11 +105,11 @@ impl EntriesRequest<'_> {
         &self,
         connection: &mut Connection<'_>,
         needed: Option<StoredId>,
-    ) -> Result<Option<StreamState>, RedisError> {
+    ) -> Result<Option<StateAnswer>, RedisError> {
         let needed = id_text(needed.unwrap_or_default());
         let command = ["EVAL_RO", STATE, "1", self.key, &needed];
         let state = entries(connection.ask_one(&command, self.patience)?);
-        Ok(state.ok().map(|items| StreamState::read(&items)))
+        Ok(state.ok().map(|items| StateAnswer::read(&items)))
     }
 
     /// Asks for entries from the last one that was read on, and takes each as it comes.
@@ -117,7 +117,7 @@ impl EntriesRequest<'_> {
         &self,
         connection: &mut Connection<'_>,
         range: &mut RangeSize,
-        reading: &mut QuestionReading,
+        reading: &mut PagedQuestion,
     ) -> Result<AnswerEnd, RedisError> {
         let last = reading.cursor.after;
         let from = last.map_or_else(|| "-".to_owned(), id_text);
@@ -161,7 +161,7 @@ impl EntriesRequest<'_> {
         entry: StreamEntry,
         last: Option<StoredId>,
         taken: &mut Taken,
-        reading: &mut QuestionReading,
+        reading: &mut PagedQuestion,
     ) -> Option<AnswerEnd> {
         taken.entries += 1;
         taken.newest = Some(entry.id);
@@ -184,9 +184,9 @@ impl Answered {
     }
 
     /// Judges a whole answer: fewer entries than were asked for are the last, unless the server is behind.
-    pub(super) fn judge(&self, taken: Taken, reading: &QuestionReading) -> Verdict {
+    pub(super) fn judge(&self, taken: Taken, reading: &PagedQuestion) -> AnswerVerdict {
         if taken.may_follow {
-            return Verdict::GoesOn;
+            return AnswerVerdict::GoesOn;
         }
         // Not even the last entry that was read has come again.
         let is_last_gone = taken.entries == 0 && reading.cursor.after.is_some();
@@ -197,18 +197,18 @@ impl Answered {
             .state
             .is_some_and(|state| state.is_there == Some(true) || last_added(state) >= needed);
         if taken.newest < needed && !had_needed {
-            return Verdict::ServerBehind { is_last_gone };
+            return AnswerVerdict::ServerBehind { is_last_gone };
         }
         // It is the same stream, which was trimmed, perhaps to the last entry that was read. Nothing is lacking if no entry
         // was ever added after that one.
         let last = self.state.and_then(last_added);
         let lacks_some = is_last_gone && last != reading.cursor.after;
-        Verdict::Ends(lacks_some.then_some(RetainedCut::Window))
+        AnswerVerdict::Ends(lacks_some.then_some(RetainedCut::Window))
     }
 }
 
 /// The id of the entry that was added last, even if it is gone; `None` if that is not known.
-fn last_added(state: StreamState) -> Option<StoredId> {
+fn last_added(state: StateAnswer) -> Option<StoredId> {
     Some(state.counters?.last)
 }
 
@@ -223,7 +223,7 @@ mod tests {
 
     /// The verdict for a question that has read up to 5, while the source has read up to 9. `taken`: the number of entries and the
     /// newest one. `state`: whether the needed entry is there, and the id of the last one that was added.
-    fn verdict(taken: (usize, Option<u64>), state: Option<(bool, u64)>) -> Verdict {
+    fn verdict(taken: (usize, Option<u64>), state: Option<(bool, u64)>) -> AnswerVerdict {
         let bulk = |major| Value::Bulk(id_text(id(major)).into_bytes());
         let state = state.map(|(is_there, last)| {
             let zero = Value::Integer(0);
@@ -231,7 +231,7 @@ mod tests {
             let sample = Value::Array(Vec::new());
             let (added, length) = (zero.clone(), zero);
             let items = [found, sample, added, length, bulk(0), bulk(last), bulk(0)];
-            StreamState::read(&items)
+            StateAnswer::read(&items)
         });
         let (entries, newest) = taken;
         let taken = Taken {
@@ -247,14 +247,14 @@ mod tests {
             },
             state,
         };
-        let reading = QuestionReading::of_channel(PageCursor::after(Some(id(5))));
+        let reading = PagedQuestion::of_channel(PageCursor::after(Some(id(5))));
         answer.judge(taken, &reading)
     }
 
     #[test]
     fn a_question_ends_where_the_source_had_read_to() {
-        assert_eq!(verdict((4, Some(9)), None), Verdict::Ends(None));
-        let behind = |is_last_gone| Verdict::ServerBehind { is_last_gone };
+        assert_eq!(verdict((4, Some(9)), None), AnswerVerdict::Ends(None));
+        let behind = |is_last_gone| AnswerVerdict::ServerBehind { is_last_gone };
         assert_eq!(verdict((1, Some(5)), None), behind(false));
         assert_eq!(verdict((0, None), None), behind(true));
         assert_eq!(verdict((1, Some(5)), Some((false, 8))), behind(false));
@@ -263,9 +263,12 @@ mod tests {
     #[test]
     fn what_the_server_had_and_has_no_more_was_trimmed() {
         for state in [(true, 9), (false, 9), (false, 10)] {
-            assert_eq!(verdict((1, Some(5)), Some(state)), Verdict::Ends(None));
+            assert_eq!(
+                verdict((1, Some(5)), Some(state)),
+                AnswerVerdict::Ends(None)
+            );
             let cut = Some(RetainedCut::Window);
-            assert_eq!(verdict((0, None), Some(state)), Verdict::Ends(cut));
+            assert_eq!(verdict((0, None), Some(state)), AnswerVerdict::Ends(cut));
         }
     }
 }

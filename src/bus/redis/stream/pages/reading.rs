@@ -14,7 +14,7 @@ use weirgate_runtime::{LoopGone, SourceLink};
 use weirgate_wire::base::Now;
 
 /// A question that is read.
-pub(super) struct QuestionReading {
+pub(super) struct PagedQuestion {
     question: Question,
     sought: Sought,
     /// The last entry that was read, its hash if it was read here, whether it is handed over once more, and why entries
@@ -84,7 +84,7 @@ impl Behind {
     }
 }
 
-impl QuestionReading {
+impl PagedQuestion {
     pub(super) fn new(question: Question) -> Self {
         let PageCursor {
             after,
@@ -163,8 +163,8 @@ impl QuestionReading {
         reached.max(self.cursor.after)
     }
 
-    /// Judges an entry of an answer, which was to begin with the entry `last`. `is_first`: the answer begins with it. A stream that is made anew
-    /// may give the id of the last entry to another one, so its print is compared too.
+    /// Judges an entry of an answer, which was to begin with the entry `last`. `is_first`: the answer begins with it. A stream
+    /// that is made anew may give the id of the last entry to another one, so its print is compared too.
     pub(super) fn meet(
         &mut self,
         print: EntryPrint,
@@ -265,7 +265,7 @@ impl QuestionReading {
 }
 
 #[cfg(test)]
-impl QuestionReading {
+impl PagedQuestion {
     /// A question for the channel `a`, which goes on after this entry.
     pub(super) fn of_channel(after: PageCursor) -> Self {
         use weirgate_core::{Subscription, TopicName};
@@ -296,8 +296,8 @@ mod tests {
     }
 
     /// A question whose last entry is this one, which was read here or not.
-    fn after(last: EntryPrint, was_read: bool) -> QuestionReading {
-        QuestionReading::of_channel(PageCursor {
+    fn after(last: EntryPrint, was_read: bool) -> PagedQuestion {
+        PagedQuestion::of_channel(PageCursor {
             hash: was_read.then_some(last.hash),
             ..PageCursor::after(Some(last.id))
         })

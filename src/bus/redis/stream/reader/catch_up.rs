@@ -3,7 +3,7 @@
 
 use super::super::entry::{StreamEntry, id_text, next_id};
 use super::super::prints::EntryPrint;
-use super::super::state::StreamState;
+use super::super::state::StateAnswer;
 use super::round::RoundAnswers;
 use super::{RedisStreamReader, Step, StreamReadError};
 use crate::kept::KeptEvent;
@@ -81,7 +81,7 @@ impl RedisStreamReader {
     }
 
     /// Reports how far the reader is behind the newest entry.
-    pub(super) fn report_lag(&mut self, state: StreamState, now_ms: u64, out: &mut Vec<KeptEvent>) {
+    pub(super) fn report_lag(&mut self, state: StateAnswer, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let after = self.position.after();
         let newest_ms = state
             .counters

@@ -2,7 +2,7 @@
 //! again and again. Pure.
 
 use super::super::range::ENTRIES_MAX;
-use super::super::state::StreamState;
+use super::super::state::StateAnswer;
 
 /// If the last entry is larger than this and the server accepts [`STATE`](super::super::state::STATE), the reader checks with
 /// the script, so that the entry is not sent again.
@@ -77,7 +77,7 @@ impl EntryCheck {
     }
 
     /// Notes the state of the stream.
-    pub(super) fn note(&mut self, state: StreamState) {
+    pub(super) fn note(&mut self, state: StateAnswer) {
         self.is_gone = state.is_there.map_or(self.is_gone, |is_there| !is_there);
         if let Some(counters) = state.counters {
             let is_short = counters.length < ENTRIES_MAX as u64;

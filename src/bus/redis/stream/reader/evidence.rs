@@ -17,9 +17,9 @@
 //! more commands that add entries to any stream than there are entries. Then, too, nothing was lost.
 
 use super::super::entry::StreamEntry;
-use super::super::state::{Counters, StreamState};
+use super::super::state::{Counters, StateAnswer};
 use super::executed::{Executed, ExecutedAround};
-use super::position::Position;
+use super::position::ReadPosition;
 use weirgate_core::StoredId;
 
 /// What was known when the stream was last seen.
@@ -62,7 +62,7 @@ impl Evidence {
     }
 
     /// If there is no count yet, sets it from the counters of an answer after which reading goes on at `after`.
-    pub(super) fn count_from(&mut self, state: StreamState, after: StoredId) {
+    pub(super) fn count_from(&mut self, state: StateAnswer, after: StoredId) {
         // A last id below the last read entry is from a stream that was made anew after these entries were read.
         let counters = state.counters.filter(|counters| counters.last >= after);
         let counted = counters.map(|counters| Counted {
@@ -91,13 +91,13 @@ impl Evidence {
     }
 
     /// How many entries the stream has got after this one, if that is known.
-    pub(super) fn added_after(&self, id: StoredId, state: StreamState) -> Option<u64> {
+    pub(super) fn added_after(&self, id: StoredId, state: StateAnswer) -> Option<u64> {
         let counted = self.counted.filter(|counted| counted.id == id)?;
         Some(state.counters?.added.saturating_sub(counted.added))
     }
 
     /// Notes how many entries were removed from a stream of which none was read.
-    pub(super) fn note_removed(&mut self, state: StreamState) {
+    pub(super) fn note_removed(&mut self, state: StateAnswer) {
         self.removed = state.counters.map_or(0, Counters::removed);
     }
 
@@ -126,8 +126,8 @@ impl Evidence {
     /// the server had executed after this state.
     pub(super) fn proves(
         &self,
-        position: Position,
-        (state, executed): (StreamState, Option<Executed>),
+        position: ReadPosition,
+        (state, executed): (StateAnswer, Option<Executed>),
         entries: &[StreamEntry],
     ) -> bool {
         if self.is_anew {
@@ -156,7 +156,7 @@ impl Evidence {
     pub(super) fn may_lack_first(
         &mut self,
         entries: &[StreamEntry],
-        state: StreamState,
+        state: StateAnswer,
         executed: ExecutedAround,
         has_script: bool,
     ) -> bool {
@@ -184,7 +184,7 @@ impl Evidence {
     }
 
     /// While no entry was read: whether others than these `entries` were removed, by the counters, which count as seen then.
-    fn was_trimmed(&mut self, entries: &[StreamEntry], state: StreamState) -> bool {
+    fn was_trimmed(&mut self, entries: &[StreamEntry], state: StateAnswer) -> bool {
         let removed_before = self.removed;
         self.note_removed(state);
         let gone = state.counters.map_or(0, |counters| counters.gone(entries));

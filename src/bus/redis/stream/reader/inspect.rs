@@ -3,7 +3,7 @@
 
 use super::super::entry::stream_entries;
 use super::super::prints::EntryPrint;
-use super::super::state::StreamState;
+use super::super::state::StateAnswer;
 use super::info::info_line;
 use super::replication::Replication;
 use super::round::{RoundAnswers, words};
@@ -28,7 +28,7 @@ struct Inspection {
     replication: Replication,
     /// Whether the server is another one than before, or has another data set.
     is_other: bool,
-    state: StreamState,
+    state: StateAnswer,
 }
 
 impl RedisStreamReader {

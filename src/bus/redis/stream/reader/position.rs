@@ -5,7 +5,7 @@ use weirgate_core::StoredId;
 
 /// How far the stream was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Position {
+pub(super) enum ReadPosition {
     /// Nowhere: the first inspection decides.
     #[default]
     Unset,
@@ -25,7 +25,7 @@ pub(super) enum Position {
 /// The last entry that was read before a loss, if one was. If it is there again, the stream is back.
 type LostEntry = Option<EntryPrint>;
 
-impl Position {
+impl ReadPosition {
     /// After this id, in a stream of which nothing was read.
     pub(super) fn first(after: StoredId) -> Self {
         Self::After { after, lost: None }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_last_entry_is_remembered_over_a_loss_and_while_the_stream_is_away() {
-        let read = Position::Read(ENTRY);
+        let read = ReadPosition::Read(ENTRY);
         assert_eq!(read.last_read(), Some(ENTRY));
         assert_eq!(read.emptied(5), read, "no loss was reported");
         let lost = read.without_entry();

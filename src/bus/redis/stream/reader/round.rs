@@ -12,7 +12,7 @@ pub(super) type Answer = (Value, usize);
 
 /// The last commands, and those of their answers that have come.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub(super) struct CommandRound {
     /// The entry that the answers are about: the last one that was read when the commands were made, or the last one before a
     /// loss.
     pub(super) asked_about: Option<EntryPrint>,
@@ -38,7 +38,7 @@ pub(super) struct RoundAnswers {
     pub(super) now_ms: u64,
 }
 
-impl Round {
+impl CommandRound {
     /// Handles a new connection, on which no answer will come to these commands.
     pub(super) fn connected(&mut self) {
         self.missing = 0;
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn answers_come_together_and_without_what_was_executed() {
-        let mut round = Round::default();
+        let mut round = CommandRound::default();
         let commands = round.begin(vec![words(["XRANGE"])], None, true);
         assert_eq!(commands.len(), 5);
         assert_eq!(

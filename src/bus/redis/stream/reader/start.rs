@@ -12,7 +12,7 @@
 
 use super::super::prints::EntryPrint;
 use super::super::state::Counters;
-use super::position::Position;
+use super::position::ReadPosition;
 use super::{HELD_MAX, RedisStreamReader};
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -48,7 +48,7 @@ impl Held {
 impl RedisStreamReader {
     /// Whether the first inspection has decided where reading begins.
     pub(super) fn has_begun(&self) -> bool {
-        self.position != Position::Unset
+        self.position != ReadPosition::Unset
     }
 
     /// Begins with the entries of the last `history_ms`. The newest entry bounds the time, because the server's clock
@@ -56,7 +56,7 @@ impl RedisStreamReader {
     pub(super) fn begin(&mut self, newest: Option<StoredId>) {
         self.reports.begin(newest);
         let after = newest.map(|newest| self.history_start(newest, None));
-        self.position = Position::first(after.unwrap_or_default());
+        self.position = ReadPosition::first(after.unwrap_or_default());
         if let Some(after) = after {
             self.known.begin_after(after);
         }
@@ -163,7 +163,7 @@ impl RedisStreamReader {
     /// Goes on after the newest entry. The stream is at an earlier state, and may get back what it lacks.
     fn skip_to(&mut self, newest: EntryPrint, out: &mut Vec<KeptEvent>) {
         self.known.pass_over_after(newest.id);
-        self.position = Position::Read(newest);
+        self.position = ReadPosition::Read(newest);
         self.reports.reached = Some(newest.id);
         out.push(KeptEvent::Head {
             id: newest.id,

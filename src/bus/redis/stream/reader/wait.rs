@@ -3,7 +3,7 @@
 
 use super::super::entry::{StreamEntry, id_text, stream_entries};
 use super::super::prints::EntryPrint;
-use super::super::state::StreamState;
+use super::super::state::StateAnswer;
 use super::executed::{EXECUTED_ASKED_MS, ExecutedAround};
 use super::replication::Replication;
 use super::round::{RoundAnswers, words};
@@ -20,7 +20,7 @@ struct Waited {
     entries: Vec<StreamEntry>,
     /// The newest entry of the stream, if it was asked for.
     newest: Option<EntryPrint>,
-    state: StreamState,
+    state: StateAnswer,
     /// The state has just shown that the stream of before is back.
     is_back: bool,
     executed: ExecutedAround,

@@ -105,10 +105,7 @@ fn what_was_deleted_after_it_was_read_is_no_loss() {
 /// Older entries are left at the deletion, and trimmed later together with some that were not read.
 #[test]
 fn what_was_trimmed_unread_after_a_deletion_is_a_loss() {
-    let mut server = StreamServer::new();
-    server.step(&ModelStep::Add(5));
-    let mut reader = reading(1_000);
-    read(&mut reader, &mut server);
+    let (mut server, mut reader) = read_all(true, 5);
     server.step(&ModelStep::Delete(0));
     assert_eq!(read(&mut reader, &mut server), []);
     server.step(&ModelStep::Add(3));
@@ -118,10 +115,7 @@ fn what_was_trimmed_unread_after_a_deletion_is_a_loss() {
 
 #[test]
 fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries() {
-    let mut server = StreamServer::new();
-    server.step(&ModelStep::Add(6));
-    let mut reader = reading(1_000);
-    read(&mut reader, &mut server);
+    let (mut server, mut reader) = read_all(true, 6);
     server.step(&ModelStep::Anew);
     server.step(&ModelStep::Add(6));
     server.step(&ModelStep::Trim(6));
@@ -211,10 +205,7 @@ fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
 /// In one answer the new stream has had fewer entries than the old one; in the next it has the counters of the old one.
 #[test]
 fn counters_that_went_back_once_prove_nothing_later() {
-    let mut server = StreamServer::new();
-    server.step(&ModelStep::Add(20));
-    let mut reader = reading(1_000);
-    read(&mut reader, &mut server);
+    let (mut server, mut reader) = read_all(true, 20);
     let before = server.last;
     server.step(&ModelStep::Anew);
     server.step(&ModelStep::Add(9));
@@ -230,10 +221,7 @@ fn counters_that_went_back_once_prove_nothing_later() {
 
 #[test]
 fn the_counters_of_another_server_prove_nothing() {
-    let mut server = StreamServer::new();
-    server.step(&ModelStep::Add(5));
-    let mut reader = reading(1_000);
-    read(&mut reader, &mut server);
+    let (mut server, mut reader) = read_all(true, 5);
     // The new master lacks two entries that were read, and has trimmed two that were not.
     server.step(&ModelStep::FailOver(2, false));
     server.step(&ModelStep::Add(3));
@@ -245,10 +233,7 @@ fn the_counters_of_another_server_prove_nothing() {
 /// The counters of the two data sets agree, though entries are gone that were not read.
 #[test]
 fn the_counters_of_another_data_set_prove_nothing() {
-    let mut server = StreamServer::new();
-    server.step(&ModelStep::Add(5));
-    let mut reader = reading(1_000);
-    read(&mut reader, &mut server);
+    let (mut server, mut reader) = read_all(true, 5);
     server.step(&ModelStep::AnotherDataSet(2, 0));
     server.step(&ModelStep::Add(3));
     server.step(&ModelStep::Trim(5));

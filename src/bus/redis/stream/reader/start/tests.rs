@@ -63,10 +63,7 @@ fn another_data_set_on_the_same_process_brings_all_its_entries_once() {
 #[test]
 fn entries_with_lower_ids_come_after_a_failover_and_those_before_come_not_again() {
     for (added, serials_expected) in [(1, &[5][..]), (4, &[5, 6, 7, 8])] {
-        let mut server = StreamServer::new();
-        server.step(&ModelStep::Add(5));
-        let mut reader = reading(1_000);
-        read(&mut reader, &mut server);
+        let (mut server, mut reader) = read_all(true, 5);
         server.step(&ModelStep::FailOver(2, true));
         server.last.minor -= 900;
         server.step(&ModelStep::Add(added));
@@ -87,10 +84,7 @@ fn entries_that_a_server_lacked_come_not_again_from_another_one_or_later() {
             continue;
         }
         let case = format!("{has_new} {is_back} {is_cut}");
-        let mut server = StreamServer::new();
-        server.step(&ModelStep::Add(10));
-        let mut reader = reading(1_000);
-        read(&mut reader, &mut server);
+        let (mut server, mut reader) = read_all(true, 10);
         let (full, last) = (server.entries.clone(), server.last);
         server.step(&ModelStep::FailOver(5, true));
         server.step(&ModelStep::Add(u8::from(has_new)));

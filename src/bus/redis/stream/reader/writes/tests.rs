@@ -1,7 +1,7 @@
 //! Servers that lack entries which were read from another one.
 
 use super::super::model::{ModelStep, StreamServer};
-use super::super::rig::{Log, is_old, read, reading};
+use super::super::rig::{Log, is_old, read, read_all, reading};
 use super::WRITES_ASKED_MS;
 use crate::kept::KeptEvent;
 
@@ -9,10 +9,7 @@ use crate::kept::KeptEvent;
 /// its master, and a new master that never had them.
 #[test]
 fn another_server_that_lacks_entries_is_left_before_its_stream_counts_as_another_one() {
-    let mut server = StreamServer::new();
-    server.step(&ModelStep::Add(5));
-    let mut reader = reading(1_000);
-    read(&mut reader, &mut server);
+    let (mut server, mut reader) = read_all(true, 5);
     let full = server.entries.clone();
     server.process += 1;
     server.entries.truncate(3);
